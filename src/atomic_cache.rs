@@ -1,0 +1,414 @@
+//! [`AtomicCache`]: a [`Cache`] plus its own fill.
+
+use crate::builder::Builder;
+use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
+use crate::core::Aim;
+use crate::error::TryGetError;
+use crate::key::{Equivalent, ToKey};
+use crate::pinned::AtomicPinned;
+use crate::stats::CacheStats;
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::time::Duration;
+
+type ErasedFill<K, V, E, S> = dyn Fn(&AtomicCache<K, V, E, S>, &K) -> Result<V, E> + Send + Sync;
+
+/// A cache that knows how its values are computed: [`get`](Self::get) computes what is not there.
+///
+/// Like a [`Cache`], of which it is a handle together with a fill, it is shared by
+/// [`Clone`]. Its contract and its costs are those of [`Cache`]; the fill is called by pointer, on
+/// misses only.
+///
+/// There is no `insert`: an assignment would race the fill.
+///
+/// ```compile_fail
+/// let cache = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
+/// cache.insert(2, 5);
+/// ```
+///
+/// It is [`Send`] and [`Sync`] when keys and values are both:
+///
+/// ```
+/// fn shared<T: Send + Sync>(_: T) {}
+/// shared(atomic_cache::AtomicCache::new(|n: &u64| n.to_string(), None));
+/// ```
+/// ```compile_fail
+/// fn shared<T: Send>(_: T) {}
+/// shared(atomic_cache::AtomicCache::new(|n: &u64| std::rc::Rc::new(*n), None));
+/// ```
+/// ```compile_fail
+/// fn shared<T: Sync>(_: T) {}
+/// shared(atomic_cache::AtomicCache::new(|n: &u64| std::cell::Cell::new(*n), None));
+/// ```
+///
+/// Its type can be named, in a struct or a static:
+///
+/// ```
+/// use std::sync::LazyLock;
+/// use std::time::Duration;
+/// use atomic_cache::AtomicCache;
+///
+/// static SQUARES: LazyLock<AtomicCache<u64, u64>> =
+///     LazyLock::new(|| AtomicCache::new(|n| n * n, Duration::from_secs(60)));
+/// assert_eq!(SQUARES.get(&12), 144);
+/// ```
+pub struct AtomicCache<K, V, E = Infallible, S = DefaultHashBuilder> {
+    pub(crate) cache: Cache<K, V, S>,
+    fill: Arc<ErasedFill<K, V, E, S>>,
+}
+
+impl<K, V, E, S> Clone for AtomicCache<K, V, E, S> {
+    /// Another handle on the same cache; two reference counts.
+    fn clone(&self) -> Self {
+        Self {
+            cache: self.cache.clone(),
+            fill: Arc::clone(&self.fill),
+        }
+    }
+}
+
+impl<K, V, E, S> fmt::Debug for AtomicCache<K, V, E, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtomicCache")
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
+    /// A cache of what `fill` computes, each value served for `ttl` from when it was computed;
+    /// `None`: for ever.
+    ///
+    /// For more settings see [`builder`](Self::builder). Keys are asked to be
+    /// [`Debug`](fmt::Debug) because cycle errors name them; for others see
+    /// [`Builder::opaque_keys`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let lengths = AtomicCache::new(|text: &String| text.len(), Duration::from_secs(60));
+    /// assert_eq!(lengths.get("spam"), 4);
+    ///
+    /// let squares = AtomicCache::new(|n: &u64| n * n, None);
+    /// assert_eq!(squares.get(&3), 9);
+    /// ```
+    pub fn new(
+        fill: impl Fn(&K) -> V + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self {
+        Self::recursive(move |_, key| fill(key), ttl)
+    }
+
+    /// As [`new`](Self::new), with a fill that may ask the cache for other keys, to any depth.
+    ///
+    /// Each level of the recursion takes some of the thread's stack: see
+    /// [`memoize!`](crate::memoize).
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let fib = AtomicCache::recursive(
+    ///     |fib, &n: &u64| if n < 2 { n } else { fib.get(&(n - 1)) + fib.get(&(n - 2)) },
+    ///     None,
+    /// );
+    /// assert_eq!(fib.get(&90), 2_880_067_194_370_816_120);
+    /// ```
+    pub fn recursive(
+        fill: impl Fn(&Self, &K) -> V + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self {
+        Self::with_ttl(move |cache, key| Ok(fill(cache, key)), ttl.into())
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
+    /// As [`new`](AtomicCache::new), with a fill that can fail: see [`try_get`](Self::try_get).
+    ///
+    /// ```
+    /// use atomic_cache::{AtomicCache, TryGetError};
+    ///
+    /// let ports = AtomicCache::try_new(|text: &String| text.parse::<u16>(), None);
+    /// assert_eq!(ports.try_get("80"), Ok(80));
+    /// assert!(matches!(ports.try_get("eighty"), Err(TryGetError::Fill(_))));
+    /// ```
+    pub fn try_new(
+        fill: impl Fn(&K) -> Result<V, E> + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self {
+        Self::with_ttl(move |_, key| fill(key), ttl.into())
+    }
+
+    fn with_ttl(
+        fill: impl Fn(&Self, &K) -> Result<V, E> + Send + Sync + 'static,
+        ttl: Option<Duration>,
+    ) -> Self {
+        let settings = Builder::new();
+        let settings = match ttl {
+            Some(ttl) => settings.time_to_live(ttl),
+            None => settings,
+        };
+        let cache = settings
+            .build()
+            .unwrap_or_else(|error| unreachable!("every lifetime is good: {error}"));
+        Self::over(cache, fill)
+    }
+}
+
+impl<K, V> AtomicCache<K, V> {
+    /// Settings; end with [`build_with`](Builder::build_with).
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let squares = AtomicCache::<u64, u64>::builder().name("squares").build_with(|n| n * n)?;
+    /// assert_eq!(squares.get(&4), 16);
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn builder() -> Builder<K, V> {
+        Builder::new()
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
+    /// The value of a key, **computed if it is not there**.
+    ///
+    /// Of all who ask at once one runs the fill; the others wait and get a clone of the one value.
+    /// If the fill panics, the panic goes on in its caller, and one of those who wait runs it.
+    ///
+    /// Blocks while somebody else computes the value. Cost of a hit: see [`Cache`].
+    /// To look without filling: [`peek`](Self::peek), [`contains`](Self::contains).
+    ///
+    /// # Panics
+    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end; and with
+    /// whatever the fill panics with.
+    ///
+    /// ```
+    /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
+    /// assert_eq!(squares.get(&5), 25);
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn get<Q>(&self, key: &Q) -> V
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        sure(self.try_get(key))
+    }
+
+    /// Shows the value of a key, **computed if it is not there**, to `f` without cloning it.
+    ///
+    /// `f` runs under an epoch pin: see [`Cache::with`].
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// let words = atomic_cache::AtomicCache::new(|n: &usize| "spam ".repeat(*n), None);
+    /// assert_eq!(words.with(&3, |text| text.len()), 15);
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn with<Q, R>(&self, key: &Q, f: impl FnOnce(&V) -> R) -> R
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        sure(self.cache.fetch(key, Aim::Value, |key| self.run(key), f))
+    }
+
+    /// Computes the value of a key anew, and returns the new one.
+    ///
+    /// While the fill runs, readers go on getting the old value, if there is one. If a fill of the
+    /// key runs already, waits for that one. If the fill panics, the old value stays.
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    ///
+    /// let calls = AtomicU32::new(0);
+    /// let cache = atomic_cache::AtomicCache::new(move |_: &u32| calls.fetch_add(1, Relaxed), None);
+    /// assert_eq!((cache.get(&1), cache.get(&1)), (0, 0));
+    /// assert_eq!(cache.refresh(&1), 1);
+    /// assert_eq!(cache.get(&1), 1);
+    /// ```
+    #[track_caller]
+    pub fn refresh<Q>(&self, key: &Q) -> V
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        sure(self.try_refresh(key))
+    }
+}
+
+impl<K, V, E, S> AtomicCache<K, V, E, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+    E: Clone + Send + Sync + 'static,
+{
+    /// The value of a key, **computed if it is not there**, or the reason why there is none.
+    ///
+    /// As [`get`](AtomicCache::get) for fills that can fail, and for those who would rather
+    /// have a cycle as an error.
+    ///
+    /// # Errors
+    /// As [`Cache::try_get_with`]. Errors are shared with everyone who waits, and not cached. (To
+    /// cache them, let the value be a `Result`.)
+    ///
+    /// ```
+    /// let ports = atomic_cache::AtomicCache::try_new(|text: &String| text.parse::<u16>(), None);
+    /// assert_eq!(ports.try_get("80"), Ok(80));
+    /// ```
+    #[inline]
+    pub fn try_get<Q>(&self, key: &Q) -> Result<V, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        self.cache
+            .fetch(key, Aim::Value, |key| self.run(key), V::clone)
+    }
+
+    /// As [`refresh`](AtomicCache::refresh), with a fill that can fail. If it does, the old value
+    /// stays.
+    ///
+    /// # Errors
+    /// As [`try_get`](Self::try_get).
+    pub fn try_refresh<Q>(&self, key: &Q) -> Result<V, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        self.cache
+            .fetch(key, Aim::Refresh, |key| self.run(key), V::clone)
+    }
+}
+
+impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
+    pub(crate) fn over(
+        cache: Cache<K, V, S>,
+        fill: impl Fn(&Self, &K) -> Result<V, E> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            cache,
+            fill: Arc::new(fill),
+        }
+    }
+
+    /// Runs the fill, with nothing of the cache held.
+    pub(crate) fn run(&self, key: &K) -> Result<V, E> {
+        (self.fill)(self, key)
+    }
+
+    /// The value of a key, if it is there. Never fills, never blocks, is not a use of the entry.
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        self.cache.peek(key)
+    }
+
+    /// Whether a key is there. Never fills, never blocks; false while its first fill runs.
+    ///
+    /// ```
+    /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
+    /// assert!(!squares.contains(&5));
+    /// squares.get(&5);
+    /// assert!(squares.contains(&5));
+    /// ```
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.contains(key)
+    }
+
+    /// Removes a key, and waits for its fill if one runs; true if it was cached. See
+    /// [`Cache::invalidate`].
+    ///
+    /// ```
+    /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
+    /// squares.get(&5);
+    /// assert!(squares.invalidate(&5));
+    /// assert!(!squares.contains(&5));
+    /// ```
+    pub fn invalidate<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.invalidate(key)
+    }
+
+    /// Removes a key and cuts its fill off without waiting; see [`Cache::invalidate_nowait`].
+    pub fn invalidate_nowait<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.invalidate_nowait(key)
+    }
+
+    /// Removes every key; see [`Cache::invalidate_all`].
+    pub fn invalidate_all(&self) {
+        self.cache.invalidate_all();
+    }
+
+    /// Removes the keys whose values `which` picks; see [`Cache::invalidate_if`].
+    pub fn invalidate_if(&self, which: impl FnMut(&K, &V) -> bool) {
+        self.cache.invalidate_if(which);
+    }
+
+    /// How many entries there are; see [`Cache::len`].
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether there are no entries; see [`Cache::len`].
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_empty()
+    }
+
+    /// Every entry, cloned; see [`Cache::iter`].
+    pub fn iter(&self) -> Iter<'_, K, V, S>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.cache.iter()
+    }
+
+    /// A view that holds one epoch pin for many look-ups, and lends values: see [`Cache::pin`].
+    pub fn pin(&self) -> AtomicPinned<'_, K, V, E, S> {
+        AtomicPinned::new(self)
+    }
+
+    /// What has happened so far; see [`Cache::stats`].
+    pub fn stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+
+    /// How many removed objects are not yet dropped; see [`Cache::retired`].
+    pub fn retired(&self) -> usize {
+        self.cache.retired()
+    }
+
+    /// Returns when everything removed before has been dropped; see [`Cache::quiesce`].
+    ///
+    /// # Panics
+    /// If this thread holds a pinned view.
+    #[track_caller]
+    pub fn quiesce(&self) {
+        self.cache.quiesce();
+    }
+
+    /// The name that the builder was given.
+    pub fn name(&self) -> Option<&str> {
+        self.cache.name()
+    }
+}

@@ -1,0 +1,662 @@
+//! [`Cache`]: the blocking verbs. Each is a short loop around one step of the core.
+
+use crate::builder::Builder;
+use crate::core::{Aim, Core, Spare};
+use crate::entry::EntrySelector;
+use crate::error::TryGetError;
+use crate::fill::{Borrowed, Call};
+use crate::guard::GuardResult;
+use crate::key::{Equivalent, ToKey};
+use crate::pinned::Pinned;
+use crate::reclaim::pin;
+use crate::stats::CacheStats;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The hasher a cache has unless it is given another: foldhash, as in hashbrown. Fast, seeded
+/// once a process, and not meant to withstand an attacker who can watch timings: for keys that
+/// strangers choose, give [`Builder::hasher`] a `std::hash::RandomState`.
+pub type DefaultHashBuilder = foldhash::fast::RandomState;
+
+/// A concurrent map that computes each value once, and is filled call by call.
+///
+/// A `Cache` is a handle: [`Clone`] is one reference count and shares the cache. For a cache that
+/// always fills in the same way see [`AtomicCache`](crate::AtomicCache).
+///
+/// # What a caller can rely on
+/// * One flight a key: of all who ask for a key that is not there, whichever verb they use, one
+///   runs its fill, and the others wait for that one result.
+/// * `invalidate` beats a running fill: see [`invalidate`](Self::invalidate).
+/// * No foreign code (fill, `Drop`, waker) runs with anything of the cache held. `Hash`, `Eq` and
+///   `Clone` run under an epoch pin. Any of them may panic: the cache stays usable.
+/// * A fill may ask the cache for other keys. A wait that would never end is an error that names
+///   the keys: the `try_` verbs return it, the others panic with it.
+///
+/// # Costs
+/// A hit takes no lock and writes nothing that other threads read: a hash, an epoch pin (about
+/// 11 ns), a probe of the table, a clone of the value. A fill without waiters allocates once, the
+/// slot; the first waiter allocates the meeting place. Removing costs a compare-and-swap and a push
+/// to a queue; every 64th removal of a thread also drops what has become unreachable.
+///
+/// ```
+/// use atomic_cache::Cache;
+///
+/// let cache: Cache<String, usize> = Cache::unbounded();
+/// let length = cache.get_with("spam", || "spam".len()); // computed
+/// assert_eq!(cache.get("spam"), Some(length)); // kept
+/// assert!(cache.invalidate("spam"));
+/// assert_eq!(cache.get("spam"), None);
+/// ```
+pub struct Cache<K, V, S = DefaultHashBuilder> {
+    pub(crate) core: Arc<Core<K, V, S>>,
+}
+
+impl<K, V, S> Clone for Cache<K, V, S> {
+    /// Another handle on the same cache; one reference count.
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+        }
+    }
+}
+
+impl<K, V, S> fmt::Debug for Cache<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("name", &self.core.name())
+            .field("len", &self.core.len())
+            .finish_non_exhaustive()
+    }
+}
+
+// A panic of foreign code leaves the cache usable: that is part of the contract.
+impl<K, V, S> std::panic::UnwindSafe for Cache<K, V, S> {}
+impl<K, V, S> std::panic::RefUnwindSafe for Cache<K, V, S> {}
+
+impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
+    /// A cache without a bound and without expiry.
+    ///
+    /// Keys are asked to be [`Debug`](fmt::Debug) because cycle errors name them; for others see
+    /// [`Builder::opaque_keys`].
+    pub fn unbounded() -> Self {
+        Self::builder()
+            .build()
+            .unwrap_or_else(|error| unreachable!("the default settings are good: {error}"))
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, V> Default for Cache<K, V> {
+    fn default() -> Self {
+        Self::unbounded()
+    }
+}
+
+impl<K, V> Cache<K, V> {
+    /// Settings for a cache.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use atomic_cache::Cache;
+    ///
+    /// let cache: Cache<u64, String> = Cache::builder()
+    ///     .time_to_live(Duration::from_secs(30))
+    ///     .initial_capacity(10_000)
+    ///     .build()?;
+    /// # assert!(cache.is_empty());
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn builder() -> Builder<K, V> {
+        Builder::new()
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// The value of a key, if it is there. Never fills, never waits; `None` while the key's first
+    /// fill runs.
+    ///
+    /// Cost: a hit, see [`Cache`]; clones the value. [`with`](Self::with) and
+    /// [`pin`](Self::pin) lend it instead.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
+    /// assert_eq!(cache.get(&1), None);
+    /// cache.insert(1, "one");
+    /// assert_eq!(cache.get(&1), Some("one"));
+    /// ```
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        self.core.look_up(key, &pin()).cloned()
+    }
+
+    /// Shows the value of a key to `f`, if it is there, without cloning it. Never fills or waits.
+    ///
+    /// `f` runs under an epoch pin: while it does, nothing that is removed from any cache can be
+    /// dropped, so keep it short. It may use the cache.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, "one".to_owned());
+    /// assert_eq!(cache.with(&1, |text| text.len()), Some(3));
+    /// ```
+    #[inline]
+    pub fn with<Q, R>(&self, key: &Q, f: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.look_up(key, &pin()).map(f)
+    }
+
+    /// As [`get`](Self::get), and not counted as a use of the entry: it changes neither the
+    /// statistics nor, in a bounded cache, what is evicted next.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// assert_eq!(cache.peek(&1), Some(10));
+    /// ```
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        self.core.look(key, &pin()).cloned()
+    }
+
+    /// Whether a key is there. Never fills, never waits, is not a use of the entry; false while
+    /// the key's first fill runs.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.get_with(&1, || {
+    ///     assert!(!cache.contains(&1)); // not there yet
+    ///     10
+    /// });
+    /// assert!(cache.contains(&1));
+    /// ```
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.look(key, &pin()).is_some()
+    }
+
+    /// The value of a key, computed by `fill` if it is not there.
+    ///
+    /// Of all who ask at once one runs its fill; the others wait, and get a clone of the one
+    /// value. If that fill panics, the panic goes on in its caller, and one of those who wait
+    /// runs its own.
+    ///
+    /// Blocks while somebody else computes the value.
+    ///
+    /// # Panics
+    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end; see
+    /// [`try_get_with`](Self::try_get_with). And with whatever `fill` panics with.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
+    /// assert_eq!(cache.get_with("spam", || 4), 4);
+    /// assert_eq!(cache.get_with("spam", || unreachable!()), 4);
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn get_with<Q>(&self, key: &Q, fill: impl FnOnce() -> V) -> V
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        sure(self.fetch(key, Aim::Value, |_| Ok::<_, Infallible>(fill()), V::clone))
+    }
+
+    /// As [`get_with`](Self::get_with), with a fill that can fail.
+    ///
+    /// # Errors
+    /// [`TryGetError::Fill`]: the fill's error, a clone of which goes to everyone who waits with a
+    /// fill of the same error type. (Others run their own fill.) Errors are not cached.
+    /// [`TryGetError::Cycle`]: the fill that this would wait for waits, by way of other keys, for
+    /// a fill that this thread runs.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
+    /// let port = |text: &str| cache.try_get_with(text, || text.parse());
+    /// assert_eq!(port("80"), Ok(80));
+    /// assert!(port("eighty").is_err());
+    /// assert!(!cache.contains("eighty"));
+    /// ```
+    #[inline]
+    pub fn try_get_with<Q, E>(
+        &self,
+        key: &Q,
+        fill: impl FnOnce() -> Result<V, E>,
+    ) -> Result<V, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+        E: Clone + Send + Sync + 'static,
+    {
+        self.fetch(key, Aim::Value, |_| fill(), V::clone)
+    }
+
+    /// As [`get_with`](Self::get_with), with a fill that may find that there is no value. `None`
+    /// goes to everyone who waits, and is not cached.
+    ///
+    /// # Panics
+    /// As [`get_with`](Self::get_with).
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// assert_eq!(cache.optionally_get_with(&1, || None), None);
+    /// assert_eq!(cache.optionally_get_with(&1, || Some(10)), Some(10));
+    /// ```
+    #[inline]
+    #[track_caller]
+    pub fn optionally_get_with<Q>(&self, key: &Q, fill: impl FnOnce() -> Option<V>) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        match self.fetch(key, Aim::Value, |_| fill().ok_or(NoValue), V::clone) {
+            Ok(value) => Some(value),
+            Err(TryGetError::Fill(NoValue)) => None,
+            Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+        }
+    }
+
+    /// The one way of every verb that fills: look, or turn and wait, and read what is found.
+    #[inline]
+    pub(crate) fn fetch<Q, R, E>(
+        &self,
+        key: &Q,
+        aim: Aim,
+        fill: impl FnOnce(&K) -> Result<V, E>,
+        read: impl FnOnce(&V) -> R,
+    ) -> Result<R, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        E: Clone + Send + Sync + 'static,
+    {
+        if aim == Aim::Value {
+            let pin = pin();
+            if let Some(value) = self.core.look_up(key, &pin) {
+                return Ok(read(value));
+            }
+        }
+        let core = &*self.core;
+        let mut call = Call::new(fill);
+        let mut spare = Spare::none(core);
+        match core.obtain(
+            core.hash(key),
+            &mut Borrowed(key),
+            aim,
+            &mut spare,
+            &mut call,
+        ) {
+            Ok(found) => Ok(read(found.value())),
+            Err(obstacle) => Err(call.explain(obstacle)),
+        }
+    }
+
+    /// Waits for the value of a key, or takes on to compute it: a fill without a closure.
+    ///
+    /// Whoever gets the [`PlaceholderGuard`](crate::PlaceholderGuard) leads the key's flight, and
+    /// everyone else who asks for the key waits for it: put a value in, or drop it. With a
+    /// `timeout`, waits no longer than that; without, as long as it takes.
+    ///
+    /// ```
+    /// use atomic_cache::{Cache, GuardResult};
+    ///
+    /// let cache: Cache<u32, String> = Cache::unbounded();
+    /// match cache.get_value_or_guard(&1, None) {
+    ///     GuardResult::Guard(guard) => assert_eq!(guard.insert("one".into()), "one"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// assert_eq!(cache.get(&1).as_deref(), Some("one"));
+    /// ```
+    pub fn get_value_or_guard<Q>(
+        &self,
+        key: &Q,
+        timeout: Option<Duration>,
+    ) -> GuardResult<'_, K, V, S>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        if let Some(value) = self.get(key) {
+            return GuardResult::Value(value);
+        }
+        GuardResult::obtain(&self.core, key, timeout)
+    }
+
+    /// Puts a value in, over whatever there is.
+    ///
+    /// After it returns, reads see `value` or something newer. If a fill of the key is running,
+    /// everyone who waits for it gets a clone of `value` now; the fill's own caller gets what it
+    /// computed, which is not kept.
+    ///
+    /// Never waits.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// let computed = cache.get_with(&1, || {
+    ///     cache.insert(1, 11);
+    ///     10
+    /// });
+    /// assert_eq!((computed, cache.get(&1)), (10, Some(11)));
+    /// ```
+    pub fn insert(&self, key: K, value: V) {
+        self.core.insert(self.core.hash(&key), key, value);
+    }
+
+    /// Starts an operation on one key that is given away.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
+    /// let entry = cache.entry("spam".to_owned()).or_insert_with(|| 1);
+    /// assert!(entry.is_fresh());
+    /// ```
+    pub fn entry(&self, key: K) -> EntrySelector<'_, K, V, S>
+    where
+        V: Clone,
+    {
+        EntrySelector::new(self, key)
+    }
+
+    /// Removes a key; true if it was cached, that is, if [`contains`](Self::contains) would have
+    /// been.
+    ///
+    /// It beats a running fill. First it fences the key's flight off: newcomers do not get its
+    /// value. Then it waits for that fill to end. After it returns, no call that starts later
+    /// sees a value whose fill had started before `invalidate` was called. Those who had joined
+    /// the flight still get its value; those who ask while it waits start a fill of their own
+    /// when the old one has ended, so fills of one key never overlap.
+    ///
+    /// From inside a fill that it would have to wait for, it does what
+    /// [`invalidate_nowait`](Self::invalidate_nowait) does.
+    ///
+    /// Blocks while a fill of the key runs.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// assert!(cache.invalidate(&1));
+    /// assert!(!cache.invalidate(&1));
+    /// ```
+    pub fn invalidate<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.take(key, true, &mut |_| {})
+    }
+
+    /// As [`invalidate`](Self::invalidate), and does not wait: it cuts a running fill off. Those
+    /// who had joined it still get its value, nobody else ever does, and who asks next
+    /// starts a new fill at once, beside the old one.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// let value = cache.get_with(&1, || {
+    ///     cache.invalidate_nowait(&1);
+    ///     10
+    /// });
+    /// assert_eq!((value, cache.get(&1)), (10, None));
+    /// ```
+    pub fn invalidate_nowait<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.take(key, false, &mut |_| {})
+    }
+
+    /// As [`invalidate`](Self::invalidate), and returns a clone of the value that was removed.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// assert_eq!(cache.remove(&1), Some(10));
+    /// assert_eq!(cache.remove(&1), None);
+    /// ```
+    pub fn remove<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        let mut removed = None;
+        self.take(key, true, &mut |value| removed = Some(value.clone()));
+        removed
+    }
+
+    fn take<Q>(&self, key: &Q, wait: bool, read: &mut dyn FnMut(&V)) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let core = &*self.core;
+        let hash = core.hash(key);
+        let (was_there, part) = core.fence(hash, &|other| key.equivalent(other), wait, read);
+        if let Some(part) = part {
+            let cut_off = part.again();
+            if part.wait(hash, None).is_err() {
+                core.give_up(hash, &cut_off);
+            }
+        }
+        core.tidy();
+        was_there
+    }
+
+    /// Removes every key, with the guarantee of [`invalidate`](Self::invalidate) for each: after
+    /// it returns, no call that starts later sees a value whose fill had started, or that had been
+    /// inserted, before it was called.
+    ///
+    /// Blocks while fills run that had started before. Cost: a walk over the whole table.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// cache.invalidate_all();
+    /// assert!(cache.is_empty());
+    /// ```
+    pub fn invalidate_all(&self) {
+        let parts = self.core.fence_all(None);
+        for part in parts {
+            let cut_off = part.again();
+            let hash = self.core.hash(part.key());
+            if part.wait(hash, None).is_err() {
+                self.core.give_up(hash, &cut_off);
+            }
+        }
+        self.core.tidy();
+    }
+
+    /// Removes every key whose value `which` picks, with the guarantee of
+    /// [`invalidate`](Self::invalidate) for each.
+    ///
+    /// A fill that runs has no value to pick by yet: it is waited for, and then its value is
+    /// judged. From inside such a fill it is cut off unjudged instead.
+    ///
+    /// `which` runs under an epoch pin. Blocks while fills run that had started before. Cost: a
+    /// walk over the whole table.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// (0..10).for_each(|i| cache.insert(i, i));
+    /// cache.invalidate_if(|key, _value| key % 2 == 0);
+    /// assert_eq!(cache.len(), 5);
+    /// ```
+    pub fn invalidate_if(&self, mut which: impl FnMut(&K, &V) -> bool) {
+        let mut parts = VecDeque::from(self.core.fence_all(Some(&mut which)));
+        while let Some(part) = parts.pop_front() {
+            let cut_off = part.again();
+            let hash = self.core.hash(part.key());
+            if part.wait(hash, None).is_err() {
+                self.core.cut_and_give_up(hash, &cut_off);
+            } else {
+                // Not yet known: what the fill has left behind, or a newer flight.
+                parts.extend(self.core.fence_again(&cut_off, &mut which));
+            }
+        }
+        self.core.tidy();
+    }
+
+    /// How many entries there are. A moment behind while others write; entries that have expired
+    /// count until they are reclaimed, fills that run do not.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// assert_eq!(cache.len(), 1);
+    /// ```
+    pub fn len(&self) -> usize {
+        self.core.len()
+    }
+
+    /// Whether there are no entries; see [`len`](Self::len).
+    ///
+    /// ```
+    /// assert!(atomic_cache::Cache::<u32, u32>::unbounded().is_empty());
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every entry, cloned, in no particular order.
+    ///
+    /// Weakly consistent, and blocks nobody: an entry that is there from start to end is seen
+    /// exactly once, also while the table grows; one that comes or goes may be seen or not. Not
+    /// a use of the entries. Holds no pin between two items.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// (0..10).for_each(|i| cache.insert(i, i * i));
+    /// assert_eq!(cache.iter().map(|(_, square)| square).sum::<u32>(), 285);
+    /// ```
+    pub fn iter(&self) -> Iter<'_, K, V, S>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        Iter {
+            core: &self.core,
+            from: Some(0),
+            batch: VecDeque::new(),
+        }
+    }
+
+    /// A view that holds one epoch pin for many look-ups, and lends values without cloning them.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert("spam".to_owned(), 1);
+    /// let view = cache.pin();
+    /// assert_eq!(view["spam"], 1);
+    /// assert_eq!(view.get("eggs"), None);
+    /// ```
+    pub fn pin(&self) -> Pinned<'_, K, V, S> {
+        Pinned::new(self)
+    }
+
+    /// What has happened so far. Hits and misses are counted only if the builder was told to
+    /// [`record_stats`](Builder::record_stats).
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.get_with(&1, || 10);
+    /// assert_eq!(cache.stats().fills, 1);
+    /// ```
+    pub fn stats(&self) -> CacheStats {
+        self.core.stats()
+    }
+
+    /// How many removed objects are not yet dropped because a reader may still see them.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// cache.invalidate(&1);
+    /// cache.quiesce();
+    /// assert_eq!(cache.retired(), 0);
+    /// ```
+    pub fn retired(&self) -> usize {
+        self.core.retired()
+    }
+
+    /// Returns when everything that was removed before the call has been dropped.
+    ///
+    /// Blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache.
+    /// Called from the `Drop` of a removed value, it returns at once.
+    ///
+    /// # Panics
+    /// If this thread itself holds a pinned view: it would wait for itself.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// let cache: atomic_cache::Cache<u32, Arc<u32>> = atomic_cache::Cache::unbounded();
+    /// let value = cache.get_with(&1, || Arc::new(10));
+    /// cache.invalidate(&1);
+    /// cache.quiesce();
+    /// assert_eq!(Arc::strong_count(&value), 1);
+    /// ```
+    #[track_caller]
+    pub fn quiesce(&self) {
+        self.core.quiesce();
+    }
+
+    /// The name that the builder was given.
+    ///
+    /// ```
+    /// let cache: atomic_cache::Cache<u32, u32> =
+    ///     atomic_cache::Cache::builder().name("users").build()?;
+    /// assert_eq!(cache.name(), Some("users"));
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn name(&self) -> Option<&str> {
+        self.core.name()
+    }
+}
+
+/// The fill of `optionally_get_with` found nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct NoValue;
+
+/// The value of a fill that cannot fail, or a panic with the cycle it met.
+#[track_caller]
+pub(crate) fn sure<T>(result: Result<T, TryGetError<Infallible>>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+        Err(TryGetError::Fill(never)) => match never {},
+    }
+}
+
+/// The entries of a cache: see [`Cache::iter`].
+pub struct Iter<'c, K, V, S = DefaultHashBuilder> {
+    core: &'c Core<K, V, S>,
+    from: Option<u64>,
+    batch: VecDeque<(K, V)>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V, S> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        while self.batch.is_empty() {
+            let pin = pin();
+            let batch = &mut self.batch;
+            self.from = self.core.stretch(self.from?, &pin, &mut |key, value| {
+                batch.push_back((key.clone(), value.clone()));
+            });
+        }
+        self.batch.pop_front()
+    }
+}
+
+impl<K, V, S> fmt::Debug for Iter<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,801 @@
+//! The cache itself: joins table, slots, flights, time and stats.
+//!
+//! Everything here is one non-blocking step: look, judge, act. The fronts (`cache.rs`,
+//! `pinned.rs`) are short loops around [`Core::turn`] that differ in how they wait.
+//!
+//! Every step holds one pin, and no pin is held while foreign code runs other than the key's
+//! `Hash` and `Eq`, the value's `Clone`, and predicates.
+
+mod part;
+
+use crate::cycle::actor;
+use crate::flight::{Flight, Outcome, WaitFor};
+use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
+use crate::slot::Slot;
+use crate::stats::{CacheStats, Event, Stats, Striped};
+use crate::sync::{AtomicUsize, Ordering, relax};
+use crate::table::{Claim, Rehash, Spot, Table};
+use crate::time::{Clock, Deadline};
+use equivalent::Equivalent;
+use std::hash::{BuildHasher, Hash};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+pub(crate) use part::{Found, Leader, Part, Waited};
+
+/// What the table's words point to: a key and its slot.
+pub(crate) struct Node<K, V> {
+    pub(crate) key: K,
+    pub(crate) slot: Slot<V>,
+}
+
+/// How a key is put into words for a [`CycleError`](crate::CycleError).
+pub(crate) type Describe<K> = fn(&K) -> String;
+
+/// What a builder settles.
+pub(crate) struct Config<K, S> {
+    pub(crate) hasher: S,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) clock: Clock,
+    pub(crate) initial_capacity: usize,
+    pub(crate) record_stats: bool,
+    pub(crate) name: Option<Box<str>>,
+    pub(crate) describe: Option<Describe<K>>,
+}
+
+/// One cache, shared by its handles.
+pub(crate) struct Core<K, V, S> {
+    table: Table<Node<K, V>>,
+    hasher: S,
+    ttl: Option<Duration>,
+    clock: Clock,
+    name: Option<Box<str>>,
+    describe: Option<Describe<K>>,
+    /// Entries: live and linked.
+    len: Striped,
+    stats: Stats,
+    /// Where the search for expired entries goes on.
+    hand: AtomicUsize,
+    /// Last: what it holds is dropped after everything else here.
+    domain: Domain,
+}
+
+/// How many words an insert looks at for expired entries. Four makes one round of a table that
+/// is half full in as many inserts as half its entries, so what has expired and still
+/// takes room is at most half of what lives.
+const SWEEP: usize = 4;
+
+/// A key that is looked for, and made only when a slot is.
+pub(crate) trait Wanted<K> {
+    fn is(&self, key: &K) -> bool;
+    fn make(&mut self) -> K;
+}
+
+/// What a caller of [`Core::turn`] wants with the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// A value: the live one, the one being computed, or a lead.
+    Value,
+    /// A newer value than the live one: the one being computed, or a lead.
+    Refresh,
+    /// The lead, whatever there is.
+    Lead,
+}
+
+/// The outcome of one step.
+pub(crate) enum Turn<'c, K: Hash + Eq, V, S: BuildHasher> {
+    Ready(Found<'c, K, V>),
+    Lead(Leader<'c, K, V, S>),
+    Wait(Part<'c, K, V, S>),
+}
+
+/// A node that is not in the table; kept from step to step so that the key is made once. Retired
+/// when it is not used, because others may have seen it in passing.
+pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
+    core: &'c Core<K, V, S>,
+    node: *mut Node<K, V>,
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
+    pub(crate) fn none(core: &'c Core<K, V, S>) -> Self {
+        Self {
+            core,
+            node: std::ptr::null_mut(),
+        }
+    }
+
+    fn with(core: &'c Core<K, V, S>, key: K, slot: Slot<V>) -> Self {
+        Self {
+            core,
+            node: Box::into_raw(Box::new(Node { key, slot })),
+        }
+    }
+
+    /// A node for an owned key, and the key as what is wanted.
+    pub(crate) fn holding(core: &'c Core<K, V, S>, key: K) -> (Self, Held<K>) {
+        let spare = Self::with(core, key, Slot::filling(actor()));
+        // SAFETY: made just now.
+        let key = unsafe { std::ptr::addr_of!((*spare.node).key) };
+        (spare, Held { key })
+    }
+
+    /// The node, made if there is none.
+    fn filling(&mut self, wanted: &mut dyn Wanted<K>) -> &Node<K, V> {
+        if self.node.is_null() {
+            *self = Self::with(self.core, wanted.make(), Slot::filling(actor()));
+        }
+        // SAFETY: made by `with`, ours until `used`.
+        unsafe { &*self.node }
+    }
+
+    /// The node is in the table.
+    fn used(&mut self) {
+        self.node = std::ptr::null_mut();
+    }
+}
+
+/// The key inside a spare node. Asked only in [`Core::turn`] with that spare, before its use.
+pub(crate) struct Held<K> {
+    key: *const K,
+}
+
+impl<K: Eq> Wanted<K> for Held<K> {
+    fn is(&self, key: &K) -> bool {
+        // SAFETY: `turn` asks while the spare node is not in use, so it is there.
+        unsafe { &*self.key == key }
+    }
+
+    fn make(&mut self) -> K {
+        unreachable!("the spare node holds the key")
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Drop for Spare<'_, K, V, S> {
+    fn drop(&mut self) {
+        if !self.node.is_null() {
+            self.core.retire(self.node);
+        }
+    }
+}
+
+// SAFETY: a core hands out `&K` and `&V` on every thread that has a handle (`Sync`), and drops
+// keys and values on whichever thread reaps them (`Send`). All that is shared inside is atomic
+// or guarded: see table.rs, slot.rs and reclaim.rs.
+unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Send for Core<K, V, S> {}
+// SAFETY: as above.
+unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Sync for Core<K, V, S> {}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    pub(crate) fn new(config: Config<K, S>) -> Self {
+        Self {
+            table: Table::new(config.initial_capacity),
+            hasher: config.hasher,
+            ttl: config.ttl,
+            clock: config.clock,
+            name: config.name,
+            describe: config.describe,
+            len: Striped::new(),
+            stats: Stats::new(config.record_stats),
+            hand: AtomicUsize::new(0),
+            domain: Domain::new(),
+        }
+    }
+
+    /// The hash of a key, whatever it is looked up by. The user's hasher may be a weak one, and
+    /// the table wants all 64 bits: a multiplication spreads every bit over both halves.
+    #[inline(always)]
+    pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u64 {
+        // The multiplier is 2^64 divided by the golden ratio, made odd (Knuth, volume 3, 6.4).
+        let product = u128::from(self.hasher.hash_one(key)) * 0x9E37_79B9_7F4A_7C15;
+        (product >> 64) as u64 ^ product as u64
+    }
+
+    /// The entry of a key, if it is there and fresh: the hot path.
+    #[inline]
+    pub(crate) fn look<'p, Q>(&'p self, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let spot = self.table.find(self.hash(key), pin, |node| {
+            // SAFETY: linked at the load of its word, under this pin.
+            key.equivalent(unsafe { &deref(node, pin).key })
+        })?;
+        // SAFETY: as above.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+        if node.slot.state().is_live() && self.is_fresh(node) {
+            // SAFETY: live was loaded, the pin keeps it.
+            Some(unsafe { node.slot.value() })
+        } else {
+            self.look_behind(node, pin)
+        }
+    }
+
+    /// As [`look`](Self::look), for the verbs that count.
+    #[inline]
+    pub(crate) fn look_up<'p, Q>(&'p self, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let value = self.look(key, pin);
+        self.stats.look_up(value.is_some());
+        value
+    }
+
+    /// What a slot that is not live itself lets be read: while it fills, what it is to replace.
+    #[cold]
+    fn look_behind<'p>(&'p self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p V> {
+        let state = node.slot.state();
+        if state.is_live() {
+            // It was published since, or it has expired.
+            // SAFETY: live was loaded, the pin keeps it.
+            return self.is_fresh(node).then(|| unsafe { node.slot.value() });
+        }
+        if state.is_cut() {
+            return None;
+        }
+        let prior = node.slot.prior()? as *const Node<K, V>;
+        // SAFETY: held by the filling slot, which had it at the load, under this pin.
+        let prior = unsafe { deref(prior, pin) };
+        let served = prior.slot.state().is_live() && self.is_fresh(prior);
+        // SAFETY: live was loaded, the pin keeps it.
+        served.then(|| unsafe { prior.slot.value() })
+    }
+
+    #[inline(always)]
+    fn is_fresh(&self, node: &Node<K, V>) -> bool {
+        node.slot.is_fresh(|| self.clock.now())
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.clock.deadline(self.ttl)
+    }
+
+    /// One step towards what `aim` says: the live value, a lead, or a part in somebody's flight.
+    #[cold]
+    pub(crate) fn turn<'c>(
+        &'c self,
+        hash: u64,
+        wanted: &mut dyn Wanted<K>,
+        aim: Aim,
+        spare: &mut Spare<'c, K, V, S>,
+    ) -> Turn<'c, K, V, S> {
+        self.domain.tidy();
+        let pin = pin();
+        for turn in 0.. {
+            let found = self.find(hash, &pin, &|key| wanted.is(key));
+            let spot = match found {
+                Some(spot) => spot,
+                None => {
+                    let node = std::ptr::from_ref(spare.filling(wanted));
+                    // SAFETY: ours; not in the table.
+                    unsafe { &*node }.slot.set_prior(None);
+                    match self.claim(hash, node, &pin, &|key| wanted.is(key)) {
+                        Claim::Placed => {
+                            spare.used();
+                            let leader = Leader::new(self, node, hash);
+                            self.sweep(&pin);
+                            return Turn::Lead(leader);
+                        }
+                        Claim::Found { spot } => spot,
+                    }
+                }
+            };
+            // SAFETY: linked at the load of its word, under this pin.
+            let there = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            match self.judge(there, aim, &pin) {
+                Judged::Serve(node) => {
+                    let node = std::ptr::from_ref(node);
+                    // SAFETY: judged live, linked at the load under this pin.
+                    return Turn::Ready(unsafe { Found::new(pin, node) });
+                }
+                Judged::Join(waits_for) => {
+                    if let Some(part) = self.join(there, waits_for) {
+                        self.stats.count(Event::Joined);
+                        return Turn::Wait(part);
+                    }
+                }
+                Judged::Replace { prior } => {
+                    let node = std::ptr::from_ref(spare.filling(wanted));
+                    let before = prior.then(|| std::ptr::from_ref(there).expose_provenance());
+                    // SAFETY: ours; not in the table.
+                    unsafe { &*node }.slot.set_prior(before);
+                    if self.table.replace(&spot, node) {
+                        spare.used();
+                        let leader = Leader::new(self, node, hash);
+                        if !prior {
+                            self.released(there, Event::Expired);
+                        }
+                        return Turn::Lead(leader);
+                    }
+                }
+                // Somebody is between two steps.
+                Judged::Again => relax(turn),
+            }
+        }
+        unreachable!("the turns do not end before one returns")
+    }
+
+    /// What a node that stands for a key means for one who aims at something.
+    fn judge<'p>(&'p self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
+        let state = node.slot.state();
+        if state.is_live() {
+            return match (self.is_fresh(node), aim) {
+                (true, Aim::Value) => Judged::Serve(node),
+                (fresh, _) => Judged::Replace { prior: fresh },
+            };
+        }
+        let prior = (!state.is_cut())
+            .then(|| self.fresh_prior(node, pin))
+            .flatten();
+        if let (Some(prior), Aim::Value) = (prior, aim) {
+            return Judged::Serve(prior);
+        }
+        if !state.is_filling() {
+            // Its leader is about to put back what was there before, or to take it away.
+            return match prior {
+                Some(_) => Judged::Again,
+                None => Judged::Replace { prior: false },
+            };
+        }
+        match (state.is_cut(), state.is_linked()) {
+            // Fenced off, and in its place until its fill has ended: fills do not overlap.
+            (true, true) => Judged::Join(WaitFor::End),
+            // Fenced off and out of the table by now.
+            (true, false) => Judged::Again,
+            (false, _) if aim == Aim::Lead => Judged::Join(WaitFor::End),
+            (false, _) => Judged::Join(WaitFor::Value),
+        }
+    }
+
+    fn fresh_prior<'p>(&'p self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+        let prior = node.slot.prior()? as *const Node<K, V>;
+        // SAFETY: as in `look_behind`.
+        let prior = unsafe { deref(prior, pin) };
+        (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
+    }
+
+    /// Takes part in the flight of a slot that fills. `None`: it is over, or fenced off since.
+    fn join<'c>(&'c self, node: &Node<K, V>, waits_for: WaitFor) -> Option<Part<'c, K, V, S>> {
+        let joinable = |state: crate::slot::State| {
+            state.is_filling() && (waits_for == WaitFor::End || !state.is_cut())
+        };
+        let flight = match node.slot.hang(joinable) {
+            Ok(flight) => Some(flight),
+            Err(state) if !joinable(state) => None,
+            Err(state) => state
+                .flight()
+                // SAFETY: a flight ripens after every pin that could load its address.
+                .filter(|&flight| unsafe { &*flight }.join()),
+        };
+        Some(Part {
+            core: self,
+            node,
+            flight: flight?,
+            waits_for,
+        })
+    }
+
+    /// Puts a value in, over whatever there is.
+    pub(crate) fn insert(&self, hash: u64, key: K, value: V) {
+        let deadline = self.deadline();
+        let mut spare = Spare::with(self, key, Slot::ready(value, deadline));
+        let fenced = {
+            let pin = pin();
+            // SAFETY: ours until it is in the table, and kept by the pin after that.
+            let node = unsafe { &*spare.node };
+            let fenced = self.put(hash, node, &pin);
+            spare.used();
+            self.stats.count(Event::Inserted);
+            if deadline == Deadline::Past {
+                self.unlink_node(hash, node, &pin);
+            }
+            self.sweep(&pin);
+            fenced
+        };
+        if let Some((part, node)) = fenced {
+            // Wakers are foreign code: no pin. The new node is held for the waiters until the
+            // last of them has left, or, if they had an outcome already, by us.
+            if !part
+                .flight()
+                .resolve(Outcome::Replaced(node.expose_provenance()))
+            {
+                // SAFETY: held.
+                let node_held = unsafe { &*node };
+                if node_held.slot.release_held() {
+                    self.retire(node.cast_mut());
+                }
+            }
+        }
+        self.domain.tidy();
+    }
+
+    /// Puts a ready node in its place. If that cut a flight off, returns a part in it, and the
+    /// node, held, for its waiters.
+    #[allow(clippy::type_complexity)]
+    fn put<'c>(
+        &'c self,
+        hash: u64,
+        node: &Node<K, V>,
+        pin: &Pin,
+    ) -> Option<(Part<'c, K, V, S>, *const Node<K, V>)> {
+        loop {
+            let spot = match self.claim(hash, node, pin, &|key| node.key == *key) {
+                Claim::Placed => {
+                    self.len.add(1);
+                    return None;
+                }
+                Claim::Found { spot } => spot,
+            };
+            // SAFETY: linked at the load of its word, under this pin.
+            let old = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            let filling = old.slot.state().is_filling();
+            node.slot.set_held(filling);
+            if !self.table.replace(&spot, node) {
+                continue;
+            }
+            self.len.add(1);
+            let part = if filling { self.cut_off(old) } else { None };
+            self.released(old, Event::Replaced);
+            if part.is_none() && filling && node.slot.release_held() {
+                self.retire(std::ptr::from_ref(node).cast_mut());
+            }
+            return part.map(|part| (part, std::ptr::from_ref(node)));
+        }
+    }
+
+    /// Fences off a flight whose slot has been replaced; a part in it if anybody waits.
+    fn cut_off<'c>(&'c self, old: &Node<K, V>) -> Option<Part<'c, K, V, S>> {
+        let flight = old.slot.cut().ok()?.flight()?;
+        // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
+        unsafe { &*flight }.join().then(|| Part {
+            core: self,
+            node: old,
+            flight,
+            waits_for: WaitFor::Value,
+        })
+    }
+
+    /// Takes a key out: fences off its flight, or unlinks its entry, which `read` is shown. The
+    /// part, if any, is one to wait for the end of the fill with.
+    ///
+    /// The first answer says whether there was a live value.
+    pub(crate) fn fence<'c>(
+        &'c self,
+        hash: u64,
+        is_key: &dyn Fn(&K) -> bool,
+        wait: bool,
+        read: &mut dyn FnMut(&V),
+    ) -> (bool, Option<Part<'c, K, V, S>>) {
+        let pin = pin();
+        loop {
+            let Some(spot) = self.find(hash, &pin, is_key) else {
+                return (false, None);
+            };
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            let state = node.slot.state();
+            let value = self.look_behind(node, &pin);
+            if state.is_filling() {
+                // From here on no newcomer gets this flight's value, nor what it stands before.
+                let Ok(before) = node.slot.cut() else {
+                    continue;
+                };
+                let value = value.filter(|_| !before.is_cut());
+                if let Some(value) = value {
+                    read(value);
+                }
+                let part = if wait {
+                    self.join(node, WaitFor::End)
+                } else {
+                    None
+                };
+                if !wait {
+                    self.unlink_node(hash, node, &pin);
+                }
+                return (value.is_some(), part);
+            }
+            if self.table.unlink(&spot) {
+                let event = if value.is_some() {
+                    Event::Explicit
+                } else {
+                    Event::Expired
+                };
+                self.released(node, event);
+                if let Some(value) = value {
+                    read(value);
+                }
+                return (value.is_some(), None);
+            }
+        }
+    }
+
+    /// Lets go of a fenced-off flight that is not to be waited for.
+    pub(crate) fn give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
+        self.unlink_node(hash, part.node(), &pin());
+    }
+
+    /// Cuts off a flight whose value was to be judged, and lets go of it.
+    pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
+        // An error says that it has ended: then there is a value, which goes too.
+        let _ = part.node().slot.cut();
+        self.give_up(hash, part);
+    }
+
+    /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait
+    /// for: those fenced off, or, with `which`, those whose value is not known yet.
+    pub(crate) fn fence_all<'c>(
+        &'c self,
+        mut which: Option<&mut dyn FnMut(&K, &V) -> bool>,
+    ) -> Vec<Part<'c, K, V, S>> {
+        let mut parts = Vec::new();
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+                parts.extend(self.fence_one(node, &pin, &mut which));
+            }
+            drop(pin);
+            self.domain.tidy();
+        }
+        parts
+    }
+
+    /// One node of [`fence_all`](Self::fence_all).
+    fn fence_one<'c>(
+        &'c self,
+        node: &Node<K, V>,
+        pin: &Pin,
+        which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
+    ) -> Option<Part<'c, K, V, S>> {
+        loop {
+            if node.slot.state().is_filling() {
+                if which.is_none() && node.slot.cut().is_err() {
+                    continue;
+                }
+                let part = self.join(node, WaitFor::End);
+                if part.is_none() && node.slot.state().is_filling() {
+                    continue;
+                }
+                if part.is_some() {
+                    return part;
+                }
+            }
+            let value = self.look_behind(node, pin);
+            let picked = match (value, which) {
+                (Some(value), Some(which)) => which(&node.key, value),
+                (None, Some(_)) => false,
+                (_, None) => true,
+            };
+            if picked {
+                self.unlink_node(self.rehash(node), node, pin);
+            }
+            return None;
+        }
+    }
+
+    /// After the flight of `part` has ended: fences what its key has now, if `which` picks it.
+    pub(crate) fn fence_again<'c>(
+        &'c self,
+        part: &Part<'c, K, V, S>,
+        which: &mut dyn FnMut(&K, &V) -> bool,
+    ) -> Option<Part<'c, K, V, S>> {
+        let pin = pin();
+        let key = &part.node().key;
+        let spot = self.find(self.rehash(part.node()), &pin, &|other| key == other)?;
+        // SAFETY: linked at the load of its word, under this pin.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+        self.fence_one(node, &pin, &mut Some(which))
+    }
+
+    /// One stretch of a walk over all entries: shows each to `visit`, returns where to go on.
+    pub(crate) fn stretch<'p>(
+        &'p self,
+        from: u64,
+        pin: &'p Pin,
+        visit: &mut dyn FnMut(&'p K, &'p V),
+    ) -> Option<u64> {
+        let mut spots = Vec::new();
+        let next = self.table.scan(from, pin, self, &self.domain, &mut spots);
+        for spot in spots {
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            if let Some(value) = self.look_behind(node, pin) {
+                visit(&node.key, value);
+            }
+        }
+        next
+    }
+
+    /// Looks for expired entries where the last look ended, and takes them out.
+    fn sweep(&self, pin: &Pin) {
+        if self.ttl.is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        let hand = self.hand.fetch_add(SWEEP, Ordering::Relaxed);
+        self.table.sweep(hand, SWEEP, pin, &mut |spot: Spot<'_>| {
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            let expired = node.slot.state().is_live() && !node.slot.is_fresh(|| now);
+            if expired && self.table.unlink(&spot) {
+                self.released(node, Event::Expired);
+            }
+        });
+    }
+
+    fn find<'p>(&self, hash: u64, pin: &'p Pin, is_key: &dyn Fn(&K) -> bool) -> Option<Spot<'p>> {
+        self.table
+            .find_to_change(hash, pin, self, &self.domain, &|node| {
+                // SAFETY: in the table at the load of its word, under this pin.
+                is_key(unsafe { &deref(node, pin).key })
+            })
+    }
+
+    fn claim<'p>(
+        &self,
+        hash: u64,
+        node: *const Node<K, V>,
+        pin: &'p Pin,
+        is_key: &dyn Fn(&K) -> bool,
+    ) -> Claim<'p> {
+        self.table
+            .claim(hash, node, pin, self, &self.domain, &|node| {
+                // SAFETY: in the table at the load of its word, under this pin; a tentative
+                // word's node is retired before it is dropped.
+                is_key(unsafe { &deref(node, pin).key })
+            })
+    }
+
+    /// Takes a node out of the table if it is still there.
+    fn unlink_node(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
+        let linked = || node.slot.state().is_linked();
+        if linked()
+            && self
+                .table
+                .exchange(hash, node, None, pin, self, &self.domain, &linked)
+        {
+            self.released(node, Event::Explicit);
+        }
+    }
+
+    /// Puts `prior` back in the place of `node`. False: that has lost its place.
+    fn restore(&self, hash: u64, node: &Node<K, V>, prior: *const Node<K, V>, pin: &Pin) -> bool {
+        let linked = || node.slot.state().is_linked();
+        let restored = linked()
+            && self
+                .table
+                .exchange(hash, node, Some(prior), pin, self, &self.domain, &linked);
+        if restored {
+            self.released(node, Event::Replaced);
+        }
+        restored
+    }
+
+    /// The table has let go of a node, or of one that another stood before.
+    fn released(&self, node: &Node<K, V>, event: Event) {
+        let (before, last) = node.slot.release_linked();
+        if before.counts() {
+            self.len.sub(1);
+            self.stats.count(event);
+        }
+        if last {
+            self.retire(std::ptr::from_ref(node).cast_mut());
+        }
+    }
+
+    /// One who took part in a flight leaves it; with `None` it was a leader nobody waited for.
+    fn leave(&self, node: &Node<K, V>, flight: Option<*const Flight>) {
+        match flight {
+            Some(flight) => self.leave_part(node, flight),
+            None => self.release_held(node),
+        }
+    }
+
+    fn leave_part(&self, node: &Node<K, V>, flight: *const Flight) {
+        // SAFETY: the caller takes part until this call.
+        let over = unsafe { &*flight };
+        if !over.leave() {
+            return;
+        }
+        if let Some(replacement) = over.held_replacement() {
+            // SAFETY: held for this flight.
+            self.release_held(unsafe { &*(replacement as *const Node<K, V>) });
+        }
+        self.release_held(node);
+        // SAFETY: made by `Box::into_raw`; `leave` is true once; the slot that led here has
+        // ended, so nobody finds it any more.
+        self.domain
+            .retire(unsafe { Garbage::boxed(flight.cast_mut()) });
+    }
+
+    fn release_held(&self, node: &Node<K, V>) {
+        if node.slot.release_held() {
+            self.retire(std::ptr::from_ref(node).cast_mut());
+        }
+    }
+
+    fn retire(&self, node: *mut Node<K, V>) {
+        // SAFETY: nodes come from `Box::into_raw`; both holds are gone, or it was never in the
+        // table, so this is the one retire.
+        self.domain.retire(unsafe { Garbage::boxed(node) });
+    }
+
+    /// A key in words, cut to some length.
+    fn describe(&self, key: &K) -> String {
+        self.describe.map_or_else(
+            || format!("<{}>", std::any::type_name::<K>()),
+            |describe| {
+                catch_unwind(AssertUnwindSafe(|| describe(key)))
+                    .unwrap_or_else(|_| "<a key whose Debug panicked>".to_owned())
+            },
+        )
+    }
+}
+
+/// See [`Core::judge`].
+enum Judged<'p, K, V> {
+    Serve(&'p Node<K, V>),
+    Join(WaitFor),
+    /// Put a filling slot in its place; with `prior`, one that stands before it.
+    Replace {
+        prior: bool,
+    },
+    Again,
+}
+
+impl<K, V, S> Core<K, V, S> {
+    pub(crate) fn len(&self) -> usize {
+        self.len.sum()
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        self.stats.snapshot(self.domain.panicked_drops())
+    }
+
+    pub(crate) fn retired(&self) -> usize {
+        self.domain.retired()
+    }
+
+    pub(crate) fn quiesce(&self) {
+        self.domain.quiesce();
+    }
+
+    pub(crate) fn tidy(&self) {
+        self.domain.tidy();
+    }
+}
+
+impl<K: Hash, V, S: BuildHasher> Rehash<Node<K, V>> for Core<K, V, S>
+where
+    K: Eq,
+{
+    /// A key whose `Hash` panics while its word is moved goes where nobody looks for it: it can
+    /// not be looked up anyway, and is reclaimed like any other entry.
+    fn rehash(&self, node: &Node<K, V>) -> u64 {
+        catch_unwind(AssertUnwindSafe(|| self.hash(&node.key))).unwrap_or(0)
+    }
+}
+
+impl<K, V, S> Drop for Core<K, V, S> {
+    /// Alone with everything: drops each entry, each drop contained.
+    fn drop(&mut self) {
+        for node in self.table.drain() {
+            // SAFETY: linked, and we are alone; each is listed once. What it stands before is
+            // linked to it alone.
+            unsafe {
+                if let Some(prior) = (*node).slot.take_prior() {
+                    Garbage::boxed(prior as *mut Node<K, V>).reap();
+                }
+                Garbage::boxed(node.cast_mut()).reap();
+            }
+        }
+    }
+}

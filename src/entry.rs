@@ -1,0 +1,241 @@
+//! [`Cache::entry`]: an operation on one key that is given away.
+
+use crate::cache::{Cache, DefaultHashBuilder, sure};
+use crate::core::{Aim, Core, Leader, Spare, Turn, Waited, Wanted};
+use crate::error::{CycleError, TryGetError};
+use crate::fill::Call;
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+
+/// One key, and what is to be done with it: see [`Cache::entry`].
+#[must_use = "an entry does nothing until one of its methods is called"]
+pub struct EntrySelector<'c, K, V, S = DefaultHashBuilder> {
+    cache: &'c Cache<K, V, S>,
+    key: K,
+}
+
+impl<K: fmt::Debug, V, S> fmt::Debug for EntrySelector<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntrySelector")
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value, and whether this call computed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<V> {
+    value: V,
+    fresh: bool,
+}
+
+impl<V> Entry<V> {
+    /// The value.
+    pub fn value(&self) -> &V {
+        &self.value
+    }
+
+    /// The value, given away.
+    pub fn into_value(self) -> V {
+        self.value
+    }
+
+    /// Whether this very call computed the value.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+}
+
+/// What [`EntrySelector::and_compute_with`] is to do with the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op<V> {
+    /// Put this value in.
+    Put(V),
+    /// Remove the entry.
+    Remove,
+    /// Leave everything as it is.
+    Nop,
+}
+
+/// What [`EntrySelector::and_compute_with`] has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompResult<V> {
+    /// There was none; this was put in.
+    Inserted(V),
+    /// There was one; this is in its place.
+    ReplacedWith(V),
+    /// This was there, and is removed.
+    Removed(V),
+    /// This is there still.
+    Unchanged(V),
+    /// There was none, and there still is none.
+    StillNone,
+}
+
+impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
+    pub(crate) fn new(cache: &Cache<K, V, S>, key: K) -> EntrySelector<'_, K, V, S> {
+        EntrySelector { cache, key }
+    }
+
+    /// The key.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// The value of the key, or `value`, which is then put in. Waits for a running fill.
+    ///
+    /// # Panics
+    /// As [`Cache::get_with`].
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// assert!(cache.entry(1).or_insert(10).is_fresh());
+    /// assert_eq!(cache.entry(1).or_insert(11).into_value(), 10);
+    /// ```
+    #[track_caller]
+    pub fn or_insert(self, value: V) -> Entry<V> {
+        self.or_insert_with(|| value)
+    }
+
+    /// As [`Cache::get_with`], with a key that is given away.
+    ///
+    /// # Panics
+    /// As [`Cache::get_with`].
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
+    /// let entry = cache.entry("spam".to_owned()).or_insert_with(|| 4);
+    /// assert_eq!((*entry.value(), entry.is_fresh()), (4, true));
+    /// ```
+    #[track_caller]
+    pub fn or_insert_with(self, fill: impl FnOnce() -> V) -> Entry<V> {
+        sure(self.or_try_insert_with(|| Ok::<_, Infallible>(fill())))
+    }
+
+    /// As [`Cache::try_get_with`], with a key that is given away.
+    ///
+    /// # Errors
+    /// As [`Cache::try_get_with`].
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
+    /// assert!(cache.entry("x".to_owned()).or_try_insert_with(|| "x".parse()).is_err());
+    /// assert!(cache.entry("x".to_owned()).or_try_insert_with(|| "7".parse()).is_ok());
+    /// ```
+    pub fn or_try_insert_with<E>(
+        self,
+        fill: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Entry<V>, TryGetError<E>>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        let core = &*self.cache.core;
+        if let Some(value) = self.cache.get(&self.key) {
+            return Ok(Entry {
+                value,
+                fresh: false,
+            });
+        }
+        let hash = core.hash(&self.key);
+        let (mut spare, mut held) = Spare::holding(core, self.key);
+        let mut call = Call::new(|_: &K| fill());
+        match core.obtain(hash, &mut held, Aim::Value, &mut spare, &mut call) {
+            Ok(found) => Ok(Entry {
+                value: found.value().clone(),
+                fresh: call.ran(),
+            }),
+            Err(obstacle) => Err(call.explain(obstacle)),
+        }
+    }
+
+    /// Reads and changes the entry in one step: no other fill or compute of the key runs
+    /// beside `f`, so two increments are both kept.
+    ///
+    /// `f` is called exactly once, with the live value, if there is one; readers go on seeing
+    /// that until `f` has returned. An `insert` or `invalidate` of the key that comes meanwhile
+    /// wins: then what `f` puts in is as if it had been put in just before. If `f` panics, the
+    /// entry is what it was.
+    ///
+    /// Waits for a running fill or compute of the key.
+    ///
+    /// # Panics
+    /// With the text of a [`CycleError`](crate::CycleError) if that wait would never end: from a fill or compute of
+    /// the same key, for one. And with whatever `f` panics with.
+    ///
+    /// ```
+    /// use atomic_cache::{Cache, CompResult, Op};
+    ///
+    /// let hits: Cache<&str, u32> = Cache::unbounded();
+    /// let count = |page| {
+    ///     hits.entry(page).and_compute_with(|seen| Op::Put(seen.map_or(1, |n| n + 1)))
+    /// };
+    /// assert_eq!(count("/"), CompResult::Inserted(1));
+    /// assert_eq!(count("/"), CompResult::ReplacedWith(2));
+    /// ```
+    #[track_caller]
+    pub fn and_compute_with(self, f: impl FnOnce(Option<&V>) -> Op<V>) -> CompResult<V> {
+        let core = &*self.cache.core;
+        let hash = core.hash(&self.key);
+        let (mut spare, mut held) = Spare::holding(core, self.key);
+        match lead(core, hash, &mut held, &mut spare) {
+            Ok(leader) => compute(leader, f),
+            Err(cycle) => panic!("{cycle}"),
+        }
+    }
+}
+
+/// Waits until the lead of the key's next flight is ours.
+fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
+    core: &'c Core<K, V, S>,
+    hash: u64,
+    wanted: &mut dyn Wanted<K>,
+    spare: &mut Spare<'c, K, V, S>,
+) -> Result<Leader<'c, K, V, S>, CycleError> {
+    loop {
+        match core.turn(hash, wanted, Aim::Lead, spare) {
+            Turn::Lead(leader) => return Ok(leader),
+            Turn::Wait(part) => {
+                if let Waited::Lead(leader) = part.wait(hash, None)? {
+                    return Ok(leader);
+                }
+            }
+            Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),
+        }
+    }
+}
+
+fn compute<K: Hash + Eq, V: Clone, S: BuildHasher>(
+    leader: Leader<'_, K, V, S>,
+    f: impl FnOnce(Option<&V>) -> Op<V>,
+) -> CompResult<V> {
+    let op = leader.run(|_| f(leader.prior()));
+    let prior = match op {
+        Op::Put(_) => None,
+        Op::Remove | Op::Nop => leader.prior().cloned(),
+    };
+    let replaces = leader.prior().is_some();
+    match (op, prior) {
+        (Op::Put(value), _) => {
+            let (found, _kept) = leader.publish(value);
+            let value = found.value().clone();
+            if replaces {
+                CompResult::ReplacedWith(value)
+            } else {
+                CompResult::Inserted(value)
+            }
+        }
+        (Op::Remove, Some(prior)) => {
+            leader.withdraw(false);
+            CompResult::Removed(prior)
+        }
+        (Op::Nop, Some(prior)) => {
+            leader.withdraw(true);
+            CompResult::Unchanged(prior)
+        }
+        (_, None) => {
+            leader.withdraw(true);
+            CompResult::StillNone
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What can go wrong, one type a topic.
+
+use std::fmt;
+
+/// A fill asked, perhaps by way of other fills, for a key that is only being computed for its
+/// sake: waiting would never end.
+///
+/// The `try_` verbs return it inside [`TryGetError`]; the plain verbs panic with its text.
+///
+/// ```
+/// use atomic_cache::{Cache, TryGetError};
+///
+/// let cache: Cache<&str, u32> = Cache::unbounded();
+/// let inner = cache.clone();
+/// let error = cache
+///     .try_get_with(&"a", || match inner.try_get_with(&"a", || Ok::<_, String>(1)) {
+///         Err(TryGetError::Cycle(cycle)) => Err(cycle.to_string()),
+///         other => panic!("{other:?}"),
+///     })
+///     .unwrap_err();
+/// assert!(error.to_string().contains(r#""a" -> "a""#));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CycleError {
+    keys: Vec<String>,
+}
+
+impl CycleError {
+    pub(crate) fn new(keys: Vec<String>) -> Self {
+        Self { keys }
+    }
+
+    /// The keys along the cycle in the order they wait for each other, as their `Debug` prints
+    /// them; the first one is also the last. Long texts are cut.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+}
+
+impl fmt::Display for CycleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a fill would wait for itself along the keys {}: make the fill of one of them not ask for the next",
+            self.keys.join(" -> ")
+        )
+    }
+}
+
+impl std::error::Error for CycleError {}
+
+/// Why a `try_` verb has no value.
+///
+/// The fill's own error `E` is cloned for everyone in the flight; one that is not `Clone` goes
+/// into an `Arc` first: `.map_err(Arc::new)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TryGetError<E> {
+    /// The fill's own error: of the fill this caller ran, or of the one it waited for.
+    Fill(E),
+    /// The wait would have closed a cycle.
+    Cycle(CycleError),
+}
+
+impl<E: fmt::Display> fmt::Display for TryGetError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fill(error) => error.fmt(f),
+            Self::Cycle(cycle) => cycle.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for TryGetError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            // `Display` is the fill's error itself, so its source is our source.
+            Self::Fill(error) => error.source(),
+            Self::Cycle(_) => None,
+        }
+    }
+}
+
+/// A setting that [`Builder::build`](crate::Builder::build) refuses.
+///
+/// ```
+/// use atomic_cache::Cache;
+/// let error = Cache::<u32, u32>::builder().initial_capacity(usize::MAX).build().unwrap_err();
+/// assert!(error.to_string().starts_with("initial_capacity(18446744073709551615)"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// `initial_capacity` asks for more than a table can hold.
+    InitialCapacity {
+        /// What was asked for, in entries.
+        given: usize,
+        /// The most there can be.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InitialCapacity { given, limit } => write!(
+                f,
+                "initial_capacity({given}) is more than a table can hold: give at most {limit}, \
+                 or leave the setting out and let the table grow"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}

@@ -1,0 +1,143 @@
+//! A caller's key and a caller's fill, as the core sees them: erased, so that the way of a miss
+//! is compiled once for each key and value type, not for each closure.
+
+use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
+use crate::error::{CycleError, TryGetError};
+use crate::flight::SharedError;
+use crate::key::ToKey;
+use equivalent::Equivalent;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+/// A key by reference, made owned when a slot is.
+pub(crate) struct Borrowed<'a, Q: ?Sized>(pub(crate) &'a Q);
+
+impl<K, Q: ?Sized + Equivalent<K> + ToKey<K>> Wanted<K> for Borrowed<'_, Q> {
+    fn is(&self, key: &K) -> bool {
+        self.0.equivalent(key)
+    }
+
+    fn make(&mut self) -> K {
+        self.0.to_key()
+    }
+}
+
+/// A fill, run at most once, and what becomes of its error.
+pub(crate) trait Fill<K, V> {
+    /// The value. `None`: an error, kept inside.
+    fn run(&mut self, key: &K) -> Option<V>;
+    /// The error that `run` kept, for everyone who waits.
+    fn share(&self) -> SharedError;
+    /// Takes somebody else's error for its own, if it is of the same type.
+    fn accept(&mut self, error: &SharedError) -> bool;
+}
+
+/// A closure as a [`Fill`].
+pub(crate) struct Call<F, E> {
+    fill: Option<F>,
+    error: Option<E>,
+}
+
+impl<F, E> Call<F, E> {
+    pub(crate) fn new(fill: F) -> Self {
+        Self {
+            fill: Some(fill),
+            error: None,
+        }
+    }
+
+    /// Whether the closure has been run.
+    pub(crate) fn ran(&self) -> bool {
+        self.fill.is_none()
+    }
+
+    /// What stood in the way, as the caller sees it.
+    pub(crate) fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
+        match (obstacle, self.error) {
+            (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
+            (Obstacle::Failed, Some(error)) => TryGetError::Fill(error),
+            (Obstacle::Failed, None) => unreachable!("a failed fill keeps its error"),
+        }
+    }
+}
+
+impl<K, V, F, E> Fill<K, V> for Call<F, E>
+where
+    F: FnOnce(&K) -> Result<V, E>,
+    E: Clone + Send + Sync + 'static,
+{
+    fn run(&mut self, key: &K) -> Option<V> {
+        let fill = self.fill.take().expect("a caller leads at most once");
+        match fill(key) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+
+    fn share(&self) -> SharedError {
+        Arc::new(self.error.clone().expect("`run` kept an error"))
+    }
+
+    fn accept(&mut self, error: &SharedError) -> bool {
+        self.error = error.downcast_ref::<E>().cloned();
+        self.error.is_some()
+    }
+}
+
+/// Why there is no value.
+pub(crate) enum Obstacle {
+    Cycle(CycleError),
+    /// The error is in the caller's [`Fill`].
+    Failed,
+}
+
+impl From<CycleError> for Obstacle {
+    fn from(cycle: CycleError) -> Self {
+        Self::Cycle(cycle)
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// The blocking loop: turn, and wait, until there is a value or a reason why not.
+    #[cold]
+    pub(crate) fn obtain<'c>(
+        &'c self,
+        hash: u64,
+        wanted: &mut dyn Wanted<K>,
+        aim: Aim,
+        spare: &mut Spare<'c, K, V, S>,
+        fill: &mut dyn Fill<K, V>,
+    ) -> Result<Found<'c, K, V>, Obstacle> {
+        loop {
+            let waited = match self.turn(hash, wanted, aim, spare) {
+                Turn::Ready(found) => return Ok(found),
+                Turn::Lead(leader) => return lead(leader, fill),
+                Turn::Wait(part) => part.wait(hash, None)?,
+            };
+            match waited {
+                Waited::Found(found) => return Ok(found),
+                Waited::Lead(leader) => return lead(leader, fill),
+                Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),
+                // An error of another type is not ours: we lead with our own fill.
+                Waited::Failed(_) | Waited::Again | Waited::TimedOut => {}
+            }
+        }
+    }
+}
+
+/// Runs the fill with nothing held but the lead.
+fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
+    leader: Leader<'c, K, V, S>,
+    fill: &mut dyn Fill<K, V>,
+) -> Result<Found<'c, K, V>, Obstacle> {
+    match leader.run(|key| fill.run(key)) {
+        Some(value) => Ok(leader.publish(value).0),
+        None => {
+            leader.fail(|| fill.share());
+            Err(Obstacle::Failed)
+        }
+    }
+}

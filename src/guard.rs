@@ -1,0 +1,106 @@
+//! Filling without a closure: the lead of a flight as a guard.
+
+use crate::cache::DefaultHashBuilder;
+use crate::core::{Aim, Core, Leader, Spare, Turn, Waited};
+use crate::error::CycleError;
+use crate::fill::Borrowed;
+use crate::key::{Equivalent, ToKey};
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::time::{Duration, Instant};
+
+/// What came of [`Cache::get_value_or_guard`](crate::Cache::get_value_or_guard).
+#[must_use = "a guard that is dropped gives up the lead"]
+#[non_exhaustive]
+pub enum GuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
+    /// The value: it was there, or somebody else has computed it meanwhile.
+    Value(V),
+    /// There is none: the caller is to compute it.
+    Guard(PlaceholderGuard<'c, K, V, S>),
+    /// The time was over before somebody else had computed it.
+    Timeout,
+    /// The wait would never end.
+    Cycle(CycleError),
+}
+
+impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for GuardResult<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => f.debug_tuple("Value").field(value).finish(),
+            Self::Guard(_) => f.write_str("Guard(..)"),
+            Self::Timeout => f.write_str("Timeout"),
+            Self::Cycle(cycle) => f.debug_tuple("Cycle").field(cycle).finish(),
+        }
+    }
+}
+
+impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
+    pub(crate) fn obtain<Q>(core: &'c Core<K, V, S>, key: &Q, timeout: Option<Duration>) -> Self
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        // A timeout too long for the clock is none.
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let hash = core.hash(key);
+        let mut spare = Spare::none(core);
+        loop {
+            let waited = match core.turn(hash, &mut Borrowed(key), Aim::Value, &mut spare) {
+                Turn::Ready(found) => Ok(Waited::Found(found)),
+                Turn::Lead(leader) => Ok(Waited::Lead(leader)),
+                Turn::Wait(part) => part.wait(hash, until),
+            };
+            match waited {
+                Ok(Waited::Found(found)) => return Self::Value(found.value().clone()),
+                Ok(Waited::Lead(leader)) => return Self::Guard(PlaceholderGuard { leader }),
+                Ok(Waited::TimedOut) => return Self::Timeout,
+                Ok(Waited::Failed(_) | Waited::Again) => {}
+                Err(cycle) => return Self::Cycle(cycle),
+            }
+        }
+    }
+}
+
+/// The lead of a key's flight: everybody who asks for the key waits for what its holder does.
+///
+/// Dropped without a value it passes the lead to one of those who wait. It must not be leaked
+/// (`mem::forget`): then they wait for ever.
+///
+/// It stays on its thread, because a wait of that thread is what could close a cycle:
+///
+/// ```compile_fail
+/// fn send<T: Send>(_: T) {}
+/// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+/// if let atomic_cache::GuardResult::Guard(guard) = cache.get_value_or_guard(&1, None) {
+///     send(guard);
+/// }
+/// ```
+#[must_use = "a guard that is dropped gives up the lead"]
+pub struct PlaceholderGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
+    leader: Leader<'c, K, V, S>,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
+    /// Puts the value in: everyone who waits gets it. Returns a clone of it.
+    ///
+    /// If the flight was cut off meanwhile (`insert`, `invalidate`), those who had joined still
+    /// get the value, and it is not kept.
+    pub fn insert(self, value: V) -> V
+    where
+        V: Clone,
+    {
+        self.leader.publish(value).0.value().clone()
+    }
+
+    /// The key.
+    pub fn key(&self) -> &K {
+        self.leader.key()
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, V, S: BuildHasher> fmt::Debug for PlaceholderGuard<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlaceholderGuard")
+            .field("key", self.key())
+            .finish_non_exhaustive()
+    }
+}

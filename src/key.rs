@@ -1,0 +1,47 @@
+//! How a key that is looked up by reference becomes an owned one.
+
+use std::hash::Hash;
+
+pub use equivalent::Equivalent;
+
+/// Makes the owned key `K` from what it was looked up by. Called only when the cache makes a slot
+/// for it, never on a hit.
+///
+/// Everything that is [`ToOwned`] has it: `&str` for `String` keys, `&[T]` for `Vec<T>`, and
+/// `&K` for any `K: Clone`. Implement it, beside [`Hash`] and [`Equivalent`], for a borrowed form
+/// of a key of your own. The two forms must hash alike.
+///
+/// ```
+/// use atomic_cache::{AtomicCache, Equivalent, ToKey};
+///
+/// #[derive(Hash)]
+/// struct UserRef<'a> { tenant: &'a str, id: u32 }
+///
+/// impl Equivalent<(String, u32)> for UserRef<'_> {
+///     fn equivalent(&self, key: &(String, u32)) -> bool {
+///         self.tenant == key.0 && self.id == key.1
+///     }
+/// }
+///
+/// impl ToKey<(String, u32)> for UserRef<'_> {
+///     fn to_key(&self) -> (String, u32) {
+///         (self.tenant.to_owned(), self.id)
+///     }
+/// }
+///
+/// let names = AtomicCache::new(|(tenant, id): &(String, u32)| format!("{tenant}/{id}"), None);
+/// assert_eq!(names.get(&UserRef { tenant: "acme", id: 7 }), "acme/7");
+/// ```
+pub trait ToKey<K>: Hash + Equivalent<K> {
+    /// The owned key.
+    fn to_key(&self) -> K;
+}
+
+impl<Q, K> ToKey<K> for Q
+where
+    Q: ?Sized + ToOwned<Owned = K> + Hash + Equivalent<K>,
+{
+    fn to_key(&self) -> K {
+        self.to_owned()
+    }
+}

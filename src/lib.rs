@@ -1,0 +1,42 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!(
+    "atomic-cache packs a 48-bit pointer, a tag and the clock bits of an entry into one 64-bit \
+     word: it needs a 64-bit target"
+);
+
+mod atomic_cache;
+mod builder;
+mod cache;
+mod core;
+mod cycle;
+mod entry;
+mod error;
+mod fill;
+mod flight;
+mod guard;
+mod key;
+mod pinned;
+mod reclaim;
+mod slot;
+mod stats;
+mod sync;
+mod table;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::atomic_cache::AtomicCache;
+pub use crate::builder::{Builder, NamedKeys, Naming, OpaqueKeys};
+pub use crate::cache::{Cache, DefaultHashBuilder, Iter};
+pub use crate::entry::{CompResult, Entry, EntrySelector, Op};
+pub use crate::error::{BuildError, CycleError, TryGetError};
+pub use crate::guard::{GuardResult, PlaceholderGuard};
+pub use crate::key::{Equivalent, ToKey};
+pub use crate::pinned::{AtomicPinned, Pinned, PinnedIter};
+pub use crate::stats::CacheStats;
+pub use crate::time::Clock;
+#[cfg(any(test, feature = "test-util"))]
+pub use crate::time::ManualClock;

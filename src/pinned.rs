@@ -1,0 +1,310 @@
+//! The pinned view: many look-ups under one pin, values lent.
+
+use crate::atomic_cache::AtomicCache;
+use crate::cache::{Cache, DefaultHashBuilder, sure};
+use crate::core::{Aim, Core, Spare};
+use crate::error::TryGetError;
+use crate::fill::{Borrowed, Call};
+use crate::key::{Equivalent, ToKey};
+use crate::reclaim::{Pin, pin};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::ops::{Deref, Index};
+
+/// A look into a cache that lends values: see [`Cache::pin`].
+///
+/// While it lives its thread is pinned: a look-up saves the 11 ns of a pin, and nothing that is
+/// removed from any cache meanwhile can be dropped. So keep it short; it is not for a program's
+/// lifetime. It stays on its thread.
+pub struct Pinned<'c, K, V, S = DefaultHashBuilder> {
+    core: &'c Core<K, V, S>,
+    /// `None` only while a fill runs, inside `fill`.
+    pin: Option<Pin>,
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
+    pub(crate) fn new(cache: &'c Cache<K, V, S>) -> Self {
+        Self {
+            core: &cache.core,
+            pin: Some(pin()),
+        }
+    }
+
+    fn pinned(&self) -> &Pin {
+        self.pin
+            .as_ref()
+            .expect("pinned again before a fill returns")
+    }
+
+    /// The value of a key, if it is there. Never fills or waits.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, "one".to_owned());
+    /// let view = cache.pin();
+    /// let lent: Option<&String> = view.get(&1);
+    /// assert_eq!(lent.map(String::as_str), Some("one"));
+    /// ```
+    #[inline]
+    pub fn get<Q>(&self, key: &Q) -> Option<&V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.look_up(key, self.pinned())
+    }
+
+    /// As [`get`](Self::get), not counted as a use of the entry.
+    pub fn peek<Q>(&self, key: &Q) -> Option<&V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.look(key, self.pinned())
+    }
+
+    /// Whether a key is there; see [`Cache::contains`].
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.peek(key).is_some()
+    }
+
+    /// Every entry; see [`Cache::iter`]. Needs no clones.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, "one".to_owned());
+    /// assert!(cache.pin().iter().all(|(&key, value)| (key, value.as_str()) == (1, "one")));
+    /// ```
+    pub fn iter(&self) -> PinnedIter<'_, K, V, S> {
+        PinnedIter {
+            core: self.core,
+            pin: self.pinned(),
+            from: Some(0),
+            batch: VecDeque::new(),
+        }
+    }
+
+    /// The value of a key, computed by `fill` if it is not there: [`Cache::get_with`], lent.
+    ///
+    /// The pin is let go while `fill` runs or is waited for; that nothing is lent meanwhile is
+    /// what `&mut` proves:
+    ///
+    /// ```compile_fail
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// let mut view = cache.pin();
+    /// let lent = view.get(&1);
+    /// view.get_or_fill_with(&2, || 20);
+    /// println!("{lent:?}");
+    /// ```
+    ///
+    /// # Panics
+    /// As [`Cache::get_with`].
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
+    /// let mut view = cache.pin();
+    /// assert_eq!(view.get_or_fill_with(&1, || "one".to_owned()), "one");
+    /// ```
+    #[track_caller]
+    pub fn get_or_fill_with<Q>(&mut self, key: &Q, fill: impl FnOnce() -> V) -> &V
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        sure(self.fill(key, |_| Ok::<_, Infallible>(fill())))
+    }
+
+    /// As [`get_or_fill_with`](Self::get_or_fill_with), with a fill that can fail.
+    ///
+    /// # Errors
+    /// As [`Cache::try_get_with`].
+    pub fn try_get_or_fill_with<Q, E>(
+        &mut self,
+        key: &Q,
+        fill: impl FnOnce() -> Result<V, E>,
+    ) -> Result<&V, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        E: Clone + Send + Sync + 'static,
+    {
+        self.fill(key, |_| fill())
+    }
+
+    fn fill<Q, E>(
+        &mut self,
+        key: &Q,
+        fill: impl FnOnce(&K) -> Result<V, E>,
+    ) -> Result<&V, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        E: Clone + Send + Sync + 'static,
+    {
+        let core = self.core;
+        if let Some(value) = core.look_up(key, self.pinned()) {
+            let value = std::ptr::from_ref(value);
+            // SAFETY: kept by our pin, which `&mut self` keeps from being let go while the
+            // reference lives. (The detour is what the borrow checker does not see through yet:
+            // a borrow that is returned on one path only.)
+            return Ok(unsafe { &*value });
+        }
+        let repin = Repin { pin: &mut self.pin };
+        *repin.pin = None;
+        let mut call = Call::new(fill);
+        let mut spare = Spare::none(core);
+        match core.obtain(
+            core.hash(key),
+            &mut Borrowed(key),
+            Aim::Value,
+            &mut spare,
+            &mut call,
+        ) {
+            Ok(found) => {
+                let (pin, value) = found.into_parts();
+                *repin.pin = Some(pin);
+                // SAFETY: kept by the pin that is now ours, as above.
+                Ok(unsafe { &*value })
+            }
+            Err(obstacle) => Err(call.explain(obstacle)),
+        }
+    }
+}
+
+/// Pins the view again, whichever way its fill ends.
+struct Repin<'a> {
+    pin: &'a mut Option<Pin>,
+}
+
+impl Drop for Repin<'_> {
+    fn drop(&mut self) {
+        self.pin.get_or_insert_with(pin);
+    }
+}
+
+impl<K, V, S, Q> Index<&Q> for Pinned<'_, K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+    Q: ?Sized + Hash + Equivalent<K>,
+{
+    type Output = V;
+
+    /// The value of a key that is there, as of std's maps.
+    ///
+    /// # Panics
+    /// If it is not there.
+    #[track_caller]
+    fn index(&self, key: &Q) -> &V {
+        self.get(key).expect("no entry found for key")
+    }
+}
+
+impl<K, V, S> fmt::Debug for Pinned<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned")
+            .field("len", &self.core.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The entries of a cache, lent: see [`Pinned::iter`].
+pub struct PinnedIter<'p, K, V, S = DefaultHashBuilder> {
+    core: &'p Core<K, V, S>,
+    pin: &'p Pin,
+    from: Option<u64>,
+    batch: VecDeque<(&'p K, &'p V)>,
+}
+
+impl<'p, K: Hash + Eq, V, S: BuildHasher> Iterator for PinnedIter<'p, K, V, S> {
+    type Item = (&'p K, &'p V);
+
+    fn next(&mut self) -> Option<(&'p K, &'p V)> {
+        while self.batch.is_empty() {
+            let batch = &mut self.batch;
+            self.from = self.core.stretch(self.from?, self.pin, &mut |key, value| {
+                batch.push_back((key, value));
+            });
+        }
+        self.batch.pop_front()
+    }
+}
+
+impl<K, V, S> fmt::Debug for PinnedIter<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedIter").finish_non_exhaustive()
+    }
+}
+
+/// The view of an [`AtomicCache`]: a [`Pinned`] that can also fill.
+pub struct AtomicPinned<'c, K, V, E = Infallible, S = DefaultHashBuilder> {
+    cache: &'c AtomicCache<K, V, E, S>,
+    view: Pinned<'c, K, V, S>,
+}
+
+impl<'c, K: Hash + Eq, V, E, S: BuildHasher> AtomicPinned<'c, K, V, E, S> {
+    pub(crate) fn new(cache: &'c AtomicCache<K, V, E, S>) -> Self {
+        Self {
+            cache,
+            view: Pinned::new(&cache.cache),
+        }
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> AtomicPinned<'_, K, V, Infallible, S> {
+    /// The value of a key, computed if it is not there: [`AtomicCache::get`], lent. See
+    /// [`Pinned::get_or_fill_with`].
+    ///
+    /// # Panics
+    /// As [`AtomicCache::get`].
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let squares = AtomicCache::new(|n: &u64| n * n, None);
+    /// let mut view = squares.pin();
+    /// assert_eq!(view.get(&7), None); // never fills
+    /// assert_eq!(view.get_or_fill(&7), &49);
+    /// assert_eq!(view[&7], 49);
+    /// ```
+    #[track_caller]
+    pub fn get_or_fill<Q>(&mut self, key: &Q) -> &V
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        sure(self.try_get_or_fill(key))
+    }
+}
+
+impl<K, V, E, S> AtomicPinned<'_, K, V, E, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+    E: Clone + Send + Sync + 'static,
+{
+    /// As [`AtomicCache::try_get`], lent.
+    ///
+    /// # Errors
+    /// As [`AtomicCache::try_get`].
+    pub fn try_get_or_fill<Q>(&mut self, key: &Q) -> Result<&V, TryGetError<E>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        let cache = self.cache;
+        self.view.fill(key, |key| cache.run(key))
+    }
+}
+
+impl<'c, K, V, E, S> Deref for AtomicPinned<'c, K, V, E, S> {
+    type Target = Pinned<'c, K, V, S>;
+
+    fn deref(&self) -> &Pinned<'c, K, V, S> {
+        &self.view
+    }
+}
+
+impl<K, V, E, S> fmt::Debug for AtomicPinned<'_, K, V, E, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.view.fmt(f)
+    }
+}

@@ -1,0 +1,299 @@
+//! One value's life.
+//!
+//! A slot is written once: it is `FILLING`, then `READY` with a value or `GONE` without one, and
+//! never goes back. A refill is another slot. The slot knows neither its key nor where it is.
+//!
+//! ```text
+//!              publish                         Holds, in any phase: LINKED (the table points here)
+//!   FILLING ------------> READY                and HELD (a leader fills it, or waiters of its
+//!      |                                       flight still read it). Who clears the last of
+//!      |  finish                               the two retires the slot.
+//!      '------------> GONE
+//!                                              CUT, in any phase: not for newcomers. Set while
+//!   FLIGHT: somebody waits; the word           filling by whoever fences the flight off.
+//!   holds the flight's address
+//! ```
+//!
+//! # Orderings
+//! Every change of the state word is a read-modify-write with `AcqRel`, every load `Acquire`:
+//!
+//! * `publish` writes value and deadline, then the state (Release). A hit loads the state
+//!   (Acquire), sees `READY`, and so sees both.
+//! * `release` (Release) comes after its caller's last look at the slot; the release that clears
+//!   the last hold (Acquire) therefore comes after every such look, and its caller may retire.
+
+use crate::flight::Flight;
+use crate::sync::{AtomicU64, Ordering, UnsafeCell};
+use crate::time::{Deadline, NEVER};
+use std::mem::MaybeUninit;
+
+const PHASE: u64 = 0b11;
+const FILLING: u64 = 0;
+const READY: u64 = 1;
+const GONE: u64 = 2;
+
+/// The table's hold.
+const LINKED: u64 = 1 << 2;
+/// The hold of a leader, and of the flight it leads.
+const HELD: u64 = 1 << 3;
+/// Fenced off: joined waiters get the outcome, newcomers do not.
+const CUT: u64 = 1 << 4;
+/// The payload is a flight's address; else, while filling, the leader's actor number.
+const FLIGHT: u64 = 1 << 5;
+
+const FLAGS: u64 = (1 << PAYLOAD_SHIFT) - 1;
+const PAYLOAD_SHIFT: u32 = 16;
+
+/// While filling, `aux` with this bit is the address of the object that this one stands before;
+/// a deadline never has it.
+const PRIOR: u64 = 1 << 63;
+
+/// The cell of one value.
+pub(crate) struct Slot<V> {
+    state: AtomicU64,
+    /// Once `READY`: the deadline. While filling: `PRIOR` and an address, or 0.
+    aux: AtomicU64,
+    /// Written by the leader alone, before `READY`; read by anybody after.
+    value: UnsafeCell<MaybeUninit<V>>,
+}
+
+/// What a slot's state word said at one moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+impl State {
+    /// Has a value that newcomers may be given, its deadline aside.
+    #[inline(always)]
+    pub(crate) const fn is_live(self) -> bool {
+        self.0 & (PHASE | CUT) == READY
+    }
+
+    pub(crate) const fn is_filling(self) -> bool {
+        self.0 & PHASE == FILLING
+    }
+
+    pub(crate) const fn is_cut(self) -> bool {
+        self.0 & CUT != 0
+    }
+
+    pub(crate) const fn is_linked(self) -> bool {
+        self.0 & LINKED != 0
+    }
+
+    /// Counted in the cache's length: live and in the table.
+    pub(crate) const fn counts(self) -> bool {
+        self.is_live() && self.is_linked()
+    }
+
+    /// The flight, if anybody has had to wait.
+    pub(crate) const fn flight(self) -> Option<*const Flight> {
+        if self.0 & FLIGHT == 0 {
+            return None;
+        }
+        Some(std::ptr::with_exposed_provenance(
+            (self.0 >> PAYLOAD_SHIFT) as usize,
+        ))
+    }
+
+    /// The leader, while nobody waits.
+    const fn leader(self) -> u64 {
+        self.0 >> PAYLOAD_SHIFT
+    }
+
+    const fn with_payload(self, payload: u64, flag: u64) -> Self {
+        Self(self.0 & FLAGS & !FLIGHT | flag | payload << PAYLOAD_SHIFT)
+    }
+
+    const fn in_phase(self, phase: u64, more: u64) -> Self {
+        Self(self.with_payload(0, 0).0 & !PHASE | phase | more)
+    }
+}
+
+impl<V> Slot<V> {
+    /// A slot that `leader` is going to fill.
+    pub(crate) fn filling(leader: u64) -> Self {
+        Self {
+            state: AtomicU64::new(FILLING | LINKED | HELD | leader << PAYLOAD_SHIFT),
+            aux: AtomicU64::new(0),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
+    /// A slot that has its value from the start.
+    pub(crate) fn ready(value: V, deadline: Deadline) -> Self {
+        Self {
+            state: AtomicU64::new(READY | LINKED),
+            aux: AtomicU64::new(deadline.to_bits()),
+            value: UnsafeCell::new(MaybeUninit::new(value)),
+        }
+    }
+
+    /// The slot's name in the wait-for graph.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Acquire: pairs with `publish`. A state that is live comes with its value and deadline.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> State {
+        State(self.state.load(Ordering::Acquire))
+    }
+
+    /// The value.
+    ///
+    /// # Safety
+    /// A state in phase `READY` has been loaded from this slot (or its outcome been learned from
+    /// its flight), and the slot is kept by a pin or a hold for as long as the reference lives.
+    #[inline(always)]
+    pub(crate) unsafe fn value<'a>(&self) -> &'a V {
+        // SAFETY: `READY` was loaded with Acquire after the one write, which `publish` released;
+        // nothing writes again. The caller keeps the slot.
+        self.value
+            .with(|value| unsafe { (*value).assume_init_ref() })
+    }
+
+    /// Whether a live slot's value is still served; `now` is asked only if it has a deadline.
+    #[inline(always)]
+    pub(crate) fn is_fresh(&self, now: impl FnOnce() -> u64) -> bool {
+        // Relaxed: the state was loaded with Acquire before, and `publish` wrote this first.
+        let deadline = self.aux.load(Ordering::Relaxed);
+        deadline == NEVER || now() < deadline
+    }
+
+    /// While filling: the address of what this slot stands before. A look that races `publish`
+    /// sees that there is nothing any more, never a deadline taken for an address.
+    pub(crate) fn prior(&self) -> Option<usize> {
+        let aux = self.aux.load(Ordering::Acquire);
+        (aux & PRIOR != 0).then_some((aux & !PRIOR) as usize)
+    }
+
+    /// Takes what this slot stands before from it; by its leader, once it is finished.
+    pub(crate) fn take_prior(&self) -> Option<usize> {
+        let aux = self.aux.swap(0, Ordering::AcqRel);
+        (aux & PRIOR != 0).then_some((aux & !PRIOR) as usize)
+    }
+
+    /// Changes the state as `change` says, unless it answers `None`; returns the state before.
+    fn update(&self, change: impl Fn(State) -> Option<State>) -> Result<State, State> {
+        self.state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                change(State(state)).map(|state| state.0)
+            })
+            .map(State)
+            .map_err(State)
+    }
+
+    /// Ends the flight with a value: the leader's one success. Returns the state before, and what
+    /// the slot stood before.
+    ///
+    /// Without `keep` the value is for those who joined, as if the flight had been cut off.
+    ///
+    /// # Safety
+    /// The caller is this slot's leader, and has not ended the flight before.
+    pub(crate) unsafe fn publish(&self, value: V, deadline: Deadline) -> (State, Option<usize>) {
+        // SAFETY: the leader alone writes, nobody reads before `READY`.
+        self.value.with_mut(|cell| unsafe { (*cell).write(value) });
+        let prior = self.aux.swap(deadline.to_bits(), Ordering::AcqRel);
+        let more = if deadline == Deadline::Past { CUT } else { 0 };
+        // Release: pairs with the Acquire of `state`; value and deadline come first.
+        let before = self
+            .update(|state| Some(state.in_phase(READY, more)))
+            .unwrap_or_else(|state| state);
+        debug_assert!(before.is_filling());
+        let prior = (prior & PRIOR != 0).then_some((prior & !PRIOR) as usize);
+        (before, prior)
+    }
+
+    /// Ends the flight without a value, if nobody has begun to wait since `seen`. With `cut`,
+    /// what the slot stands before is not served any more either.
+    pub(crate) fn finish(&self, seen: State, cut: bool) -> bool {
+        let more = if cut { CUT } else { 0 };
+        self.update(|state| (state.flight() == seen.flight()).then(|| state.in_phase(GONE, more)))
+            .is_ok()
+    }
+
+    /// Fences a flight off. `Err` with the state found if it is not filling any more.
+    pub(crate) fn cut(&self) -> Result<State, State> {
+        self.update(|state| state.is_filling().then_some(State(state.0 | CUT)))
+    }
+
+    /// Hangs a new flight on the slot, if it is in a state that `may` be joined and has none.
+    /// `Err` with the state found.
+    pub(crate) fn hang(&self, may: impl Fn(State) -> bool) -> Result<*const Flight, State> {
+        let seen = self.state();
+        if !may(seen) || seen.flight().is_some() {
+            return Err(seen);
+        }
+        let flight = Box::into_raw(Box::new(Flight::new(self.address(), seen.leader())));
+        let address = flight.expose_provenance() as u64;
+        assert!(
+            address >> (64 - PAYLOAD_SHIFT) == 0,
+            "atomic-cache keeps pointers in 48 bits, and was given {address:#x} by the allocator"
+        );
+        // Release: the flight is whole for who loads its address.
+        self.update(|state| {
+            (may(state) && state.flight().is_none()).then(|| state.with_payload(address, FLIGHT))
+        })
+        .map(|_| flight.cast_const())
+        .map_err(|state| {
+            // SAFETY: made above, and not shared.
+            drop(unsafe { Box::from_raw(flight) });
+            state
+        })
+    }
+
+    /// Says of a slot that is not yet in the table whether it is held for the waiters of another.
+    pub(crate) fn set_held(&self, held: bool) {
+        if held {
+            self.state.fetch_or(HELD, Ordering::AcqRel);
+        } else {
+            self.state.fetch_and(!HELD, Ordering::AcqRel);
+        }
+    }
+
+    /// Says of a slot that is not yet in the table what it will stand before.
+    pub(crate) fn set_prior(&self, prior: Option<usize>) {
+        // Relaxed: the swap that puts the slot into the table releases it.
+        self.aux.store(
+            prior.map_or(0, |prior| PRIOR | prior as u64),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Gives up the hold of a flight. True: it was the last, the slot is to be retired.
+    pub(crate) fn release_held(&self) -> bool {
+        self.release(HELD).1
+    }
+
+    /// Gives up the table's hold: the state before, and whether it was the last.
+    pub(crate) fn release_linked(&self) -> (State, bool) {
+        self.release(LINKED)
+    }
+
+    fn release(&self, hold: u64) -> (State, bool) {
+        // AcqRel: see the module's Orderings.
+        let before = self.state.fetch_and(!hold, Ordering::AcqRel);
+        debug_assert!(before & hold != 0, "a hold is released once");
+        (State(before), before & (LINKED | HELD) == hold)
+    }
+}
+
+impl Deadline {
+    const fn to_bits(self) -> u64 {
+        match self {
+            Self::Past => 0,
+            Self::At(nanos) => nanos,
+            Self::Never => NEVER,
+        }
+    }
+}
+
+impl<V> Drop for Slot<V> {
+    fn drop(&mut self) {
+        if self.state().0 & PHASE == READY {
+            // SAFETY: `READY` means that the value was written; we are its only owner.
+            self.value
+                .with_mut(|cell| unsafe { (*cell).assume_init_drop() });
+        }
+    }
+}

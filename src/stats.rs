@@ -1,0 +1,220 @@
+//! Striped counters and their snapshot.
+
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, global, thread_cell};
+use crossbeam_utils::CachePadded;
+
+global! {
+    /// How many stripes a striped counter or queue has: a power of two, as many as the machine
+    /// runs threads at once, at most 16.
+    pub(crate) STRIPES: usize = stripe_count()
+}
+
+#[cfg(not(atomic_cache_loom))]
+fn stripe_count() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .next_power_of_two()
+        .min(16)
+}
+
+#[cfg(atomic_cache_loom)]
+fn stripe_count() -> usize {
+    1
+}
+
+global! {
+    pub(self) NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0)
+}
+
+thread_cell! {
+    STRIPE: usize = usize::MAX
+}
+
+/// This thread's stripe, dealt out round robin.
+#[inline]
+pub(crate) fn stripe() -> usize {
+    let stripe = STRIPE.with(std::cell::Cell::get);
+    if stripe != usize::MAX {
+        return stripe;
+    }
+    let stripe = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) & (*STRIPES - 1);
+    STRIPE.with(|cell| cell.set(stripe));
+    stripe
+}
+
+/// A counter whose threads write different cache lines. Its sum may be a little behind.
+#[derive(Debug)]
+pub(crate) struct Striped(Box<[CachePadded<AtomicU64>]>);
+
+impl Striped {
+    pub(crate) fn new() -> Self {
+        Self(
+            (0..*STRIPES)
+                .map(|_| CachePadded::new(AtomicU64::new(0)))
+                .collect(),
+        )
+    }
+
+    pub(crate) fn add(&self, n: u64) {
+        // Relaxed: a count orders nothing.
+        self.0[stripe()].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// As [`add`](Self::add); returns what this thread's stripe holds now. `SeqCst`, as the
+    /// loads of [`sum`](Self::sum): of two threads that add and then sum, one sees both.
+    pub(crate) fn add_and_get(&self, n: u64) -> u64 {
+        self.0[stripe()]
+            .fetch_add(n, Ordering::SeqCst)
+            .wrapping_add(n)
+    }
+
+    /// One thread may take away what another has added: stripes wrap, their sum does not.
+    pub(crate) fn sub(&self, n: u64) {
+        self.0[stripe()].fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// The sum; zero when a subtraction is seen ahead of its addition.
+    pub(crate) fn sum(&self) -> usize {
+        let sum = self.wrapping_sum();
+        if sum > u64::MAX / 2 {
+            0
+        } else {
+            usize::try_from(sum).unwrap_or(usize::MAX)
+        }
+    }
+
+    fn wrapping_sum(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|stripe| stripe.load(Ordering::SeqCst))
+            .fold(0, u64::wrapping_add)
+    }
+}
+
+/// What a cache counts. One stripe holds all counts of a thread, so an event touches one line
+/// or two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    Hit,
+    Miss,
+    Fill,
+    FillError,
+    FillPanic,
+    FillCancelled,
+    Joined,
+    Inserted,
+    Expired,
+    Explicit,
+    Replaced,
+    // Keep last: the number of events.
+    Count,
+}
+
+const EVENTS: usize = Event::Count as usize;
+
+type Counts = [AtomicU64; EVENTS];
+
+/// The counters of one cache.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    stripes: Box<[CachePadded<Counts>]>,
+    look_ups: bool,
+}
+
+impl Stats {
+    /// With `look_ups`, hits and misses are counted too.
+    pub(crate) fn new(look_ups: bool) -> Self {
+        let counts = || CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        Self {
+            stripes: (0..*STRIPES).map(|_| counts()).collect(),
+            look_ups,
+        }
+    }
+
+    pub(crate) fn count(&self, event: Event) {
+        self.stripes[stripe()][event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a look-up, if this cache does: unless it was asked to, a hit writes nothing.
+    #[inline]
+    pub(crate) fn look_up(&self, hit: bool) {
+        if self.look_ups {
+            self.count(if hit { Event::Hit } else { Event::Miss });
+        }
+    }
+
+    fn sum(&self, event: Event) -> u64 {
+        self.stripes
+            .iter()
+            .map(|counts| counts[event as usize].load(Ordering::Relaxed))
+            .sum()
+    }
+
+    pub(crate) fn snapshot(&self, panicked_drops: usize) -> CacheStats {
+        CacheStats {
+            hits: self.look_ups.then(|| self.sum(Event::Hit)),
+            misses: self.look_ups.then(|| self.sum(Event::Miss)),
+            fills: self.sum(Event::Fill),
+            fill_errors: self.sum(Event::FillError),
+            fill_panics: self.sum(Event::FillPanic),
+            fill_cancelled: self.sum(Event::FillCancelled),
+            joined: self.sum(Event::Joined),
+            inserts: self.sum(Event::Inserted),
+            expired: self.sum(Event::Expired),
+            explicit: self.sum(Event::Explicit),
+            replaced: self.sum(Event::Replaced),
+            panicked_drops: panicked_drops as u64,
+        }
+    }
+}
+
+/// What has happened in a cache since it was built.
+///
+/// The counts of running threads may be a moment behind. At rest
+/// `fills == successes + fill_errors + fill_panics + fill_cancelled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Look-ups answered from the cache; `None` unless the cache was built with
+    /// [`record_stats(true)`](crate::Builder::record_stats), because counting makes a hit write.
+    pub hits: Option<u64>,
+    /// Look-ups that were not; `None` as for `hits`.
+    pub misses: Option<u64>,
+    /// Fills started.
+    pub fills: u64,
+    /// Fills that ended with an error, or without a value.
+    pub fill_errors: u64,
+    /// Fills that panicked.
+    pub fill_panics: u64,
+    /// Fills given up: a placeholder guard dropped without a value.
+    pub fill_cancelled: u64,
+    /// Calls that joined a flight somebody else led.
+    pub joined: u64,
+    /// Values put in by `insert` and its kin.
+    pub inserts: u64,
+    /// Entries reclaimed because their time was over.
+    pub expired: u64,
+    /// Entries removed by `invalidate` and its kin.
+    pub explicit: u64,
+    /// Entries replaced by a newer value.
+    pub replaced: u64,
+    /// Keys or values whose `Drop` panicked while the cache dropped them.
+    pub panicked_drops: u64,
+}
+
+impl CacheStats {
+    /// Fills that ended with a value. Fills that are running count too.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, u32> = Cache::unbounded();
+    /// cache.get_with(&1, || 10);
+    /// assert_eq!(cache.stats().fill_successes(), 1);
+    /// ```
+    pub fn fill_successes(&self) -> u64 {
+        self.fills
+            .saturating_sub(self.fill_errors)
+            .saturating_sub(self.fill_panics)
+            .saturating_sub(self.fill_cancelled)
+    }
+}

@@ -1,0 +1,394 @@
+//! The lock-free open-addressing table: hash -> word -> object.
+//!
+//! One 64-bit word a position, probed linearly. The table knows hashes and addresses; it never
+//! looks at what an object *is* beyond asking its caller "is it this key?", so it is modelled
+//! alone with plain integers for objects.
+//!
+//! # The life of a word
+//!
+//! ```text
+//!          place               confirm              unlink
+//!   EMPTY ------> TENTATIVE ------------> LIVE ----------------> TOMB
+//!   TOMB  ---'        | withdraw, kill     |  ^ replace           |
+//!                     '--> TOMB            |  '----- (in place)   | place (reused)
+//!                                          v                      v
+//!        growth:   EMPTY -> MOVED_END   LIVE -> FROZEN -> MOVED   TOMB, TENTATIVE -> MOVED
+//! ```
+//!
+//! A word that has been used never becomes `EMPTY` again in this level. So whatever is reachable
+//! from its home position stays reachable, and an `EMPTY` ends a probe.
+//!
+//! # One word a key, although tombs are reused
+//!
+//! Two callers that insert one key may pick two different positions when a tomb appears
+//! between. After Purcell and Harris (Non-blocking hashtables with open addressing, DISC '05) an
+//! insert therefore has two steps: *place* a tentative word, which readers pass over; walk the
+//! whole probe once more; *confirm*. If A and B are placed for one key, then of the two walks
+//! that follow the two placements at least one sees the other's word (`store_load`), and
+//!
+//! * a walk that meets a live word of its key withdraws;
+//! * a walk that meets a tentative word of its key kills it when that stands later in the probe,
+//!   and withdraws when it stands earlier.
+//!
+//! Only its owner confirms a word, by a compare-and-swap that fails if it was killed. An insert
+//! whose owner has stopped between the two steps delays others of that very key for a bounded
+//! number of turns, after which they kill it. So everything here is lock-free but for inserts
+//! of one key racing each other, which are obstruction-free.
+//!
+//! Growth is in `table/grow.rs`, the order of positions in `table/probe.rs`.
+
+mod grow;
+mod probe;
+mod word;
+
+use crate::reclaim::{Domain, Pin};
+use crate::stats::Striped;
+use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax, store_load};
+use grow::Level;
+use probe::Probe;
+use word::Word;
+
+/// The most objects a table may be made for.
+pub(crate) const MAX_OBJECTS: usize = 1 << (grow::MAX_BITS - 1);
+
+/// How the table asks for the hash of an object it moves. Foreign code: the key's `Hash`.
+pub(crate) trait Rehash<T> {
+    fn rehash(&self, object: &T) -> u64;
+}
+
+/// A table of `T`s that it does not own: they are put in and taken out as pointers, and whoever
+/// takes one out retires it.
+pub(crate) struct Table<T> {
+    /// The oldest level that may still hold something. Release when promoted (grow.rs), Acquire
+    /// in `root`: the reader of a new root sees its words.
+    root: AtomicPtr<Level>,
+    /// Words that are live. Decides between growing and only sweeping tombs out.
+    live: Striped,
+    _objects: std::marker::PhantomData<*const T>,
+}
+
+/// A word that was seen to hold an object: where, and what it was.
+pub(crate) struct Spot<'p> {
+    level: &'p Level,
+    at: usize,
+    word: Word,
+}
+
+impl Spot<'_> {
+    /// The object the word points to.
+    #[inline(always)]
+    pub(crate) fn object<T>(&self) -> *const T {
+        self.word.pointer() as *const T
+    }
+}
+
+/// What came of [`Table::claim`].
+pub(crate) enum Claim<'p> {
+    /// The object is in the table.
+    Placed,
+    /// The key was there. The object may have been placed for a moment, and others may be reading
+    /// it: if it is not used after all it must be retired, not dropped.
+    Found { spot: Spot<'p> },
+}
+
+/// What a walk over one key's probe ended with.
+enum Walk<'p> {
+    Found(Spot<'p>),
+    /// A free position, what stands there, and how many steps the walk took.
+    Free(usize, Word, usize),
+    /// Somebody else's tentative word of this key.
+    Rival(usize, Word),
+    /// The level is being moved from.
+    Moving,
+    /// Every position is taken.
+    Full,
+}
+
+impl<T> Table<T> {
+    /// A table with room for about `capacity` objects before it grows.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            root: AtomicPtr::new(Box::into_raw(Box::new(Level::for_objects(capacity)))),
+            live: Striped::new(),
+            _objects: std::marker::PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn root<'p>(&self, _pin: &'p Pin) -> &'p Level {
+        // Acquire: pairs with the Release of `promote`.
+        // SAFETY: a level that has been replaced as root is retired, so it outlives every pin
+        // that could load it; `self` owns the root there is.
+        unsafe { &*self.root.load(Ordering::Acquire) }
+    }
+
+    /// The object of a key, for reading. Never writes, never waits; its steps are bounded by the
+    /// words of the levels.
+    ///
+    /// A level that is being moved from is searched before the one it moves to. That is exact:
+    /// while a key's word is still seen in the older level, nobody has changed that key in the
+    /// newer one, because every writer first moves the key's whole probe.
+    #[inline]
+    pub(crate) fn find<'p>(
+        &self,
+        hash: u64,
+        pin: &'p Pin,
+        is_key: impl Fn(*const T) -> bool,
+    ) -> Option<Spot<'p>> {
+        let mut level = self.root(pin);
+        loop {
+            let mut moved = false;
+            for at in Probe::new(hash, level.bits()) {
+                let word = level.load(at);
+                if word.matches(hash) && is_key(word.pointer() as *const T) {
+                    return Some(Spot { level, at, word });
+                }
+                if word.ends_probe() {
+                    moved |= word.is_moved();
+                    break;
+                }
+                moved |= word.is_moved();
+            }
+            if !moved {
+                return None;
+            }
+            level = level.next()?;
+        }
+    }
+
+    /// The object of a key, for changing it: found in the level where changes are made.
+    pub(crate) fn find_to_change<'p>(
+        &self,
+        hash: u64,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+        is_key: &dyn Fn(*const T) -> bool,
+    ) -> Option<Spot<'p>> {
+        loop {
+            let level = self.writable(hash, pin, rehash, domain);
+            match Self::walk(level, hash, is_key) {
+                Walk::Found(spot) if spot.word.is_fresh() => {
+                    self.settle_source(&spot, pin, rehash, domain);
+                }
+                Walk::Found(spot) => return Some(spot),
+                Walk::Moving => {}
+                Walk::Free(..) | Walk::Rival(..) | Walk::Full => return None,
+            }
+        }
+    }
+
+    /// Puts `object` in, unless its key is there.
+    ///
+    /// The object must stay readable while it may be seen: see [`Claim::Found`].
+    pub(crate) fn claim<'p>(
+        &self,
+        hash: u64,
+        object: *const T,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+        is_key: &dyn Fn(*const T) -> bool,
+    ) -> Claim<'p> {
+        let mut patience = 0;
+        loop {
+            let level = self.writable(hash, pin, rehash, domain);
+            match Self::walk(level, hash, is_key) {
+                Walk::Found(spot) if spot.word.is_fresh() => {
+                    self.settle_source(&spot, pin, rehash, domain);
+                }
+                Walk::Found(spot) => return Claim::Found { spot },
+                Walk::Moving => {}
+                Walk::Full => self.grow(level, pin, rehash, domain),
+                Walk::Rival(at, word) => {
+                    // Its owner is between placing and confirming.
+                    relax(patience);
+                    patience += 1;
+                    if patience > PATIENCE {
+                        level.swap(at, word, Word::TOMB);
+                    }
+                }
+                Walk::Free(at, free, steps) => {
+                    if free.is_empty() && !level.reserve(steps) {
+                        self.grow(level, pin, rehash, domain);
+                        continue;
+                    }
+                    let word = Word::tentative(object as usize, hash);
+                    if !level.swap(at, free, word) {
+                        if free.is_empty() {
+                            level.unreserve();
+                        }
+                        continue;
+                    }
+                    if Self::settle(level, hash, at, word, is_key) {
+                        self.live.add(1);
+                        return Claim::Placed;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a copy that stands at `spot` one that may be changed: finishes the growth that made
+    /// it, so that the word it was copied from is certainly `MOVED`.
+    #[cold]
+    fn settle_source(&self, spot: &Spot<'_>, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
+        self.whole(pin, rehash, domain);
+        spot.level.settle_fresh(spot.at, spot.word.pointer());
+    }
+
+    /// One walk over a key's probe.
+    fn walk<'p>(level: &'p Level, hash: u64, is_key: &dyn Fn(*const T) -> bool) -> Walk<'p> {
+        let mut free = None;
+        let mut steps = 0;
+        for at in Probe::new(hash, level.bits()) {
+            steps += 1;
+            let word = level.load(at);
+            if word.is_moving() {
+                return Walk::Moving;
+            }
+            if word.is_free() {
+                free.get_or_insert((at, word));
+                if word.is_empty() {
+                    break;
+                }
+            } else if word.could_be(hash) && is_key(word.pointer() as *const T) {
+                return if word.is_tentative() {
+                    Walk::Rival(at, word)
+                } else {
+                    Walk::Found(Spot { level, at, word })
+                };
+            }
+        }
+        free.map_or(Walk::Full, |(at, word)| Walk::Free(at, word, steps))
+    }
+
+    /// The second step of an insert: after our word was placed, look once more at every word
+    /// that could be of the same key, then confirm. False: our word is out of the table again.
+    ///
+    /// Foreign code (`Eq`) runs in between. If it panics the word is withdrawn.
+    fn settle(
+        level: &Level,
+        hash: u64,
+        ours: usize,
+        word: Word,
+        is_key: &dyn Fn(*const T) -> bool,
+    ) -> bool {
+        let withdraw = Withdraw {
+            level,
+            at: ours,
+            word,
+        };
+        // Our placing (SeqCst) comes before the loads of this walk (SeqCst). For two inserts of
+        // one key: if the other's word is placed before our walk reads its position, we see it.
+        // If it is placed after, then it is placed after ours, and its walk sees ours.
+        store_load();
+        let mut passed_ours = false;
+        for at in Probe::new(hash, level.bits()) {
+            if at == ours {
+                passed_ours = true;
+                continue;
+            }
+            loop {
+                let other = level.load(at);
+                if other.is_moving() {
+                    // What stood here may have been of our key, and lives in the next level now.
+                    return false;
+                }
+                if other.is_empty() {
+                    return withdraw.confirm();
+                }
+                if !other.could_be(hash) || !is_key(other.pointer() as *const T) {
+                    break;
+                }
+                if !other.is_tentative() || !passed_ours {
+                    return false;
+                }
+                if level.swap(at, other, Word::TOMB) {
+                    break;
+                }
+            }
+        }
+        withdraw.confirm()
+    }
+
+    /// Puts `object`, of the same key, in the place of the one at `spot`.
+    pub(crate) fn replace(&self, spot: &Spot<'_>, object: *const T) -> bool {
+        // A word that is not fresh and not frozen is changed by this swap or by nobody.
+        !spot.word.is_pinned_down()
+            && spot
+                .level
+                .swap(spot.at, spot.word, spot.word.of_object(object as usize))
+    }
+
+    /// Takes the object at `spot` out.
+    pub(crate) fn unlink(&self, spot: &Spot<'_>) -> bool {
+        let unlinked =
+            !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB);
+        if unlinked {
+            self.live.sub(1);
+        }
+        unlinked
+    }
+
+    /// Takes `object` out (or puts `instead` in its place) wherever it stands. False when it is
+    /// not in the table.
+    ///
+    /// It is looked for by address, first where `hash` says, then, if `still_linked`,
+    /// everywhere: a key whose `Hash` answers differently each time may stand anywhere.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn exchange(
+        &self,
+        hash: u64,
+        object: *const T,
+        instead: Option<*const T>,
+        pin: &Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+        still_linked: &dyn Fn() -> bool,
+    ) -> bool {
+        let is_it = |other: *const T| std::ptr::eq(other, object);
+        let change = |spot: &Spot<'_>| match instead {
+            Some(other) => self.replace(spot, other),
+            None => self.unlink(spot),
+        };
+        while let Some(spot) = self.find_to_change(hash, pin, rehash, domain, &is_it) {
+            if change(&spot) {
+                return true;
+            }
+        }
+        while still_linked() {
+            let level = self.whole(pin, rehash, domain);
+            let Some(spot) = level.position_of(object as usize) else {
+                return false;
+            };
+            level.settle_fresh(spot.at, object as usize);
+            if change(&spot) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Takes a tentative word out again, unless it is confirmed.
+struct Withdraw<'a> {
+    level: &'a Level,
+    at: usize,
+    word: Word,
+}
+
+impl Withdraw<'_> {
+    fn confirm(self) -> bool {
+        let confirmed = self.level.swap(self.at, self.word, self.word.confirmed());
+        std::mem::forget(self);
+        confirmed
+    }
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        // Fails when it has been killed: then there is nothing to take out.
+        self.level.swap(self.at, self.word, Word::TOMB);
+    }
+}

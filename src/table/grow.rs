@@ -1,0 +1,504 @@
+//! Levels, and how words move from one to the next.
+//!
+//! A level that is crowded gets a *growth*: a next level hangs off it and every writer moves a
+//! block of words, and first of all the whole probe of its own key. Only words move; objects stay
+//! where they are, so fills, waiters and readers do not notice. The next level has twice the
+//! words, or as many when most of what crowded the old one was tombs.
+//!
+//! # A word is copied exactly once
+//!
+//! Any number of threads may help with one word, and any of them may stop for long between two
+//! instructions. Copying again what has meanwhile been unlinked would bring a freed object back.
+//! So for each word `old[i]`:
+//!
+//! 1. **Freeze** `old[i]`: from now on it changes into `MOVED` and into nothing else.
+//! 2. **Agree** on the destination: `ledger[i]` is set to `q`, a position of the next level that
+//!    was `EMPTY`.
+//! 3. **Copy**: swap `next[q]` from `EMPTY` to the word, marked *fresh*. `EMPTY` never comes back,
+//!    so of all helpers one succeeds at `q`, whenever they try.
+//! 4. If `q` was taken by another key first, agree on another `q` - but only after having seen
+//!    `old[i]` still frozen *after* having seen `next[q]` hold something else. A fresh word is
+//!    neither replaced nor unlinked, and it is fresh until `old[i]` is `MOVED`; so if our copy
+//!    had ever stood at `q`, it would have stood there still.
+//! 5. **Seal**: `old[i]` becomes `MOVED`; then the copy's *fresh* mark is taken away.
+//!
+//! Nothing of this trusts the key's `Hash`, which may answer as it likes: positions are agreed on
+//! as numbers, and a writer that meets a fresh word finishes the whole growth before it
+//! changes it.
+
+use super::probe::{Probe, home};
+use super::word::Word;
+use super::{Rehash, Spot, Table};
+use crate::reclaim::{Domain, Garbage, Pin};
+use crate::stats::{STRIPES, Striped};
+use crate::sync::{
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, zeroed_half_words, zeroed_words,
+};
+
+/// The smallest level: 256 words, 2 KiB.
+const MIN_BITS: u32 = if cfg!(any(test, atomic_cache_loom)) {
+    4
+} else {
+    8
+};
+/// The largest: its positions fit the ledger's 32 bits.
+pub(super) const MAX_BITS: u32 = 31;
+/// Words moved by every writer that meets a growth.
+const BLOCK: usize = if cfg!(any(test, atomic_cache_loom)) {
+    4
+} else {
+    32
+};
+/// A probe longer than this makes an insert ask whether the level is crowded.
+const LONG_PROBE: usize = 16;
+/// Levels up to this many words ask at every insert.
+const SMALL: usize = 4096;
+
+/// An array of words, and the growth that hangs off it.
+pub(super) struct Level {
+    words: Box<[AtomicU64]>,
+    bits: u32,
+    /// Words that are not `EMPTY` any more.
+    used: Striped,
+    /// Set once. Release when set, Acquire when read: the reader sees the next level's words.
+    growth: AtomicPtr<Growth>,
+}
+
+/// The moving from one level to the next. Owned by the level it moves from.
+pub(super) struct Growth {
+    next: *mut Level,
+    /// For each old position: 0, or one more than the position agreed on.
+    ledger: Box<[AtomicU32]>,
+    /// The next block that nobody has begun to move.
+    cursor: AtomicUsize,
+    /// Words moved by those who began a block.
+    moved: AtomicUsize,
+}
+
+impl Level {
+    fn new(bits: u32) -> Self {
+        Self {
+            words: zeroed_words(1 << bits),
+            bits,
+            used: Striped::new(),
+            growth: AtomicPtr::new(std::ptr::null_mut()),
+        }
+    }
+
+    pub(super) fn for_objects(n: usize) -> Self {
+        let words = n.saturating_mul(2).max(1).next_power_of_two();
+        Self::new(words.trailing_zeros().clamp(MIN_BITS, MAX_BITS))
+    }
+
+    #[inline(always)]
+    pub(super) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// `SeqCst`: of an insert's second walk, see `settle`; on the machines at hand it costs what
+    /// Acquire does, which is what every other caller needs: the word's object is seen whole.
+    #[inline(always)]
+    pub(super) fn load(&self, at: usize) -> Word {
+        Word(self.words[at].load(Ordering::SeqCst))
+    }
+
+    /// `SeqCst`: the placing step of an insert, see `settle`. Release in all else: who loads the
+    /// word sees the object it points to.
+    pub(super) fn swap(&self, at: usize, from: Word, to: Word) -> bool {
+        self.words[at]
+            .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn growth(&self) -> Option<&Growth> {
+        let growth = self.growth.load(Ordering::Acquire);
+        // SAFETY: set once, and freed with the level.
+        unsafe { growth.as_ref() }
+    }
+
+    /// The level that this one is moved to.
+    pub(super) fn next(&self) -> Option<&Level> {
+        // SAFETY: a next level outlives the one before it: it becomes root when that is retired.
+        self.growth().map(|growth| unsafe { &*growth.next })
+    }
+
+    /// Takes note of one more word in use. False, and no note taken, when the level has no room
+    /// for it and must grow. `long` says that the probe was.
+    ///
+    /// Note first, ask then: of any number of threads that pass here at once, no more are let
+    /// through than there is room for (in levels that ask every time; in large ones a stripe asks
+    /// now and then, and the rest of the level is the slack).
+    pub(super) fn reserve(&self, steps: usize) -> bool {
+        let mine = self.used.add_and_get(1);
+        let seldom = (self.len() / 16 / *STRIPES).next_power_of_two() as u64;
+        let ask = self.len() <= SMALL || steps > LONG_PROBE || mine & (seldom - 1) == 0;
+        if ask && self.is_crowded() {
+            self.used.sub(1);
+            return false;
+        }
+        true
+    }
+
+    /// Takes a note back whose word was not placed.
+    pub(super) fn unreserve(&self) {
+        self.used.sub(1);
+    }
+
+    /// More than 5/8 of the words are in use: an unsuccessful probe is four steps on average
+    /// (Knuth, volume 3, 6.4: (1 + 1 / (1 - 5/8)^2) / 2).
+    pub(super) fn is_crowded(&self) -> bool {
+        self.used.sum() > self.len() / 8 * 5
+    }
+
+    /// Where an object stands, by looking everywhere.
+    pub(super) fn position_of(&self, object: usize) -> Option<Spot<'_>> {
+        (0..self.len())
+            .map(|at| Spot {
+                level: self,
+                at,
+                word: self.load(at),
+            })
+            .find(|spot| spot.word.is_live() && spot.word.pointer() == object)
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        let growth = self.growth.load(Ordering::Acquire);
+        if !growth.is_null() {
+            // SAFETY: made by `Box::into_raw`, set once, owned by this level.
+            drop(unsafe { Box::from_raw(growth) });
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// The level in which the key of `hash` is changed now; what stood in its probe in older
+    /// levels has been moved there.
+    pub(super) fn writable<'p>(
+        &self,
+        hash: u64,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+    ) -> &'p Level {
+        let mut level = self.root(pin);
+        while let Some(growth) = level.growth() {
+            for at in Probe::new(hash, level.bits) {
+                if self.move_word(level, growth, at, rehash) == Word::MOVED_END {
+                    break;
+                }
+            }
+            self.move_a_block(level, growth, rehash, domain);
+            // SAFETY: the next level outlives this one, which the pin keeps.
+            level = unsafe { &*growth.next };
+        }
+        level
+    }
+
+    /// The root, with no growth hanging off it when it was looked at. Finishes one that does.
+    pub(super) fn whole<'p>(
+        &self,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+    ) -> &'p Level {
+        loop {
+            let level = self.root(pin);
+            let Some(growth) = level.growth() else {
+                return level;
+            };
+            // Every word, also those of blocks that others have begun: they may have stopped.
+            for at in 0..level.len() {
+                self.move_word(level, growth, at, rehash);
+            }
+            self.promote(level, growth, domain);
+        }
+    }
+
+    /// Begins a growth of `level`, unless there is one.
+    #[cold]
+    pub(super) fn grow(&self, level: &Level, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
+        // There are never more than two levels: the one before must have been left first.
+        let root = self.whole(pin, rehash, domain);
+        if !std::ptr::eq(root, level) {
+            return;
+        }
+        // A quarter live: a level of the same size gets rid of the tombs and is used well. More:
+        // twice the size.
+        let bits = if self.live.sum() > level.len() / 4 {
+            (level.bits + 1).min(MAX_BITS)
+        } else {
+            level.bits
+        };
+        let growth = Box::into_raw(Box::new(Growth {
+            next: Box::into_raw(Box::new(Level::new(bits))),
+            ledger: zeroed_half_words(level.len()),
+            cursor: AtomicUsize::new(0),
+            moved: AtomicUsize::new(0),
+        }));
+        // Release: pairs with the Acquire in `Level::growth`.
+        let set = level.growth.compare_exchange(
+            std::ptr::null_mut(),
+            growth,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if set.is_err() {
+            // SAFETY: ours is not shared; nothing else refers to its next level.
+            unsafe {
+                let growth = Box::from_raw(growth);
+                drop(Box::from_raw(growth.next));
+            }
+        }
+    }
+
+    fn move_a_block(
+        &self,
+        level: &Level,
+        growth: &Growth,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+    ) {
+        let size = level.len();
+        // Relaxed: the cursor only deals out work; the words carry all order themselves.
+        if growth.cursor.load(Ordering::Relaxed) >= size {
+            return;
+        }
+        let start = growth.cursor.fetch_add(BLOCK, Ordering::Relaxed);
+        let block = start..size.min(start.saturating_add(BLOCK));
+        let moved = block.len();
+        for at in block {
+            self.move_word(level, growth, at, rehash);
+        }
+        if moved > 0 && growth.moved.fetch_add(moved, Ordering::AcqRel) + moved == size {
+            self.promote(level, growth, domain);
+        }
+    }
+
+    /// Every word of `level` is `MOVED`: the next level becomes the root.
+    fn promote(&self, level: &Level, growth: &Growth, domain: &Domain) {
+        let old = std::ptr::from_ref(level).cast_mut();
+        // Release: pairs with the Acquire in `root`.
+        let promoted = self
+            .root
+            .compare_exchange(old, growth.next, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok();
+        if promoted {
+            // SAFETY: levels come from `Box::into_raw`; of all who try, one swings the root, so
+            // it is retired once; it holds no object any more.
+            domain.retire(unsafe { Garbage::boxed(old) });
+        }
+    }
+
+    /// Moves one word, or helps to; returns what stands there now: `MOVED` or `MOVED_END`.
+    fn move_word(&self, level: &Level, growth: &Growth, at: usize, rehash: &dyn Rehash<T>) -> Word {
+        loop {
+            let word = level.load(at);
+            let to = match word {
+                Word::MOVED | Word::MOVED_END => return word,
+                Word::EMPTY => Word::MOVED_END,
+                // A tentative word is killed: its owner starts again in the next level.
+                _ if word.is_free() || word.is_tentative() => Word::MOVED,
+                // Its own source is moved, or `whole` would not have let this growth begin: the
+                // mark is one that a helper has not yet come to take away.
+                _ if word.is_fresh() => word.settled(),
+                _ if word.is_frozen() => {
+                    self.copy(level, growth, at, word, rehash);
+                    return Word::MOVED;
+                }
+                _ => word.frozen(),
+            };
+            level.swap(at, word, to);
+        }
+    }
+
+    /// Steps 2 to 5 of a frozen word's way.
+    fn copy(
+        &self,
+        level: &Level,
+        growth: &Growth,
+        at: usize,
+        frozen: Word,
+        rehash: &dyn Rehash<T>,
+    ) {
+        // SAFETY: the next level outlives this one.
+        let next = unsafe { &*growth.next };
+        // SAFETY: a frozen word's object is linked, and the caller is pinned.
+        let hash = rehash.rehash(unsafe { &*(frozen.pointer() as *const T) });
+        let copy = frozen.fresh_copy(hash);
+        let note = &growth.ledger[at];
+        loop {
+            let agreed = note.load(Ordering::Acquire);
+            if agreed != 0 {
+                let q = agreed as usize - 1;
+                if next.swap(q, Word::EMPTY, copy) {
+                    next.used.add(1);
+                }
+                let there = next.load(q);
+                if there.pointer() == frozen.pointer() {
+                    level.swap(at, frozen, Word::MOVED);
+                    next.settle_fresh(q, frozen.pointer());
+                    return;
+                }
+                // Step 4: first what stands there, then whether the source is still frozen.
+                if level.load(at) != frozen {
+                    return;
+                }
+            }
+            let Some(q) = next.first_empty(hash) else {
+                // A helper that comes very late finds the next level itself moved on.
+                assert!(
+                    level.load(at) != frozen,
+                    "a level keeps room for what is moved into it: inserts leave 3/8 of it free"
+                );
+                return;
+            };
+            let proposal = u32::try_from(q + 1).unwrap_or(u32::MAX);
+            // AcqRel: nothing but the number travels; it must not go back to an older one.
+            let _ = note.compare_exchange(agreed, proposal, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+}
+
+impl Level {
+    /// Step 5: the source of the copy at `at` is `MOVED`; the copy may now be changed.
+    pub(super) fn settle_fresh(&self, at: usize, pointer: usize) {
+        loop {
+            let word = self.load(at);
+            if word.pointer() != pointer || !word.is_fresh() || self.swap(at, word, word.settled())
+            {
+                return;
+            }
+        }
+    }
+
+    /// A place for a copy. There is one: inserts leave 3/8 of a level free, and a level is left
+    /// with at most 5/16 of the next one's words to copy.
+    fn first_empty(&self, hash: u64) -> Option<usize> {
+        Probe::new(hash, self.bits).find(|&at| self.load(at).is_empty())
+    }
+}
+
+/// How many home positions one step of a scan covers.
+const STRIDE: usize = if cfg!(any(test, atomic_cache_loom)) {
+    2
+} else {
+    64
+};
+
+impl<T> Table<T> {
+    /// One step of a walk over all objects: appends to `found` those whose hash lies in the next
+    /// stretch from `from` on, and returns where the stretch after it begins; `None` at the end.
+    ///
+    /// An object that is there from the first step to the last is found exactly once, also while
+    /// the table grows: a stretch is a range of *hashes*, levels are ordered by hash, and a wider
+    /// level refines the stretches of a narrower one.
+    pub(crate) fn scan<'p>(
+        &self,
+        from: u64,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+        found: &mut Vec<Spot<'p>>,
+    ) -> Option<u64> {
+        'level: loop {
+            found.clear();
+            let level = self.whole(pin, rehash, domain);
+            let first = home(from, level.bits);
+            let last = level.len().min(first + STRIDE);
+            // The stretch's objects stand from its first position to the first `EMPTY` behind it.
+            for step in 0..level.len() {
+                let at = (first + step) & (level.len() - 1);
+                let word = level.load(at);
+                if word.is_moving() {
+                    continue 'level;
+                }
+                if word.is_empty() && first + step >= last {
+                    break;
+                }
+                if !word.is_live() {
+                    continue;
+                }
+                // SAFETY: a live word's object is linked, and we are pinned.
+                let hash = rehash.rehash(unsafe { &*(word.pointer() as *const T) });
+                if (first..last).contains(&home(hash, level.bits)) {
+                    found.push(Spot { level, at, word });
+                }
+            }
+            return (last < level.len()).then(|| (last as u64) << (64 - level.bits));
+        }
+    }
+
+    /// Looks at `n` positions of the root from `hand` on, unless it is being moved from.
+    pub(crate) fn sweep<'p>(
+        &self,
+        hand: usize,
+        n: usize,
+        pin: &'p Pin,
+        visit: &mut dyn FnMut(Spot<'p>),
+    ) {
+        let level = self.root(pin);
+        if level.growth().is_some() {
+            return;
+        }
+        for step in 0..n {
+            let at = hand.wrapping_add(step) & (level.len() - 1);
+            let word = level.load(at);
+            if word.is_live() && !word.is_pinned_down() {
+                visit(Spot { level, at, word });
+            }
+        }
+    }
+
+    /// Every object in the table, each once; for an owner that is alone.
+    pub(crate) fn drain(&mut self) -> Vec<*const T> {
+        let mut objects = Vec::new();
+        let mut level = *self.root_mut();
+        while !level.is_null() {
+            // SAFETY: the root, or the next level of it: owned by this table.
+            let this = unsafe { &*level };
+            for at in 0..this.len() {
+                let word = this.load(at);
+                if word.is_live() {
+                    objects.push(word.pointer() as *const T);
+                }
+                this.words[at].store(0, Ordering::Relaxed);
+            }
+            level = this
+                .growth()
+                .map_or(std::ptr::null_mut(), |growth| growth.next);
+        }
+        // A word that was being copied stands in both levels.
+        objects.sort_unstable();
+        objects.dedup();
+        objects
+    }
+
+    #[cfg(not(atomic_cache_loom))]
+    fn root_mut(&mut self) -> &mut *mut Level {
+        self.root.get_mut()
+    }
+
+    #[cfg(atomic_cache_loom)]
+    fn root_mut(&mut self) -> Box<*mut Level> {
+        Box::new(self.root.load(Ordering::Acquire))
+    }
+}
+
+impl<T> Drop for Table<T> {
+    fn drop(&mut self) {
+        let mut level = *self.root_mut();
+        while !level.is_null() {
+            // SAFETY: as in `drain`; levels come from `Box::into_raw`.
+            let this = unsafe { Box::from_raw(level) };
+            level = this
+                .growth()
+                .map_or(std::ptr::null_mut(), |growth| growth.next);
+        }
+    }
+}

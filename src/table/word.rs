@@ -1,0 +1,189 @@
+//! What one 64-bit word says.
+//!
+//! ```text
+//!  63      56 55  53 52 51   48 47                                3   2   1   0
+//! +----------+------+--+-------+-----------------------------------+---+---+---+
+//! |   tag    | free |p | clock |  pointer, 8-aligned               | f | t | z |
+//! +----------+------+--+-------+-----------------------------------+---+---+---+
+//! ```
+//! `z` frozen, `t` tentative, `f` fresh. `clock` (0 to 15) and `p` (probation) belong to the
+//! policy of a bounded cache; here they travel with the word. A word without a pointer is one of
+//! four constants.
+
+/// One word of a level, decoded by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Word(pub(super) u64);
+
+const TAG_SHIFT: u32 = 56;
+const POINTER: u64 = (1 << 48) - 8;
+
+/// Being moved to the next level: not to be changed but into `MOVED`.
+const FROZEN: u64 = 1;
+/// Placed, not yet confirmed: readers pass over it.
+const TENTATIVE: u64 = 2;
+/// Copied from the level before, whose own word may still be `FROZEN`: not to be replaced or
+/// unlinked before that is `MOVED`, or a slow helper would copy it a second time.
+const FRESH: u64 = 4;
+
+impl Word {
+    /// Never used. The end of every probe that comes here.
+    pub(super) const EMPTY: Self = Self(0);
+    /// Used before, free now.
+    pub(super) const TOMB: Self = Self(FROZEN | TENTATIVE);
+    /// What stood here is in the next level, if anything did.
+    pub(super) const MOVED: Self = Self(FRESH);
+    /// `EMPTY` until it was sealed: nothing was placed behind it by a probe that came here.
+    pub(super) const MOVED_END: Self = Self(FRESH | FROZEN);
+
+    /// The tag of a hash: its lowest byte, of which the home position uses nothing.
+    #[inline(always)]
+    const fn tag(hash: u64) -> u64 {
+        hash << TAG_SHIFT
+    }
+
+    /// # Panics
+    /// When the pointer does not fit in 48 bits: an operating system that hands out such
+    /// addresses without being asked to is not known.
+    pub(super) fn tentative(pointer: usize, hash: u64) -> Self {
+        let pointer = pointer as u64;
+        assert!(
+            pointer & !POINTER == 0 && pointer != 0,
+            "atomic-cache keeps pointers in 48 bits, and was given {pointer:#x} by the allocator"
+        );
+        Self(pointer | Self::tag(hash) | TENTATIVE)
+    }
+
+    #[inline(always)]
+    pub(super) const fn pointer(self) -> usize {
+        (self.0 & POINTER) as usize
+    }
+
+    /// A live word with the tag of `hash`, frozen or not.
+    #[inline(always)]
+    pub(super) const fn matches(self, hash: u64) -> bool {
+        // The tag and the tentative bit in one comparison.
+        (self.0 ^ Self::tag(hash)) & (0xFF << TAG_SHIFT | TENTATIVE) == 0 && self.pointer() != 0
+    }
+
+    /// Any word with a pointer and the tag of `hash`.
+    pub(super) const fn could_be(self, hash: u64) -> bool {
+        self.0 >> TAG_SHIFT == hash & 0xFF && self.pointer() != 0
+    }
+
+    pub(super) const fn is_empty(self) -> bool {
+        self.0 == Self::EMPTY.0
+    }
+
+    pub(super) const fn is_tomb(self) -> bool {
+        self.0 == Self::TOMB.0
+    }
+
+    pub(super) const fn is_free(self) -> bool {
+        self.is_empty() || self.is_tomb()
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_moved(self) -> bool {
+        self.0 == Self::MOVED.0 || self.0 == Self::MOVED_END.0
+    }
+
+    #[inline(always)]
+    pub(super) const fn ends_probe(self) -> bool {
+        self.0 == Self::EMPTY.0 || self.0 == Self::MOVED_END.0
+    }
+
+    pub(super) const fn is_tentative(self) -> bool {
+        self.pointer() != 0 && self.0 & TENTATIVE != 0
+    }
+
+    pub(super) const fn is_live(self) -> bool {
+        self.pointer() != 0 && self.0 & TENTATIVE == 0
+    }
+
+    pub(super) const fn is_frozen(self) -> bool {
+        self.pointer() != 0 && self.0 & FROZEN != 0
+    }
+
+    pub(super) const fn is_fresh(self) -> bool {
+        self.pointer() != 0 && self.0 & FRESH != 0
+    }
+
+    /// Frozen or moved: the key's place is, or will be, the next level.
+    pub(super) const fn is_moving(self) -> bool {
+        self.is_moved() || self.is_frozen()
+    }
+
+    /// Not to be changed by a writer now.
+    pub(super) const fn is_pinned_down(self) -> bool {
+        self.is_frozen() || self.is_fresh()
+    }
+
+    pub(super) const fn confirmed(self) -> Self {
+        Self(self.0 & !TENTATIVE)
+    }
+
+    pub(super) const fn frozen(self) -> Self {
+        Self(self.0 | FROZEN)
+    }
+
+    /// As a copy in the next level, under the tag of `hash`.
+    pub(super) const fn fresh_copy(self, hash: u64) -> Self {
+        Self(self.0 & !(0xFF << TAG_SHIFT | FROZEN) | Self::tag(hash) | FRESH)
+    }
+
+    pub(super) const fn settled(self) -> Self {
+        Self(self.0 & !FRESH)
+    }
+
+    /// A word of the same key and another object, as if newly placed.
+    pub(super) fn of_object(self, pointer: usize) -> Self {
+        Self::tentative(pointer, self.0 >> TAG_SHIFT).confirmed()
+    }
+}
+
+#[cfg(all(test, not(atomic_cache_loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ADDRESS: usize = 0x7fff_dead_bee8;
+
+    #[test]
+    fn constants_hold_no_pointer_and_differ() {
+        let all = [Word::EMPTY, Word::TOMB, Word::MOVED, Word::MOVED_END];
+        for (i, a) in all.iter().enumerate() {
+            assert_eq!(a.pointer(), 0);
+            assert!(!a.is_tentative() && !a.is_live() && !a.is_frozen() && !a.is_fresh());
+            assert!(all.iter().skip(i + 1).all(|b| a != b));
+            assert!((0..=255).all(|hash| !a.matches(hash) && !a.could_be(hash)));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "48 bits")]
+    fn a_pointer_beyond_48_bits_is_refused() {
+        Word::tentative(1 << 48, 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_word_keeps_pointer_and_tag_through_its_life(pointer in 1_usize..1 << 45, hash: u64) {
+            let pointer = pointer << 3;
+            let word = Word::tentative(pointer, hash);
+            prop_assert!(word.is_tentative() && !word.matches(hash) && word.could_be(hash));
+            let live = word.confirmed();
+            prop_assert!(live.is_live() && live.matches(hash) && !live.is_pinned_down());
+            let frozen = live.frozen();
+            prop_assert!(frozen.is_frozen() && frozen.is_moving() && frozen.matches(hash));
+            let copy = frozen.fresh_copy(!hash);
+            prop_assert!(copy.is_fresh() && !copy.is_frozen() && copy.matches(!hash));
+            prop_assert_eq!(copy.settled().fresh_copy(hash).settled(), live);
+            for step in [word, live, frozen, copy] {
+                prop_assert_eq!(step.pointer(), pointer);
+                prop_assert!(!step.is_moved() && !step.is_free() && !step.ends_probe());
+            }
+            prop_assert_eq!(live.of_object(ADDRESS).pointer(), ADDRESS);
+            prop_assert!(live.of_object(ADDRESS).matches(hash));
+        }
+    }
+}
