@@ -133,7 +133,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
         V: Clone,
     {
-        self.core.look_up(key, &pin()).cloned()
+        self.core.look_up(self.core.hash(key), key, &pin()).cloned()
     }
 
     /// Shows the value of a key to `f`, if it is there, without cloning it. Never fills or waits.
@@ -151,7 +151,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.core.look_up(key, &pin()).map(f)
+        self.core.look_up(self.core.hash(key), key, &pin()).map(f)
     }
 
     /// As [`get`](Self::get), and not counted as a use of the entry: it changes neither the
@@ -167,7 +167,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
         V: Clone,
     {
-        self.core.look(key, &pin()).cloned()
+        self.core.look(self.core.hash(key), key, &pin()).cloned()
     }
 
     /// Whether a key is there. Never fills, never waits, is not a use of the entry; false while
@@ -185,7 +185,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.core.look(key, &pin()).is_some()
+        self.core.look(self.core.hash(key), key, &pin()).is_some()
     }
 
     /// The value of a key, computed by `fill` if it is not there.
@@ -282,22 +282,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         E: Clone + Send + Sync + 'static,
     {
+        let core = &*self.core;
+        let hash = core.hash(key);
+        let pin = pin();
         if aim == Aim::Value {
-            let pin = pin();
-            if let Some(value) = self.core.look_up(key, &pin) {
+            if let Some(value) = core.look_up(hash, key, &pin) {
                 return Ok(read(value));
             }
         }
-        let core = &*self.core;
         let mut call = Call::new(fill);
         let mut spare = Spare::none(core);
-        match core.obtain(
-            core.hash(key),
-            &mut Borrowed(key),
-            aim,
-            &mut spare,
-            &mut call,
-        ) {
+        match core.obtain(pin, hash, &mut Borrowed(key), aim, &mut spare, &mut call) {
             Ok(found) => Ok(read(found.value())),
             Err(obstacle) => Err(call.explain(obstacle)),
         }

@@ -14,7 +14,7 @@ use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicUsize, Ordering, relax};
-use crate::table::{Claim, Rehash, Spot, Table};
+use crate::table::{Claim, Key, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
@@ -119,18 +119,55 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         (spare, Held { key })
     }
 
-    /// The node, made if there is none.
-    fn filling(&mut self, wanted: &mut dyn Wanted<K>) -> &Node<K, V> {
+    /// The node, made if there is none, to stand before `prior`.
+    fn filling(&mut self, wanted: &mut dyn Wanted<K>, prior: Option<usize>) -> *const Node<K, V> {
         if self.node.is_null() {
             *self = Self::with(self.core, wanted.make(), Slot::filling(actor()));
         }
         // SAFETY: made by `with`, ours until `used`.
-        unsafe { &*self.node }
+        unsafe { &*self.node }.slot.set_prior(prior);
+        self.node
     }
 
     /// The node is in the table.
     fn used(&mut self) {
         self.node = std::ptr::null_mut();
+    }
+}
+
+/// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
+struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
+    wanted: &'a mut dyn Wanted<K>,
+    spare: &'a mut Spare<'c, K, V, S>,
+    pin: &'a Pin,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, S> {
+    fn is(&self, node: *const Node<K, V>) -> bool {
+        // SAFETY: in the table at the load of its word, under this pin; a tentative word's node
+        // is retired before it is dropped.
+        self.wanted.is(unsafe { &deref(node, self.pin).key })
+    }
+
+    fn object(&mut self) -> *const Node<K, V> {
+        self.spare.filling(self.wanted, None)
+    }
+}
+
+/// What [`Core::insert`] claims: a node that is ready.
+struct Ready<'a, K, V> {
+    node: &'a Node<K, V>,
+    pin: &'a Pin,
+}
+
+impl<K: Eq, V> Key<Node<K, V>> for Ready<'_, K, V> {
+    fn is(&self, node: *const Node<K, V>) -> bool {
+        // SAFETY: as of `Claimed`.
+        self.node.key == unsafe { deref(node, self.pin) }.key
+    }
+
+    fn object(&mut self) -> *const Node<K, V> {
+        self.node
     }
 }
 
@@ -192,11 +229,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// The entry of a key, if it is there and fresh: the hot path.
     #[inline]
-    pub(crate) fn look<'p, Q>(&'p self, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    pub(crate) fn look<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let spot = self.table.find(self.hash(key), pin, |node| {
+        let spot = self.table.find(hash, pin, |node| {
             // SAFETY: linked at the load of its word, under this pin.
             key.equivalent(unsafe { &deref(node, pin).key })
         })?;
@@ -212,11 +249,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// As [`look`](Self::look), for the verbs that count.
     #[inline]
-    pub(crate) fn look_up<'p, Q>(&'p self, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    pub(crate) fn look_up<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let value = self.look(key, pin);
+        let value = self.look(hash, key, pin);
         self.stats.look_up(value.is_some());
         value
     }
@@ -254,31 +291,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     #[cold]
     pub(crate) fn turn<'c>(
         &'c self,
+        pin: Pin,
         hash: u64,
         wanted: &mut dyn Wanted<K>,
         aim: Aim,
         spare: &mut Spare<'c, K, V, S>,
     ) -> Turn<'c, K, V, S> {
-        self.domain.tidy();
-        let pin = pin();
         for turn in 0.. {
-            let found = self.find(hash, &pin, &|key| wanted.is(key));
-            let spot = match found {
-                Some(spot) => spot,
-                None => {
-                    let node = std::ptr::from_ref(spare.filling(wanted));
-                    // SAFETY: ours; not in the table.
-                    unsafe { &*node }.slot.set_prior(None);
-                    match self.claim(hash, node, &pin, &|key| wanted.is(key)) {
-                        Claim::Placed => {
-                            spare.used();
-                            let leader = Leader::new(self, node, hash);
-                            self.sweep(&pin);
-                            return Turn::Lead(leader);
-                        }
-                        Claim::Found { spot } => spot,
-                    }
+            let mut key = Claimed {
+                wanted,
+                spare,
+                pin: &pin,
+            };
+            let spot = match self.table.claim(hash, &mut key, &pin, self, &self.domain) {
+                Claim::Placed(node) => {
+                    spare.used();
+                    let leader = Leader::new(self, node, hash);
+                    self.sweep(&pin);
+                    return Turn::Lead(leader);
                 }
+                Claim::Found(spot) => spot,
             };
             // SAFETY: linked at the load of its word, under this pin.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
@@ -295,10 +327,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     }
                 }
                 Judged::Replace { prior } => {
-                    let node = std::ptr::from_ref(spare.filling(wanted));
                     let before = prior.then(|| std::ptr::from_ref(there).expose_provenance());
-                    // SAFETY: ours; not in the table.
-                    unsafe { &*node }.slot.set_prior(before);
+                    let node = spare.filling(wanted, before);
                     if self.table.replace(&spot, node) {
                         spare.used();
                         let leader = Leader::new(self, node, hash);
@@ -419,12 +449,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         pin: &Pin,
     ) -> Option<(Part<'c, K, V, S>, *const Node<K, V>)> {
         loop {
-            let spot = match self.claim(hash, node, pin, &|key| node.key == *key) {
-                Claim::Placed => {
+            let mut key = Ready { node, pin };
+            let spot = match self.table.claim(hash, &mut key, pin, self, &self.domain) {
+                Claim::Placed(_) => {
                     self.len.add(1);
                     return None;
                 }
-                Claim::Found { spot } => spot,
+                Claim::Found(spot) => spot,
             };
             // SAFETY: linked at the load of its word, under this pin.
             let old = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
@@ -635,21 +666,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             })
     }
 
-    fn claim<'p>(
-        &self,
-        hash: u64,
-        node: *const Node<K, V>,
-        pin: &'p Pin,
-        is_key: &dyn Fn(&K) -> bool,
-    ) -> Claim<'p> {
-        self.table
-            .claim(hash, node, pin, self, &self.domain, &|node| {
-                // SAFETY: in the table at the load of its word, under this pin; a tentative
-                // word's node is retired before it is dropped.
-                is_key(unsafe { &deref(node, pin).key })
-            })
-    }
-
     /// Takes a node out of the table if it is still there.
     fn unlink_node(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
         let linked = || node.slot.state().is_linked();
@@ -768,8 +784,21 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.quiesce();
     }
 
+    /// Housekeeping after removals: drops what nobody can see any more. Does nothing on a thread
+    /// that is pinned.
     pub(crate) fn tidy(&self) {
         self.domain.tidy();
+    }
+
+    /// A pin for a miss, which puts things in and so must also help to get rid of things: `pin`,
+    /// or a later one.
+    pub(crate) fn pin_for_miss(&self, pin: Pin) -> Pin {
+        if !self.domain.is_due() {
+            return pin;
+        }
+        drop(pin);
+        self.domain.tidy();
+        crate::reclaim::pin()
     }
 }
 

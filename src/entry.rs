@@ -4,6 +4,7 @@ use crate::cache::{Cache, DefaultHashBuilder, sure};
 use crate::core::{Aim, Core, Leader, Spare, Turn, Waited, Wanted};
 use crate::error::{CycleError, TryGetError};
 use crate::fill::Call;
+use crate::reclaim::pin;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -140,7 +141,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         let hash = core.hash(&self.key);
         let (mut spare, mut held) = Spare::holding(core, self.key);
         let mut call = Call::new(|_: &K| fill());
-        match core.obtain(hash, &mut held, Aim::Value, &mut spare, &mut call) {
+        match core.obtain(pin(), hash, &mut held, Aim::Value, &mut spare, &mut call) {
             Ok(found) => Ok(Entry {
                 value: found.value().clone(),
                 fresh: call.ran(),
@@ -193,7 +194,7 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     spare: &mut Spare<'c, K, V, S>,
 ) -> Result<Leader<'c, K, V, S>, CycleError> {
     loop {
-        match core.turn(hash, wanted, Aim::Lead, spare) {
+        match core.turn(core.pin_for_miss(pin()), hash, wanted, Aim::Lead, spare) {
             Turn::Lead(leader) => return Ok(leader),
             Turn::Wait(part) => {
                 if let Waited::Lead(leader) = part.wait(hash, None)? {

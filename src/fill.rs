@@ -5,6 +5,7 @@ use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
 use crate::error::{CycleError, TryGetError};
 use crate::flight::SharedError;
 use crate::key::ToKey;
+use crate::reclaim::Pin;
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -105,14 +106,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     #[cold]
     pub(crate) fn obtain<'c>(
         &'c self,
+        pin: Pin,
         hash: u64,
         wanted: &mut dyn Wanted<K>,
         aim: Aim,
         spare: &mut Spare<'c, K, V, S>,
         fill: &mut dyn Fill<K, V>,
     ) -> Result<Found<'c, K, V>, Obstacle> {
+        let mut first = Some(self.pin_for_miss(pin));
         loop {
-            let waited = match self.turn(hash, wanted, aim, spare) {
+            let pin = first.take().unwrap_or_else(crate::reclaim::pin);
+            let waited = match self.turn(pin, hash, wanted, aim, spare) {
                 Turn::Ready(found) => return Ok(found),
                 Turn::Lead(leader) => return lead(leader, fill),
                 Turn::Wait(part) => part.wait(hash, None)?,

@@ -5,6 +5,7 @@ use crate::core::{Aim, Core, Leader, Spare, Turn, Waited};
 use crate::error::CycleError;
 use crate::fill::Borrowed;
 use crate::key::{Equivalent, ToKey};
+use crate::reclaim::pin;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
         let hash = core.hash(key);
         let mut spare = Spare::none(core);
         loop {
-            let waited = match core.turn(hash, &mut Borrowed(key), Aim::Value, &mut spare) {
+            let waited = match core.turn(pin(), hash, &mut Borrowed(key), Aim::Value, &mut spare) {
                 Turn::Ready(found) => Ok(Waited::Found(found)),
                 Turn::Lead(leader) => Ok(Waited::Lead(leader)),
                 Turn::Wait(part) => part.wait(hash, until),

@@ -17,6 +17,7 @@ mod fill;
 mod flight;
 mod guard;
 mod key;
+mod memoize;
 mod pinned;
 mod reclaim;
 mod slot;
@@ -35,6 +36,8 @@ pub use crate::entry::{CompResult, Entry, EntrySelector, Op};
 pub use crate::error::{BuildError, CycleError, TryGetError};
 pub use crate::guard::{GuardResult, PlaceholderGuard};
 pub use crate::key::{Equivalent, ToKey};
+#[doc(hidden)]
+pub use crate::memoize::__memoize;
 pub use crate::pinned::{AtomicPinned, Pinned, PinnedIter};
 pub use crate::stats::CacheStats;
 pub use crate::time::Clock;

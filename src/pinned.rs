@@ -52,7 +52,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.core.look_up(key, self.pinned())
+        self.core.look_up(self.core.hash(key), key, self.pinned())
     }
 
     /// As [`get`](Self::get), not counted as a use of the entry.
@@ -60,7 +60,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.core.look(key, self.pinned())
+        self.core.look(self.core.hash(key), key, self.pinned())
     }
 
     /// Whether a key is there; see [`Cache::contains`].
@@ -142,7 +142,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         E: Clone + Send + Sync + 'static,
     {
         let core = self.core;
-        if let Some(value) = core.look_up(key, self.pinned()) {
+        let hash = core.hash(key);
+        if let Some(value) = core.look_up(hash, key, self.pinned()) {
             let value = std::ptr::from_ref(value);
             // SAFETY: kept by our pin, which `&mut self` keeps from being let go while the
             // reference lives. (The detour is what the borrow checker does not see through yet:
@@ -154,7 +155,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         let mut call = Call::new(fill);
         let mut spare = Spare::none(core);
         match core.obtain(
-            core.hash(key),
+            pin(),
+            hash,
             &mut Borrowed(key),
             Aim::Value,
             &mut spare,

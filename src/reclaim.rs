@@ -216,9 +216,15 @@ mod epoch {
         /// users' destructors, so it does nothing on a thread that is pinned or in one already.
         #[inline]
         pub(crate) fn tidy(&self) {
-            if self.limbo[stripe()].len() >= BATCH {
+            if self.is_due() {
                 self.tidy_full_queue();
             }
+        }
+
+        /// Whether this thread's queue is full.
+        #[inline]
+        pub(crate) fn is_due(&self) -> bool {
+            self.limbo[stripe()].len() >= BATCH
         }
 
         #[cold]

@@ -85,6 +85,12 @@ impl State {
         self.is_live() && self.is_linked()
     }
 
+    /// While filling: nobody waits, and the table holds the slot too. Then the leader's hold ends
+    /// in the same step as its flight.
+    pub(crate) const fn lets_go(self) -> bool {
+        self.0 & (LINKED | FLIGHT) == LINKED
+    }
+
     /// The flight, if anybody has had to wait.
     pub(crate) const fn flight(self) -> Option<*const Flight> {
         if self.0 & FLIGHT == 0 {
@@ -184,7 +190,8 @@ impl<V> Slot<V> {
     }
 
     /// Ends the flight with a value: the leader's one success. Returns the state before, and what
-    /// the slot stood before.
+    /// the slot stood before. If the state before [`lets_go`](State::lets_go), the leader's hold
+    /// is gone with it, and what keeps the slot is the caller's pin.
     ///
     /// Without `keep` the value is for those who joined, as if the flight had been cut off.
     ///
@@ -193,23 +200,34 @@ impl<V> Slot<V> {
     pub(crate) unsafe fn publish(&self, value: V, deadline: Deadline) -> (State, Option<usize>) {
         // SAFETY: the leader alone writes, nobody reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
-        let prior = self.aux.swap(deadline.to_bits(), Ordering::AcqRel);
+        // While the slot fills nobody but its leader writes here.
+        let prior = self.prior();
+        self.aux.store(deadline.to_bits(), Ordering::Relaxed);
         let more = if deadline == Deadline::Past { CUT } else { 0 };
         // Release: pairs with the Acquire of `state`; value and deadline come first.
         let before = self
-            .update(|state| Some(state.in_phase(READY, more)))
+            .update(|state| {
+                let ready = state.in_phase(READY, more);
+                Some(if state.lets_go() {
+                    State(ready.0 & !HELD)
+                } else {
+                    ready
+                })
+            })
             .unwrap_or_else(|state| state);
         debug_assert!(before.is_filling());
-        let prior = (prior & PRIOR != 0).then_some((prior & !PRIOR) as usize);
         (before, prior)
     }
 
-    /// Ends the flight without a value, if nobody has begun to wait since `seen`. With `cut`,
-    /// what the slot stands before is not served any more either.
-    pub(crate) fn finish(&self, seen: State, cut: bool) -> bool {
+    /// Ends the flight without a value, if nobody has begun to wait since `seen`; the state
+    /// before. With `cut`, what the slot stands before is not served any more either.
+    ///
+    /// The answer is the state that the swap replaced, not `seen`: the flight may have been
+    /// fenced off in between, and then what it stood before must not come back.
+    pub(crate) fn finish(&self, seen: State, cut: bool) -> Option<State> {
         let more = if cut { CUT } else { 0 };
         self.update(|state| (state.flight() == seen.flight()).then(|| state.in_phase(GONE, more)))
-            .is_ok()
+            .ok()
     }
 
     /// Fences a flight off. `Err` with the state found if it is not filling any more.

@@ -140,10 +140,10 @@ mod real {
     }
 
     macro_rules! global {
-        ($(#[$attr:meta])* $vis:vis $name:ident: $ty:ty = $init:expr) => {
+        ($(#[$attr:meta])* pub($vis:tt) $name:ident: $ty:ty = $init:expr) => {
             loom::lazy_static! {
                 $(#[$attr])*
-                $vis static ref $name: $ty = $init;
+                pub($vis) static ref $name: $ty = $init;
             }
         };
     }

@@ -42,7 +42,6 @@ mod probe;
 mod word;
 
 use crate::reclaim::{Domain, Pin};
-use crate::stats::Striped;
 use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax, store_load};
 use grow::Level;
 use probe::Probe;
@@ -62,8 +61,6 @@ pub(crate) struct Table<T> {
     /// The oldest level that may still hold something. Release when promoted (grow.rs), Acquire
     /// in `root`: the reader of a new root sees its words.
     root: AtomicPtr<Level>,
-    /// Words that are live. Decides between growing and only sweeping tombs out.
-    live: Striped,
     _objects: std::marker::PhantomData<*const T>,
 }
 
@@ -83,12 +80,22 @@ impl Spot<'_> {
 }
 
 /// What came of [`Table::claim`].
-pub(crate) enum Claim<'p> {
+pub(crate) enum Claim<'p, T> {
     /// The object is in the table.
-    Placed,
-    /// The key was there. The object may have been placed for a moment, and others may be reading
-    /// it: if it is not used after all it must be retired, not dropped.
-    Found { spot: Spot<'p> },
+    Placed(*const T),
+    /// The key was there.
+    Found(Spot<'p>),
+}
+
+/// A key that is claimed.
+pub(crate) trait Key<T> {
+    /// Whether an object is of this key. Foreign code: the key's `Eq`.
+    fn is(&self, object: *const T) -> bool;
+    /// The object to put in: made when it is first asked for, the same one after that.
+    ///
+    /// It may be in the table for a moment and then not after all; others may be reading it from
+    /// the first time it was asked for. So if it is not used it must be retired, not dropped.
+    fn object(&mut self) -> *const T;
 }
 
 /// What a walk over one key's probe ended with.
@@ -109,7 +116,6 @@ impl<T> Table<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             root: AtomicPtr::new(Box::into_raw(Box::new(Level::for_objects(capacity)))),
-            live: Striped::new(),
             _objects: std::marker::PhantomData,
         }
     }
@@ -178,26 +184,23 @@ impl<T> Table<T> {
         }
     }
 
-    /// Puts `object` in, unless its key is there.
-    ///
-    /// The object must stay readable while it may be seen: see [`Claim::Found`].
+    /// Puts an object in for a key, unless the key is there.
     pub(crate) fn claim<'p>(
         &self,
         hash: u64,
-        object: *const T,
+        key: &mut dyn Key<T>,
         pin: &'p Pin,
         rehash: &dyn Rehash<T>,
         domain: &Domain,
-        is_key: &dyn Fn(*const T) -> bool,
-    ) -> Claim<'p> {
+    ) -> Claim<'p, T> {
         let mut patience = 0;
         loop {
             let level = self.writable(hash, pin, rehash, domain);
-            match Self::walk(level, hash, is_key) {
+            match Self::walk(level, hash, &|object| key.is(object)) {
                 Walk::Found(spot) if spot.word.is_fresh() => {
                     self.settle_source(&spot, pin, rehash, domain);
                 }
-                Walk::Found(spot) => return Claim::Found { spot },
+                Walk::Found(spot) => return Claim::Found(spot),
                 Walk::Moving => {}
                 Walk::Full => self.grow(level, pin, rehash, domain),
                 Walk::Rival(at, word) => {
@@ -209,6 +212,7 @@ impl<T> Table<T> {
                     }
                 }
                 Walk::Free(at, free, steps) => {
+                    let object = key.object();
                     if free.is_empty() && !level.reserve(steps) {
                         self.grow(level, pin, rehash, domain);
                         continue;
@@ -220,9 +224,8 @@ impl<T> Table<T> {
                         }
                         continue;
                     }
-                    if Self::settle(level, hash, at, word, is_key) {
-                        self.live.add(1);
-                        return Claim::Placed;
+                    if Self::settle(level, hash, at, word, &|object| key.is(object)) {
+                        return Claim::Placed(object);
                     }
                 }
             }
@@ -240,6 +243,7 @@ impl<T> Table<T> {
     /// One walk over a key's probe.
     fn walk<'p>(level: &'p Level, hash: u64, is_key: &dyn Fn(*const T) -> bool) -> Walk<'p> {
         let mut free = None;
+        let mut rival = None;
         let mut steps = 0;
         for at in Probe::new(hash, level.bits()) {
             steps += 1;
@@ -253,12 +257,15 @@ impl<T> Table<T> {
                     break;
                 }
             } else if word.could_be(hash) && is_key(word.pointer() as *const T) {
-                return if word.is_tentative() {
-                    Walk::Rival(at, word)
-                } else {
-                    Walk::Found(Spot { level, at, word })
-                };
+                if word.is_live() {
+                    return Walk::Found(Spot { level, at, word });
+                }
+                // Not yet the key's word: that may stand behind it.
+                rival = Some((at, word));
             }
+        }
+        if let Some((at, word)) = rival {
+            return Walk::Rival(at, word);
         }
         free.map_or(Walk::Full, |(at, word)| Walk::Free(at, word, steps))
     }
@@ -323,12 +330,7 @@ impl<T> Table<T> {
 
     /// Takes the object at `spot` out.
     pub(crate) fn unlink(&self, spot: &Spot<'_>) -> bool {
-        let unlinked =
-            !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB);
-        if unlinked {
-            self.live.sub(1);
-        }
-        unlinked
+        !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB)
     }
 
     /// Takes `object` out (or puts `instead` in its place) wherever it stands. False when it is
@@ -357,7 +359,15 @@ impl<T> Table<T> {
                 return true;
             }
         }
-        while still_linked() {
+        for turn in 0.. {
+            if !still_linked() {
+                return false;
+            }
+            // Most likely somebody has just taken it out and is about to say so.
+            if turn < PATIENCE {
+                relax(turn);
+                continue;
+            }
             let level = self.whole(pin, rehash, domain);
             let Some(spot) = level.position_of(object as usize) else {
                 return false;

@@ -137,7 +137,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             flight.end();
             pin = crate::reclaim::pin();
         }
-        self.core.leave(node, before.flight());
+        if !before.lets_go() {
+            self.core.leave(node, before.flight());
+        }
         // SAFETY: published, and held by us until after the pin was taken.
         (unsafe { Found::new(pin, node) }, kept)
     }
@@ -159,8 +161,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
                 return;
             }
             // Fails if somebody has begun to wait since: they are to have the error.
-            if slot.finish(seen, false) {
-                self.ending = Ending::Finished(seen);
+            if let Some(before) = slot.finish(seen, false) {
+                self.ending = Ending::Finished(before);
                 return;
             }
         }
@@ -188,8 +190,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
                     return Ok(());
                 }
             }
-            if slot.finish(seen, false) {
-                return Err(seen);
+            if let Some(before) = slot.finish(seen, false) {
+                return Err(before);
             }
         }
     }
@@ -197,9 +199,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     fn finish(&self, keep_prior: bool) -> State {
         let slot = &self.node().slot;
         loop {
-            let seen = slot.state();
-            if slot.finish(seen, !keep_prior) {
-                return seen;
+            if let Some(before) = slot.finish(slot.state(), !keep_prior) {
+                return before;
             }
         }
     }

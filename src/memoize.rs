@@ -1,0 +1,1099 @@
+//! `memoize!`: a function whose results are kept in a cache of its own.
+
+/// Keeps the results of a function: each is computed once for the same arguments.
+///
+/// ```
+/// use atomic_cache::memoize;
+///
+/// memoize! {
+///     /// The nth Fibonacci number.
+///     pub fn fib(n: u64) -> u64 {
+///         if n < 2 { n } else { fib(n - 1) + fib(n - 2) }
+///     }
+/// }
+///
+/// assert_eq!(fib(90), 2_880_067_194_370_816_120);
+/// assert_eq!(fib::stats().fills, 91);
+/// ```
+///
+/// `fib` stays a function, with its documentation, attributes and visibility, and every call by
+/// that name goes through its cache, the ones in its own body included. Calls with the same
+/// arguments at the same time wait for the one that computes; calls with other arguments do not.
+/// The macro takes any number of functions.
+///
+/// # Arguments
+///
+/// An argument is `name: Type`, `mut name: Type` or `_: Type`. All together are the key:
+///
+/// | written | in the key | needs |
+/// |---|---|---|
+/// | `n: u64`, `name: String` | itself | `Hash + Eq + Clone + Debug + Send + Sync + 'static` |
+/// | `name: &str`, `path: &Path`, `list: &[T]`, `site: &Site` | the owned form: `String`, `PathBuf`, `Vec<T>`, `Site` | [`ToOwned`], and the above of the owned form |
+/// | `name: &'static str` | itself | as the first |
+///
+/// Twelve of them at most. The result needs `Clone + Send + Sync + 'static`. It is kept whole,
+/// whatever it is: an `Err` or a `None` is as good as any other value, and stays until it is
+/// invalidated.
+///
+/// ```
+/// use std::path::Path;
+///
+/// atomic_cache::memoize! {
+///     fn depth(path: &Path, from: usize) -> Result<usize, String> {
+///         path.components().count().checked_sub(from).ok_or_else(|| "too short".to_owned())
+///     }
+/// }
+///
+/// assert_eq!(depth(Path::new("a/b/c"), 1), Ok(2));
+/// assert!(depth(Path::new("a"), 2).is_err());
+/// assert!(depth::contains(Path::new("a"), 2));
+/// ```
+///
+/// # Options
+///
+/// They stand in `#[memoize(..)]` before the function, each function with its own.
+///
+/// **`ttl = expression`**, a [`Duration`](std::time::Duration) or an `Option` of one: a value older
+/// than that is computed anew. Evaluated once, at the first use of the function.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// atomic_cache::memoize! {
+///     #[memoize(ttl = Duration::from_secs(60))]
+///     fn rate(currency: &str) -> u32 {
+///         currency.len() as u32
+///     }
+/// }
+///
+/// assert_eq!(rate("EUR"), 3);
+/// ```
+///
+/// **`skip(argument, ..)`**: not part of the key, but handed on to the function when it has to run.
+/// Such an argument may be of any type but a `&mut` reference. The first call decides: the others
+/// get its value whatever they skip.
+///
+/// ```
+/// atomic_cache::memoize! {
+///     #[memoize(skip(log))]
+///     fn double(n: u64, log: &dyn Fn(u64)) -> u64 {
+///         log(n);
+///         2 * n
+///     }
+/// }
+///
+/// let logged = std::cell::Cell::new(0);
+/// assert_eq!(double(4, &|n| logged.set(n)), 8);
+/// assert_eq!(double(4, &|_| unreachable!("it is a hit")), 8);
+/// assert_eq!(logged.get(), 4);
+/// // What looks up needs no logger.
+/// assert!(double::invalidate(4));
+/// ```
+///
+/// **`key = expression`**: what to look up in place of the arguments, computed from them (without
+/// the skipped ones) at each call. It may be of any type that is
+/// `Hash + Eq + Clone + Debug + Send + Sync + 'static`, and it leaves the arguments where they are:
+/// `key = name.len()`, or `key = name.clone()`, but not `key = name` if `name` is a `String`. The
+/// arguments themselves need nothing then.
+///
+/// ```
+/// atomic_cache::memoize! {
+///     #[memoize(key = (name.to_ascii_lowercase(), scale.to_bits()))]
+///     fn width(name: &str, scale: f64) -> f64 {
+///         name.len() as f64 * scale
+///     }
+///
+///     #[memoize(key = n % 10)]
+///     fn first_with_this_digit(n: u64) -> u64 {
+///         n
+///     }
+/// }
+///
+/// assert_eq!(width("Title", 0.5), 2.5);
+/// assert!(width::contains("TITLE", 0.5));
+/// assert_eq!(first_with_this_digit(13), 13);
+/// assert_eq!(first_with_this_digit(23), 13);
+/// ```
+///
+/// # Companions
+///
+/// What belongs to `f` is found under its name, and is as visible as `f` is. (It is an empty enum
+/// of that name. So no type or module of that name can stand beside the function, and importing
+/// `f` imports both.) The arguments are the ones of `f` without the skipped ones; `uncached` takes
+/// them all.
+///
+/// | companion | what it does |
+/// |---|---|
+/// | `f::peek(args) -> Option<V>` | the value if the cache has it; computes nothing, waits for nobody |
+/// | `f::contains(args) -> bool` | whether it has |
+/// | `f::prime(args, value)` | puts a value there |
+/// | `f::invalidate(args) -> bool` | drops the value, and says whether there was one |
+/// | `f::invalidate_all()` | drops every value |
+/// | `f::uncached(args) -> V` | runs the function itself; what it calls by name is still memoized |
+/// | `f::stats() -> CacheStats` | what the cache has counted |
+/// | `f::cache() -> &'static Cache<_, V>` | the [`Cache`](crate::Cache), for everything else it can do |
+///
+/// ```
+/// atomic_cache::memoize! {
+///     fn area(width: u64, height: u64) -> u64 {
+///         width * height
+///     }
+/// }
+///
+/// assert_eq!(area::peek(2, 3), None);
+/// assert_eq!(area(2, 3), 6);
+/// assert_eq!(area::peek(2, 3), Some(6));
+///
+/// area::prime(4, 5, 21);
+/// assert_eq!(area(4, 5), 21);
+/// assert_eq!(area::uncached(4, 5), 20);
+/// assert!(area::invalidate(4, 5));
+/// assert_eq!(area(4, 5), 20);
+///
+/// assert_eq!(area::cache().len(), 2);
+/// assert_eq!(area::stats().fills, 2);
+/// area::invalidate_all();
+/// assert!(!area::contains(2, 3));
+/// ```
+///
+/// The key in `f::cache()` is the tuple of the owned arguments, `(u64,)` for a single one; with
+/// `key = ..` it is a type that has no name.
+///
+/// # What a hit costs
+///
+/// One load to see that the cache is there, the hash of the arguments, the look-up, and the
+/// `clone` of the value: an `Arc` makes that cheap where it is not. Nothing is allocated; the
+/// arguments are looked up as they are, by reference, and owned ones are made on a miss only. An
+/// argument that a caller would have to own for the call, such as a `String`, is better taken as
+/// `&str`. A key of `key = ..` costs what its expression does, and goes into a box on a miss.
+///
+/// # Recursion
+///
+/// A call that asks for itself, be it by way of other keys or of other threads, would wait for
+/// ever; it panics instead, with the keys along the cycle:
+///
+/// ```should_panic
+/// atomic_cache::memoize! {
+///     fn chicken(n: u64) -> u64 { egg(n) }
+///     fn egg(n: u64) -> u64 { chicken(n) }
+/// }
+/// chicken(1);
+/// ```
+///
+/// Depth is the thread's own: each level that has to be computed is a few frames on its stack, about
+/// 1 KiB in an optimized build and 3 KiB in another, and a stack that is full ends the process.
+/// Either compute from the bottom up, or take a thread with a stack that is large enough:
+///
+/// ```
+/// atomic_cache::memoize! {
+///     fn fib(n: u64) -> u128 {
+///         if n < 2 { n.into() } else { fib(n - 1).wrapping_add(fib(n - 2)) }
+///     }
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// // From the bottom up: no call goes deeper than two levels.
+/// for n in 0..1_000 {
+///     fib(n);
+/// }
+/// // With room for the depth.
+/// let thread = std::thread::Builder::new().stack_size(512 << 20).spawn(|| fib(10_000))?;
+/// assert_eq!(thread.join().unwrap(), fib::peek(10_000).unwrap());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Where it can stand
+///
+/// In a module and in a function. Not in an `impl` block, where a macro can make nothing but
+/// methods; and a cache of a method would be one for all instances. Memoize a free function, of
+/// what the method needs of `self`, and call that:
+///
+/// ```
+/// struct Grid {
+///     width: u64,
+/// }
+///
+/// impl Grid {
+///     fn paths(&self, height: u64) -> u64 {
+///         paths(self.width, height)
+///     }
+/// }
+///
+/// atomic_cache::memoize! {
+///     fn paths(width: u64, height: u64) -> u64 {
+///         match (width, height) {
+///             (0, _) | (_, 0) => 1,
+///             _ => paths(width - 1, height) + paths(width, height - 1),
+///         }
+///     }
+/// }
+///
+/// assert_eq!(Grid { width: 16 }.paths(16), 601_080_390);
+/// ```
+///
+/// There is one cache for each function, and it lives as long as the program does. So a function
+/// with type parameters, lifetimes or `impl Trait` is refused, and so are `async`, `const`,
+/// `unsafe` and `extern` ones, patterns for arguments and `&mut` references; the compiler says
+/// what to do instead. A lifetime that is not written, as in `Option<&str>`, is refused in the
+/// compiler's own words: take `Option<String>`, or say `key = ..`.
+///
+/// Attributes go to the function. `cfg` and `doc(hidden)` go to its companions as well, lint levels
+/// to the body as well, and `expect` to the body only.
+///
+/// # Panics
+///
+/// Where the call closes a cycle, see above. A panic of the function itself reaches the caller that
+/// ran it, and nothing is kept; of those who waited for it, one runs the function anew.
+#[macro_export]
+macro_rules! memoize {
+    ($($functions:tt)*) => {
+        $crate::__memoize! { @items $($functions)* }
+    };
+}
+
+/// What [`memoize!`] goes through; not part of the public interface.
+///
+/// The state is handed from rule to rule in brackets: `@items` takes the functions apart, `@attrs`
+/// sorts the attributes of one, `@opts` reads its options, `@args`, `@type` and `@push` its
+/// arguments, `@done` puts the key together, `@emit` writes everything out.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __memoize {
+    // ---- The functions. All in one step if all are in order, so that their number is not bounded
+    // by the recursion limit; else one by one, to find the one that is not.
+    (@items $(
+        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? $body:block
+    )*) => {
+        $($crate::__memoize! {
+            @attrs [] [] [] [] [$(#[$($attr)*])*] [($vis) $name ($($args)*) ($($ret)?) $body]
+        })*
+    };
+    (@items
+        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? $body:block
+        $($rest:tt)+
+    ) => {
+        $crate::__memoize! {
+            @attrs [] [] [] [] [$(#[$($attr)*])*] [($vis) $name ($($args)*) ($($ret)?) $body]
+        }
+        $crate::__memoize! { @items $($rest)+ }
+    };
+    (@items $(#[$($attr:tt)*])* $vis:vis fn $name:ident < $lt:lifetime $($rest:tt)*) => {
+        $crate::__memoize! { @error $name
+            "has a lifetime parameter: leave it out; an argument is written `&str`, `&[T]` or \
+             `&T`, and the result has to be owned (or `&'static`)"
+        }
+    };
+    (@items $(#[$($attr:tt)*])* $vis:vis fn $name:ident < $($rest:tt)*) => {
+        $crate::__memoize! { @error $name
+            "is generic: one static cache cannot hold the results of every type; \
+             memoize a function for each concrete type and call that from the generic one"
+        }
+    };
+    (@items
+        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? where $($rest:tt)*
+    ) => {
+        $crate::__memoize! { @error $name
+            "has a `where` clause: a memoized function is not generic, so that there is nothing \
+             to bound; leave it out"
+        }
+    };
+    (@items
+        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? ; $($rest:tt)*
+    ) => {
+        $crate::__memoize! { @error $name "has no body to memoize" }
+    };
+    (@items $(#[$($attr:tt)*])* $vis:vis async fn $name:ident $($rest:tt)*) => {
+        $crate::__memoize! { @error $name
+            "is `async`: a future cannot be cached; memoize the blocking function and call it from \
+             the async one, on a thread where it may block"
+        }
+    };
+    (@items $(#[$($attr:tt)*])* $vis:vis const fn $name:ident $($rest:tt)*) => {
+        $crate::__memoize! { @error $name
+            "is `const`: a cache is looked up at run time; leave `const` out, \
+             or memoize a function that calls the const one"
+        }
+    };
+    (@items
+        $(#[$($attr:tt)*])* $vis:vis unsafe $(extern $($abi:literal)?)? fn $name:ident $($rest:tt)*
+    ) => {
+        $crate::__memoize! { @error $name
+            "is `unsafe`: memoize a safe function that calls the unsafe one and upholds what it \
+             asks for"
+        }
+    };
+    (@items $(#[$($attr:tt)*])* $vis:vis extern $($abi:literal)? fn $name:ident $($rest:tt)*) => {
+        $crate::__memoize! { @error $name
+            "is `extern`: memoize a plain function and call it from the extern one"
+        }
+    };
+    (@items $($rest:tt)*) => {
+        ::core::compile_error!(
+            "memoize! takes functions and nothing else, each as \
+             `#[memoize(..)] pub fn name(arg: Type, ..) -> Type { .. }` \
+             with the `#[memoize(..)]` and the `pub` left out where they are not needed"
+        );
+    };
+
+    // ---- The attributes: [of every item] [of the function] [of the body] [options] [those left]
+    // [the function]. Documentation eight lines at a time, for the sake of the recursion limit.
+    (@attrs $all:tt [$($func:tt)*] $body:tt $opts:tt [
+        #[doc = $d0:tt] #[doc = $d1:tt] #[doc = $d2:tt] #[doc = $d3:tt]
+        #[doc = $d4:tt] #[doc = $d5:tt] #[doc = $d6:tt] #[doc = $d7:tt]
+        $($rest:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! { @attrs $all [
+            $($func)*
+            #[doc = $d0] #[doc = $d1] #[doc = $d2] #[doc = $d3]
+            #[doc = $d4] #[doc = $d5] #[doc = $d6] #[doc = $d7]
+        ] $body $opts [$($rest)*] $item }
+    };
+    (@attrs $all:tt $func:tt $body:tt [$($opts:tt)*] [#[memoize] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! { @attrs $all $func $body [$($opts)*] [$($rest)*] $item }
+    };
+    (@attrs $all:tt $func:tt $body:tt
+        [$($opts:tt)*] [#[memoize($($opt:tt)*)] $($rest:tt)*] $item:tt
+    ) => {
+        $crate::__memoize! { @attrs $all $func $body [$($opts)* ($($opt)*)] [$($rest)*] $item }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt
+        [#[memoize $($opt:tt)*] $($rest:tt)*] [$vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name "has an option that is not written `#[memoize(..)]`" }
+    };
+    // What decides whether an item is there (or shown) at all goes onto each of them.
+    (@attrs [$($all:tt)*] $func:tt $body:tt $opts:tt [#[cfg($($p:tt)*)] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! { @attrs [$($all)* #[cfg($($p)*)]] $func $body $opts [$($rest)*] $item }
+    };
+    (@attrs [$($all:tt)*] $func:tt $body:tt $opts:tt [#[doc(hidden)] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! { @attrs [$($all)* #[doc(hidden)]] $func $body $opts [$($rest)*] $item }
+    };
+    // Lint levels are for the body, too; an expectation is for the body alone, or it would have to
+    // be met twice.
+    (@attrs $all:tt $func:tt [$($body:tt)*]
+        $opts:tt [#[expect($($p:tt)*)] $($rest:tt)*] $item:tt
+    ) => {
+        $crate::__memoize! {
+            @attrs $all $func [$($body)* #[expect($($p)*)]] $opts [$($rest)*] $item
+        }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt [#[allow($($p:tt)*)] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! {
+            @attrs both $all $func $body $opts [#[allow($($p)*)]] [$($rest)*] $item
+        }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt [#[warn($($p:tt)*)] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! {
+            @attrs both $all $func $body $opts [#[warn($($p)*)]] [$($rest)*] $item
+        }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt [#[deny($($p:tt)*)] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! {
+            @attrs both $all $func $body $opts [#[deny($($p)*)]] [$($rest)*] $item
+        }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt [#[forbid($($p:tt)*)] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! {
+            @attrs both $all $func $body $opts [#[forbid($($p)*)]] [$($rest)*] $item
+        }
+    };
+    (@attrs both $all:tt [$($func:tt)*] [$($body:tt)*]
+        $opts:tt [$($attr:tt)*] $rest:tt $item:tt
+    ) => {
+        $crate::__memoize! {
+            @attrs $all [$($func)* $($attr)*] [$($body)* $($attr)*] $opts $rest $item
+        }
+    };
+    (@attrs $all:tt [$($func:tt)*] $body:tt $opts:tt [#[$($attr:tt)*] $($rest:tt)*] $item:tt) => {
+        $crate::__memoize! { @attrs $all [$($func)* #[$($attr)*]] $body $opts [$($rest)*] $item }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt []
+        [$vis:tt $name:ident $args:tt () $block:block]
+    ) => {
+        $crate::__memoize! {
+            @opts [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
+        }
+    };
+    (@attrs $all:tt $func:tt $body:tt $opts:tt []
+        [$vis:tt $name:ident $args:tt ($ret:ty) $block:block]
+    ) => {
+        $crate::__memoize! {
+            @opts [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
+        }
+    };
+
+    // ---- The options: [ttl] [key] [skip] [those still to be read] [the function].
+    (@opts $ttl:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
+        $crate::__memoize! { @opts $ttl $key $skip [$($opts)*] $item }
+    };
+    (@opts [] $key:tt $skip:tt [(ttl = $ttl:expr $(, $($opt:tt)*)?) $($opts:tt)*] $item:tt) => {
+        $crate::__memoize! { @opts [$ttl] $key $skip [($($($opt)*)?) $($opts)*] $item }
+    };
+    (@opts $ttl:tt [] $skip:tt [(key = $key:expr $(, $($opt:tt)*)?) $($opts:tt)*] $item:tt) => {
+        $crate::__memoize! { @opts $ttl [$key] $skip [($($($opt)*)?) $($opts)*] $item }
+    };
+    (@opts $ttl:tt $key:tt [$($skip:ident)*] [
+        (skip($($more:ident),* $(,)?) $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! {
+            @opts $ttl $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
+        }
+    };
+    (@opts [$old:expr] $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name "has the option `ttl` twice" }
+    };
+    (@opts $ttl:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name "has the option `key` twice" }
+    };
+    (@opts $ttl:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `ttl` in a form that is not `ttl = expression`"
+        }
+    };
+    (@opts $ttl:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `key` in a form that is not `key = expression`"
+        }
+    };
+    (@opts $ttl:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `skip` in a form that is not `skip(argument, ..)`, with plain names of \
+             arguments"
+        }
+    };
+    (@opts $ttl:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        ::core::compile_error!(::core::concat!(
+            "memoize!: `", ::core::stringify!($name), "` has the unknown option `",
+            ::core::stringify!($unknown),
+            "`; the options are `ttl = expression`, `key = expression` and `skip(argument, ..)`",
+        ));
+    };
+    (@opts $ttl:tt $key:tt [$($skip:ident)*] []
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $args:tt $ret:tt $body:block]
+    ) => {
+        $crate::__memoize! {
+            @start ($) $key [$($skip)*] $args
+            [$all $func $battr $vis $name $ret $body $ttl [$($skip)*]]
+        }
+    };
+
+    // ---- A receiver, before anything is written that an `impl` block could not have.
+    (@start $d:tt $key:tt $skip:tt (self $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @receiver $item }
+    };
+    (@start $d:tt $key:tt $skip:tt (mut self $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @receiver $item }
+    };
+    (@start $d:tt $key:tt $skip:tt (& $($lt:lifetime)? self $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @receiver $item }
+    };
+    (@start $d:tt $key:tt $skip:tt (& $($lt:lifetime)? mut self $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @receiver $item }
+    };
+
+    // ---- The arguments. What `skip` names can only be told apart by a macro that has the names in
+    // its patterns; its own name is hygienic and passed along, so nobody else sees it.
+    (@start ($d:tt) $key:tt [] $args:tt $item:tt) => {
+        $crate::__memoize! { @args $key [] [[] [] [] [] [] []] $args $item }
+    };
+    (@start ($d:tt) $key:tt [$($skip:ident)+] $args:tt $item:tt) => {
+        macro_rules! memoize_skips {
+            $(($skip $d($d state:tt)*) => { $crate::__memoize! { @push skip $d($d state)* } };)+
+            ($d arg:ident $d($d state:tt)*) => { $crate::__memoize! { @push keep $d($d state)* } };
+        }
+        $crate::__memoize! { @args $key [memoize_skips] [[] [] [] [] [] []] $args $item }
+    };
+    // [key] [macro for skips] [[arguments of the function] [of its look-ups] [of its body] [types
+    // of key and query] [what is looked up] [what the body is called with]] (those left) [function]
+    (@args $key:tt $skips:tt $acc:tt () $item:tt) => {
+        $crate::__memoize! { @done $key $acc $item }
+    };
+    // Hygiene makes a name of its own of each `arg`.
+    (@args $key:tt $skips:tt $acc:tt (_ : $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @type ($($rest)*) [arg] [_] $key $skips $acc $item }
+    };
+    (@args $key:tt $skips:tt $acc:tt (($($pat:tt)*) : $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @pattern $item }
+    };
+    (@args $key:tt $skips:tt $acc:tt ([$($pat:tt)*] : $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @pattern $item }
+    };
+    // As a token and not as an `ident`, so that lints find it where it was written.
+    (@args $key:tt $skips:tt $acc:tt (mut $arg:tt : $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @type ($($rest)*) [$arg] [mut $arg] $key $skips $acc $item }
+    };
+    (@args $key:tt $skips:tt $acc:tt ($arg:tt : $($rest:tt)*) $item:tt) => {
+        $crate::__memoize! { @type ($($rest)*) [$arg] [$arg] $key $skips $acc $item }
+    };
+    (@args $key:tt $skips:tt $acc:tt $args:tt $item:tt) => {
+        $crate::__memoize! { @pattern $item }
+    };
+
+    (@type (& $($lt:lifetime)? mut $($rest:tt)*) [$arg:tt] $($state:tt)*) => {
+        $crate::__memoize! { @refuse $arg
+            "is a `&mut` reference: a hit would not change what it refers to; \
+             return the change, or memoize the part of the function that computes it"
+            $($state)*
+        }
+    };
+    (@type ($(&)? impl $($rest:tt)*) [$arg:tt] $($state:tt)*) => {
+        $crate::__memoize! { @refuse $arg
+            "is `impl Trait`: a memoized function is not generic; name a concrete type" $($state)*
+        }
+    };
+    (@type (&& $($rest:tt)*) [$arg:tt] $($state:tt)*) => {
+        $crate::__memoize! { @refuse $arg
+            "is a reference to a reference: take the inner one" $($state)*
+        }
+    };
+    (@type (& 'static $ty:ty $(, $($rest:tt)*)?) $($state:tt)*) => {
+        $crate::__memoize! { @push ask value [&'static $ty] ($($($rest)*)?) $($state)* }
+    };
+    (@type (& '_ $ty:ty $(, $($rest:tt)*)?) $($state:tt)*) => {
+        $crate::__memoize! { @push ask reference [$ty] ($($($rest)*)?) $($state)* }
+    };
+    (@type (& $lt:lifetime $($rest:tt)*) [$arg:tt] $($state:tt)*) => {
+        $crate::__memoize! { @refuse $arg
+            "has a named lifetime: write the reference without one" $($state)*
+        }
+    };
+    (@type (& $ty:ty $(, $($rest:tt)*)?) $($state:tt)*) => {
+        $crate::__memoize! { @push ask reference [$ty] ($($($rest)*)?) $($state)* }
+    };
+    (@type ($ty:ty $(, $($rest:tt)*)?) $($state:tt)*) => {
+        $crate::__memoize! { @push ask value [$ty] ($($($rest)*)?) $($state)* }
+    };
+    (@refuse $arg:tt $what:literal
+        $pat:tt $key:tt $skips:tt $acc:tt
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        ::core::compile_error!(::core::concat!(
+            "memoize!: the argument `", ::core::stringify!($arg),
+            "` of `", ::core::stringify!($name), "` ", $what,
+        ));
+    };
+
+    (@push ask $kind:tt $ty:tt $rest:tt [$arg:tt] $pat:tt $key:tt [$skips:ident] $($state:tt)*) => {
+        $skips! { $arg $kind $ty $rest [$arg] $pat $key [$skips] $($state)* }
+    };
+    // Handed through to the body.
+    (@push skip value [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] $key:tt $skips:tt
+        [[$($sig:tt)*] $look:tt [$($inner:tt)*] $types:tt $query:tt [$($call:tt)*]] $item:tt
+    ) => {
+        $crate::__memoize! { @args $key $skips
+            [
+                [$($sig)* $arg: $ty,] $look [$($inner)* $($pat)*: $ty,]
+                $types $query [$($call)* $arg,]
+            ]
+            $rest $item
+        }
+    };
+    (@push skip reference [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] $key:tt $skips:tt
+        [[$($sig:tt)*] $look:tt [$($inner:tt)*] $types:tt $query:tt [$($call:tt)*]] $item:tt
+    ) => {
+        $crate::__memoize! { @args $key $skips
+            [
+                [$($sig)* $arg: &$ty,] $look [$($inner)* $($pat)*: &$ty,]
+                $types $query [$($call)* $arg,]
+            ]
+            $rest $item
+        }
+    };
+    // Part of the key.
+    (@push $keep:ident value [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] [] $skips:tt
+        [
+            [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*]
+            [$($types:tt)*] [$($query:tt)*] [$($call:tt)*]
+        ] $item:tt
+    ) => {
+        $crate::__memoize! { @args [] $skips
+            [
+                [$($sig)* $arg: $ty,] [$($look)* $arg: $ty,] [$($inner)* $($pat)*: $ty,]
+                [$($types)* ($ty) (&$ty)] [$($query)* &$arg,]
+                [$($call)* ::core::clone::Clone::clone(&$arg),]
+            ]
+            $rest $item
+        }
+    };
+    (@push $keep:ident reference [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] [] $skips:tt
+        [
+            [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*]
+            [$($types:tt)*] [$($query:tt)*] [$($call:tt)*]
+        ] $item:tt
+    ) => {
+        $crate::__memoize! { @args [] $skips
+            [
+                [$($sig)* $arg: &$ty,] [$($look)* $arg: &$ty,] [$($inner)* $($pat)*: &$ty,]
+                [$($types)* (<$ty as $crate::__memoize::ToOwned>::Owned) (&$ty)]
+                [$($query)* $arg,] [$($call)* $arg,]
+            ]
+            $rest $item
+        }
+    };
+    // What the key is made of is for an expression to say.
+    (@push $keep:ident value [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] $key:tt $skips:tt
+        [
+            [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] $types:tt $query:tt [$($call:tt)*]
+        ] $item:tt
+    ) => {
+        $crate::__memoize! { @args $key $skips
+            [
+                [$($sig)* $arg: $ty,] [$($look)* $arg: $ty,] [$($inner)* $($pat)*: $ty,]
+                $types $query [$($call)* $arg,]
+            ]
+            $rest $item
+        }
+    };
+    (@push $keep:ident reference [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] $key:tt $skips:tt
+        [
+            [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] $types:tt $query:tt [$($call:tt)*]
+        ] $item:tt
+    ) => {
+        $crate::__memoize! { @args $key $skips
+            [
+                [$($sig)* $arg: &$ty,] [$($look)* $arg: &$ty,] [$($inner)* $($pat)*: &$ty,]
+                $types $query [$($call)* $arg,]
+            ]
+            $rest $item
+        }
+    };
+
+    // ---- Key and query are known.
+    (@done []
+        [
+            $sig:tt $look:tt $inner:tt
+            [
+                $k0:tt $r0:tt $k1:tt $r1:tt $k2:tt $r2:tt $k3:tt $r3:tt $k4:tt $r4:tt
+                $k5:tt $r5:tt $k6:tt $r6:tt $k7:tt $r7:tt $k8:tt $r8:tt $k9:tt $r9:tt
+                $k10:tt $r10:tt $k11:tt $r11:tt $k12:tt $($more:tt)*
+            ]
+            $query:tt $call:tt
+        ]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has more than twelve arguments in its key: put some into a struct, \
+             leave some out with `skip(..)`, or say what to look up with `key = expression`"
+        }
+    };
+    (@done []
+        [$sig:tt $look:tt $inner:tt [$(($key:ty) ($ref:ty))*] [$($query:tt)*] $call:tt] $item:tt
+    ) => {
+        $crate::__memoize! { @same [($($key,)*)]
+            [$crate::__memoize::Args<($($ref,)*)>]
+            [$crate::__memoize::Args(($($query)*))]
+            $sig $look $inner $call $item
+        }
+    };
+    // The very same tokens, so that an error in them is one error.
+    (@same $key:tt [$lookup:ty] $($state:tt)*) => {
+        $crate::__memoize! { @emit $key [$lookup] [$lookup] $($state)* }
+    };
+    (@done [$key:expr] [$sig:tt $look:tt $inner:tt [] [] $call:tt] $item:tt) => {
+        $crate::__memoize! { @emit [$crate::__memoize::AnyKey]
+            [$crate::__memoize::AnyKeyRef<'_, _>]
+            [$crate::__memoize::AnyKeyRef<'_, ()>]
+            [$crate::__memoize::AnyKeyRef::new(&$key)]
+            $sig $look $inner $call $item
+        }
+    };
+
+    // ---- The items.
+    (@emit [$key:ty] [$lookup:ty] [$any:ty] [$query:expr]
+        [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] [$($call:tt)*]
+        [
+            [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
+            ($vis:vis) $name:ident [[$($arrow:tt)*] $value:ty] $body:block
+            [$($ttl:expr)?] [$($skip:ident)*]
+        ]
+    ) => {
+        $($all)*
+        #[doc = ::core::concat!(
+            "What belongs to the memoized function `", ::core::stringify!($name),
+            "`: its cache, and the function without it."
+        )]
+        #[allow(
+            dead_code, non_camel_case_types,
+            missing_copy_implementations, missing_debug_implementations,
+            clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
+        )]
+        $vis enum $name {}
+
+        $($all)*
+        #[allow(
+            dead_code, unused_variables, unused_qualifications, unused_results,
+            clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
+        )]
+        impl $name {
+            /// The cache, one for the whole program, made when it is first asked for.
+            #[must_use]
+            #[inline]
+            $vis fn cache() -> &'static $crate::Cache<$key, $value> {
+                static MEMOIZE_CACHE: $crate::__memoize::LazyLock<$crate::Cache<$key, $value>> =
+                    $crate::__memoize::LazyLock::new(|| {
+                        let name = ::core::concat!(
+                            ::core::module_path!(), "::", ::core::stringify!($name)
+                        );
+                        let options = $crate::__memoize::Options::new(name)$(.ttl($ttl))?;
+                        <$any as $crate::__memoize::Lookup<$key, $value>>::build(options)
+                    });
+                &MEMOIZE_CACHE
+            }
+
+            /// The value of these arguments if the cache has it; neither computes it nor waits for
+            /// it.
+            #[must_use]
+            $vis fn peek($($look)*) -> ::core::option::Option<$value> {
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::peek(&$query, $name::cache())
+            }
+
+            /// Whether the cache has a value of these arguments.
+            #[must_use]
+            $vis fn contains($($look)*) -> ::core::primitive::bool {
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::contains(
+                    &$query, $name::cache(),
+                )
+            }
+
+            /// Gives the cache the value of these arguments, as if it had been computed.
+            $vis fn prime($($look)* value: $value) {
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::insert(
+                    &$query, $name::cache(), value,
+                );
+            }
+
+            /// Drops the value of these arguments, so that the next call computes it anew; says
+            /// whether there was one.
+            $vis fn invalidate($($look)*) -> ::core::primitive::bool {
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate(
+                    &$query, $name::cache(),
+                )
+            }
+
+            /// Drops every value.
+            $vis fn invalidate_all() {
+                <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all($name::cache());
+            }
+
+            /// What the cache has counted.
+            #[must_use]
+            $vis fn stats() -> $crate::CacheStats {
+                <$any as $crate::__memoize::Lookup<$key, $value>>::stats($name::cache())
+            }
+        }
+
+        $($all)*
+        #[allow(
+            dead_code, clippy::multiple_inherent_impl, clippy::must_use_candidate,
+            clippy::missing_errors_doc, clippy::missing_panics_doc
+        )]
+        impl $name {
+            /// The function itself: computes the value without asking the cache or telling it. What
+            /// it calls by name is memoized, its own name included.
+            $($battr)*
+            $vis fn uncached($($inner)*) $($arrow)* $body
+        }
+
+        $($all)*
+        // What there is to say of the signature is said of the body's.
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+        $($func)*
+        $vis fn $name($($sig)*) $($arrow)* {
+            $(let _ = &$skip;)*
+            <$lookup as $crate::__memoize::Lookup<$key, $value>>::get_with(
+                &$query,
+                $name::cache(),
+                || $name::uncached($($call)*),
+            )
+        }
+    };
+
+    // ---- What is refused.
+    (@receiver [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]) => {
+        $crate::__memoize! { @error $name
+            "takes `self`: memoize a free function outside of the `impl`, \
+             with what it needs of `self` as arguments, and call it from the method"
+        }
+    };
+    (@pattern [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]) => {
+        $crate::__memoize! { @error $name
+            "has an argument that is not `name: Type` or `mut name: Type`: \
+             give it a name, and take it apart in the body"
+        }
+    };
+    (@error $name:ident $what:literal) => {
+        ::core::compile_error!(::core::concat!(
+            "memoize!: `", ::core::stringify!($name), "` ", $what,
+        ));
+    };
+}
+
+/// What the macro's expansion names.
+#[doc(hidden)]
+pub mod __memoize {
+    use std::any::Any;
+    use std::borrow::Borrow;
+    use std::fmt;
+    use std::hash::{Hash, Hasher};
+    use std::time::Duration;
+
+    use crate::{Cache, CacheStats, Equivalent, ToKey};
+
+    pub use std::borrow::ToOwned;
+    pub use std::sync::LazyLock;
+
+    /// What the cache of one function is built with.
+    #[derive(Debug)]
+    pub struct Options {
+        name: &'static str,
+        ttl: Option<Duration>,
+    }
+
+    impl Options {
+        #[must_use]
+        pub fn new(name: &'static str) -> Self {
+            Options { name, ttl: None }
+        }
+
+        /// Also takes an `Option`, so that a program can decide when it starts.
+        #[must_use]
+        pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+            self.ttl = ttl.into();
+            self
+        }
+    }
+
+    /// All that a function and its companions do with its cache. One trait with every bound in it,
+    /// so that an argument or a result that will not do is reported once.
+    pub trait Lookup<K, V> {
+        fn build(options: Options) -> Cache<K, V>;
+        fn invalidate_all(cache: &Cache<K, V>);
+        fn stats(cache: &Cache<K, V>) -> CacheStats;
+        fn get_with(&self, cache: &Cache<K, V>, fill: impl FnOnce() -> V) -> V;
+        fn peek(&self, cache: &Cache<K, V>) -> Option<V>;
+        fn contains(&self, cache: &Cache<K, V>) -> bool;
+        fn insert(&self, cache: &Cache<K, V>, value: V);
+        fn invalidate(&self, cache: &Cache<K, V>) -> bool;
+    }
+
+    impl<Q, K, V> Lookup<K, V> for Q
+    where
+        Q: Hash + Equivalent<K> + MakeKey<K>,
+        K: Hash + Eq + fmt::Debug + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        fn build(options: Options) -> Cache<K, V> {
+            let mut builder = Cache::builder().name(options.name);
+            if let Some(ttl) = options.ttl {
+                builder = builder.time_to_live(ttl);
+            }
+            builder.build().unwrap_or_else(|error| {
+                panic!("memoize!: the cache of `{}`: {error}", options.name)
+            })
+        }
+
+        fn invalidate_all(cache: &Cache<K, V>) {
+            cache.invalidate_all();
+        }
+
+        fn stats(cache: &Cache<K, V>) -> CacheStats {
+            cache.stats()
+        }
+
+        #[inline]
+        #[track_caller]
+        fn get_with(&self, cache: &Cache<K, V>, fill: impl FnOnce() -> V) -> V {
+            cache.get_with(&Query(self), fill)
+        }
+
+        fn peek(&self, cache: &Cache<K, V>) -> Option<V> {
+            cache.peek(self)
+        }
+
+        fn contains(&self, cache: &Cache<K, V>) -> bool {
+            cache.contains(self)
+        }
+
+        fn insert(&self, cache: &Cache<K, V>, value: V) {
+            cache.insert(self.make_key(), value);
+        }
+
+        fn invalidate(&self, cache: &Cache<K, V>) -> bool {
+            cache.invalidate(self)
+        }
+    }
+
+    /// [`ToKey`] without what it asks for, so that the compiler says what an argument lacks, and
+    /// not which implementations of [`ToKey`] there are.
+    pub trait MakeKey<K> {
+        fn make_key(&self) -> K;
+    }
+
+    /// Adds what it asks for.
+    #[derive(Hash)]
+    struct Query<'a, Q>(&'a Q);
+
+    impl<Q: Equivalent<K>, K> Equivalent<K> for Query<'_, Q> {
+        #[inline]
+        fn equivalent(&self, key: &K) -> bool {
+            self.0.equivalent(key)
+        }
+    }
+
+    impl<Q: Hash + Equivalent<K> + MakeKey<K>, K> ToKey<K> for Query<'_, Q> {
+        fn to_key(&self) -> K {
+            self.0.make_key()
+        }
+    }
+
+    /// The arguments of one call by reference, a tuple of references: hashes as the tuple of what
+    /// they refer to does, and so finds the tuple of the owned arguments.
+    ///
+    /// Not `Eq`, or the blanket implementation of [`Equivalent`] would overlap with the ones below.
+    #[derive(Debug, Hash)]
+    pub struct Args<T>(pub T);
+
+    macro_rules! args {
+        ($($arg:ident $owned:ident $i:tt),*) => {
+            impl<$($arg: ?Sized + Eq, $owned: Borrow<$arg>),*> Equivalent<($($owned,)*)>
+                for Args<($(&$arg,)*)>
+            {
+                #[inline]
+                fn equivalent(&self, _key: &($($owned,)*)) -> bool {
+                    true $(&& *self.0.$i == *_key.$i.borrow())*
+                }
+            }
+
+            // A unit is what is left of no argument.
+            #[allow(clippy::unused_unit)]
+            impl<$($arg: ?Sized + ToOwned),*> MakeKey<($($arg::Owned,)*)> for Args<($(&$arg,)*)> {
+                fn make_key(&self) -> ($($arg::Owned,)*) {
+                    ($(self.0.$i.to_owned(),)*)
+                }
+            }
+        };
+    }
+
+    args!();
+    args!(A OA 0);
+    args!(A OA 0, B OB 1);
+    args!(A OA 0, B OB 1, C OC 2);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6, H OH 7);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6, H OH 7, I OI 8);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6, H OH 7, I OI 8, J OJ 9);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6, H OH 7, I OI 8, J OJ 9, K OK 10);
+    args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6, H OH 7, I OI 8, J OJ 9, K OK 10,
+        L OL 11);
+
+    /// What `key = ..` may be; of a type nobody has named, so that the cache has to forget it.
+    trait DynKey: fmt::Debug + Send + Sync {
+        fn as_any(&self) -> &dyn Any;
+        fn dyn_hash(&self, state: &mut dyn Hasher);
+        fn dyn_eq(&self, other: &AnyKey) -> bool;
+        fn dyn_clone(&self) -> AnyKey;
+    }
+
+    impl<T: Any + fmt::Debug + Hash + Eq + Clone + Send + Sync> DynKey for T {
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+
+        fn dyn_hash(&self, mut state: &mut dyn Hasher) {
+            self.hash(&mut state);
+        }
+
+        fn dyn_eq(&self, other: &AnyKey) -> bool {
+            other.downcast() == Some(self)
+        }
+
+        fn dyn_clone(&self) -> AnyKey {
+            AnyKey(Box::new(self.clone()))
+        }
+    }
+
+    /// A key that `key = ..` has computed.
+    pub struct AnyKey(Box<dyn DynKey>);
+
+    impl AnyKey {
+        #[inline]
+        fn downcast<T: Any>(&self) -> Option<&T> {
+            (*self.0).as_any().downcast_ref()
+        }
+    }
+
+    impl Hash for AnyKey {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            (*self.0).dyn_hash(state);
+        }
+    }
+
+    impl PartialEq for AnyKey {
+        fn eq(&self, other: &Self) -> bool {
+            (*self.0).dyn_eq(other)
+        }
+    }
+
+    impl Eq for AnyKey {}
+
+    impl Clone for AnyKey {
+        fn clone(&self) -> Self {
+            (*self.0).dyn_clone()
+        }
+    }
+
+    impl fmt::Debug for AnyKey {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    /// The same before it is put into a box. Not `Eq`, as [`Args`].
+    #[derive(Debug)]
+    pub struct AnyKeyRef<'a, T>(&'a T);
+
+    impl<'a, T> AnyKeyRef<'a, T> {
+        #[inline]
+        #[must_use]
+        pub fn new(key: &'a T) -> Self {
+            AnyKeyRef(key)
+        }
+    }
+
+    // The `Hasher` sees the same calls as through the `dyn`, so that the hashes are equal.
+    impl<T: Hash> Hash for AnyKeyRef<'_, T> {
+        #[inline]
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    impl<T: Any + Eq> Equivalent<AnyKey> for AnyKeyRef<'_, T> {
+        #[inline]
+        fn equivalent(&self, key: &AnyKey) -> bool {
+            key.downcast() == Some(self.0)
+        }
+    }
+
+    impl<T: Any + fmt::Debug + Hash + Eq + Clone + Send + Sync> MakeKey<AnyKey> for AnyKeyRef<'_, T> {
+        fn make_key(&self) -> AnyKey {
+            AnyKey(Box::new(self.0.clone()))
+        }
+    }
+}
