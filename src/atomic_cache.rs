@@ -412,3 +412,17 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.name()
     }
 }
+
+impl<'c, K, V, E, S> IntoIterator for &'c AtomicCache<K, V, E, S>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    S: BuildHasher,
+{
+    type Item = (K, V);
+    type IntoIter = Iter<'c, K, V, S>;
+
+    fn into_iter(self) -> Iter<'c, K, V, S> {
+        self.iter()
+    }
+}

@@ -614,6 +614,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
+impl<'c, K: Hash + Eq + Clone, V: Clone, S: BuildHasher> IntoIterator for &'c Cache<K, V, S> {
+    type Item = (K, V);
+    type IntoIter = Iter<'c, K, V, S>;
+
+    fn into_iter(self) -> Iter<'c, K, V, S> {
+        self.iter()
+    }
+}
+
 /// The fill of `optionally_get_with` found nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct NoValue;

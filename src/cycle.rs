@@ -17,11 +17,11 @@ use crate::sync::{AtomicU64, Mutex, Ordering, global, lock, thread_cell};
 use std::collections::HashMap;
 
 global! {
-    pub(self) NEXT_ACTOR: AtomicU64 = AtomicU64::new(1)
+    NEXT_ACTOR: AtomicU64 = AtomicU64::new(1)
 }
 
 global! {
-    pub(self) WAITING: Mutex<HashMap<u64, Edge>> = Mutex::new(HashMap::new())
+    WAITING: Mutex<HashMap<u64, Edge>> = Mutex::new(HashMap::new())
 }
 
 thread_cell! {
@@ -85,7 +85,7 @@ fn nested_fills() -> Vec<(usize, String)> {
 }
 
 /// An actor's wait.
-struct Edge {
+pub(crate) struct Edge {
     flight: *const Flight,
     waits_for: WaitFor,
     /// The key waited for, in words.
@@ -97,14 +97,13 @@ struct Edge {
 impl Edge {
     /// The keys from the flight of `slot`, which this actor leads, to where it waits.
     fn path_from(&self, slot: usize, key: &str, keys: &mut Vec<String>) {
-        match self.fills.iter().position(|fill| fill.0 == slot) {
-            Some(from) => keys.extend(self.fills[from..].iter().map(|fill| fill.1.clone())),
-            None => {
-                keys.push(key.to_owned());
-                if self.fills.len() == NAMED {
-                    keys.push("…".to_owned());
-                }
-            }
+        if let Some(from) = self.fills.iter().position(|fill| fill.0 == slot) {
+            keys.extend(self.fills[from..].iter().map(|fill| fill.1.clone()));
+            return;
+        }
+        keys.push(key.to_owned());
+        if self.fills.len() == NAMED {
+            keys.push("…".to_owned());
         }
     }
 }

@@ -116,12 +116,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut first = Some(self.pin_for_miss(pin));
         loop {
             let pin = first.take().unwrap_or_else(crate::reclaim::pin);
-            let waited = match self.turn(pin, hash, wanted, aim, spare) {
+            let outcome = match self.turn(pin, hash, wanted, aim, spare) {
                 Turn::Ready(found) => return Ok(found),
                 Turn::Lead(leader) => return lead(leader, fill),
                 Turn::Wait(part) => part.wait(hash, None)?,
             };
-            match waited {
+            match outcome {
                 Waited::Found(found) => return Ok(found),
                 Waited::Lead(leader) => return lead(leader, fill),
                 Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),
@@ -137,11 +137,9 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     leader: Leader<'c, K, V, S>,
     fill: &mut dyn Fill<K, V>,
 ) -> Result<Found<'c, K, V>, Obstacle> {
-    match leader.run(|key| fill.run(key)) {
-        Some(value) => Ok(leader.publish(value).0),
-        None => {
-            leader.fail(|| fill.share());
-            Err(Obstacle::Failed)
-        }
-    }
+    let Some(value) = leader.run(|key| fill.run(key)) else {
+        leader.fail(|| fill.share());
+        return Err(Obstacle::Failed);
+    };
+    Ok(leader.publish(value).0)
 }

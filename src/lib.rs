@@ -26,7 +26,7 @@ mod sync;
 mod table;
 mod time;
 
-#[cfg(test)]
+#[cfg(any(test, atomic_cache_loom))]
 mod tests;
 
 pub use crate::atomic_cache::AtomicCache;

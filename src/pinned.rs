@@ -184,6 +184,15 @@ impl Drop for Repin<'_> {
     }
 }
 
+impl<'p, K: Hash + Eq, V, S: BuildHasher> IntoIterator for &'p Pinned<'_, K, V, S> {
+    type Item = (&'p K, &'p V);
+    type IntoIter = PinnedIter<'p, K, V, S>;
+
+    fn into_iter(self) -> PinnedIter<'p, K, V, S> {
+        self.iter()
+    }
+}
+
 impl<K, V, S, Q> Index<&Q> for Pinned<'_, K, V, S>
 where
     K: Hash + Eq,

@@ -92,7 +92,7 @@ impl State {
     }
 
     /// The flight, if anybody has had to wait.
-    pub(crate) const fn flight(self) -> Option<*const Flight> {
+    pub(crate) fn flight(self) -> Option<*const Flight> {
         if self.0 & FLIGHT == 0 {
             return None;
         }
@@ -253,10 +253,9 @@ impl<V> Slot<V> {
             (may(state) && state.flight().is_none()).then(|| state.with_payload(address, FLIGHT))
         })
         .map(|_| flight.cast_const())
-        .map_err(|state| {
+        .inspect_err(|_| {
             // SAFETY: made above, and not shared.
             drop(unsafe { Box::from_raw(flight) });
-            state
         })
     }
 

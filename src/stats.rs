@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 global! {
     /// How many stripes a striped counter or queue has: a power of two, as many as the machine
     /// runs threads at once, at most 16.
-    pub(crate) STRIPES: usize = stripe_count()
+    STRIPES: usize = stripe_count()
 }
 
 #[cfg(not(atomic_cache_loom))]
@@ -23,7 +23,7 @@ fn stripe_count() -> usize {
 }
 
 global! {
-    pub(self) NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0)
+    NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0)
 }
 
 thread_cell! {

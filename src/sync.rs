@@ -78,9 +78,9 @@ mod real {
     }
 
     macro_rules! global {
-        ($(#[$attr:meta])* $vis:vis $name:ident: $ty:ty = $init:expr) => {
+        ($(#[$attr:meta])* $name:ident: $ty:ty = $init:expr) => {
             $(#[$attr])*
-            $vis static $name: std::sync::LazyLock<$ty> = std::sync::LazyLock::new(|| $init);
+            pub(crate) static $name: std::sync::LazyLock<$ty> = std::sync::LazyLock::new(|| $init);
         };
     }
 
@@ -140,10 +140,10 @@ mod real {
     }
 
     macro_rules! global {
-        ($(#[$attr:meta])* pub($vis:tt) $name:ident: $ty:ty = $init:expr) => {
+        ($(#[$attr:meta])* $name:ident: $ty:ty = $init:expr) => {
             loom::lazy_static! {
                 $(#[$attr])*
-                pub($vis) static ref $name: $ty = $init;
+                pub(crate) static ref $name: $ty = $init;
             }
         };
     }

@@ -35,10 +35,12 @@
 //! number of turns, after which they kill it. So everything here is lock-free but for inserts
 //! of one key racing each other, which are obstruction-free.
 //!
-//! Growth is in `table/grow.rs`, the order of positions in `table/probe.rs`.
+//! What a word says is in `table/word.rs`, the order of positions in `table/probe.rs`, growth in
+//! `table/grow.rs`, walks over everything in `table/scan.rs`.
 
 mod grow;
 mod probe;
+mod scan;
 mod word;
 
 use crate::reclaim::{Domain, Pin};

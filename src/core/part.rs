@@ -18,7 +18,7 @@ pub(crate) struct Found<'c, K, V> {
     _core: std::marker::PhantomData<&'c Node<K, V>>,
 }
 
-impl<'c, K, V> Found<'c, K, V> {
+impl<K, V> Found<'_, K, V> {
     /// # Safety
     /// `node` has a value, and was linked or held at some moment since `pin` was taken.
     pub(super) unsafe fn new(pin: Pin, node: *const Node<K, V>) -> Self {

@@ -1,0 +1,149 @@
+//! Taking keys out: one, all, or those a predicate picks.
+//!
+//! The order is always the same: fence first, then wait. Once a flight is fenced off no newcomer
+//! gets its value, whatever becomes of the one who fenced it.
+
+use super::{Core, Node, Part};
+use crate::flight::WaitFor;
+use crate::reclaim::{Pin, deref, pin};
+use crate::stats::Event;
+use crate::table::Rehash;
+use std::hash::{BuildHasher, Hash};
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// Takes a key out: fences off its flight, or unlinks its entry, which `read` is shown. The
+    /// part, if any, is one to wait for the end of the fill with.
+    ///
+    /// The first answer says whether there was a live value.
+    pub(crate) fn fence<'c>(
+        &'c self,
+        hash: u64,
+        is_key: &dyn Fn(&K) -> bool,
+        wait: bool,
+        read: &mut dyn FnMut(&V),
+    ) -> (bool, Option<Part<'c, K, V, S>>) {
+        let pin = pin();
+        loop {
+            let Some(spot) = self.find(hash, &pin, is_key) else {
+                return (false, None);
+            };
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            let state = node.slot.state();
+            let value = self.look_behind(node, &pin);
+            if state.is_filling() {
+                // From here on no newcomer gets this flight's value, nor what it stands before.
+                let Ok(before) = node.slot.cut() else {
+                    continue;
+                };
+                let value = value.filter(|_| !before.is_cut());
+                if let Some(value) = value {
+                    read(value);
+                }
+                let part = if wait {
+                    self.join(node, WaitFor::End)
+                } else {
+                    None
+                };
+                if !wait {
+                    self.unlink_node(hash, node, &pin);
+                }
+                return (value.is_some(), part);
+            }
+            if self.table.unlink(&spot) {
+                let event = if value.is_some() {
+                    Event::Explicit
+                } else {
+                    Event::Expired
+                };
+                self.released(node, event);
+                if let Some(value) = value {
+                    read(value);
+                }
+                return (value.is_some(), None);
+            }
+        }
+    }
+
+    /// Lets go of a fenced-off flight that is not to be waited for.
+    pub(crate) fn give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
+        self.unlink_node(hash, part.node(), &pin());
+    }
+
+    /// Cuts off a flight whose value was to be judged, and lets go of it.
+    pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
+        // An error says that it has ended: then there is a value, which goes too.
+        let _ = part.node().slot.cut();
+        self.give_up(hash, part);
+    }
+
+    /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait
+    /// for: those fenced off, or, with `which`, those whose value is not known yet.
+    pub(crate) fn fence_all<'c>(
+        &'c self,
+        mut which: Option<&mut dyn FnMut(&K, &V) -> bool>,
+    ) -> Vec<Part<'c, K, V, S>> {
+        let mut parts = Vec::new();
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+                parts.extend(self.fence_one(node, &pin, &mut which));
+            }
+            drop(pin);
+            self.domain.tidy();
+        }
+        parts
+    }
+
+    /// One node of [`fence_all`](Self::fence_all).
+    fn fence_one<'c>(
+        &'c self,
+        node: &Node<K, V>,
+        pin: &Pin,
+        which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
+    ) -> Option<Part<'c, K, V, S>> {
+        loop {
+            if node.slot.state().is_filling() {
+                if which.is_none() && node.slot.cut().is_err() {
+                    continue;
+                }
+                let part = self.join(node, WaitFor::End);
+                if part.is_none() && node.slot.state().is_filling() {
+                    continue;
+                }
+                if part.is_some() {
+                    return part;
+                }
+            }
+            let value = self.look_behind(node, pin);
+            let picked = match (value, which) {
+                (Some(value), Some(which)) => which(&node.key, value),
+                (None, Some(_)) => false,
+                (_, None) => true,
+            };
+            if picked {
+                self.unlink_node(self.rehash(node), node, pin);
+            }
+            return None;
+        }
+    }
+
+    /// After the flight of `part` has ended: fences what its key has now, if `which` picks it.
+    pub(crate) fn fence_again<'c>(
+        &'c self,
+        part: &Part<'c, K, V, S>,
+        which: &mut dyn FnMut(&K, &V) -> bool,
+    ) -> Option<Part<'c, K, V, S>> {
+        let pin = pin();
+        let key = &part.node().key;
+        let spot = self.find(self.rehash(part.node()), &pin, &|other| key == other)?;
+        // SAFETY: linked at the load of its word, under this pin.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+        self.fence_one(node, &pin, &mut Some(which))
+    }
+}
