@@ -105,7 +105,7 @@ impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
     /// As [`new`](Self::new), with a fill that may ask the cache for other keys, to any depth.
     ///
     /// Each level of the recursion takes some of the thread's stack: see
-    /// [`memoize!`](crate::memoize).
+    /// [`memoize!`](macro@crate::memoize).
     ///
     /// ```
     /// use atomic_cache::AtomicCache;

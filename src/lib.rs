@@ -16,6 +16,7 @@ mod error;
 mod fill;
 mod flight;
 mod guard;
+pub mod internals;
 mod key;
 mod memoize;
 mod pinned;

@@ -1,0 +1,21 @@
+//! Measuring tools of `atomic-cache`.
+//!
+//! The binary `replay` sends an access log through an [`AtomicCache`](atomic_cache::AtomicCache) and says
+//! what the cache would do for that workload; `side_by_side` times the cache beside its peers in one run.
+//! This crate is never published, so the peers it depends on reach no user of the library.
+
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod alloc_counter;
+pub mod cli;
+pub mod contenders;
+pub mod error;
+pub mod format;
+pub mod open;
+pub mod progress;
+pub mod read;
+pub mod replay;
+pub mod report;
+pub mod side_by_side;
+pub mod trace;
+pub mod workload;

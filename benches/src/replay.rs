@@ -1,0 +1,268 @@
+//! Replaying accesses through the cache.
+
+use std::{
+    borrow::Borrow,
+    cell::Cell,
+    fmt::Debug,
+    hash::Hash,
+    hint::black_box,
+    io,
+    num::NonZeroUsize,
+    panic::resume_unwind,
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, Scope, ScopedJoinHandle},
+    time::{Duration, Instant},
+};
+
+use atomic_cache::AtomicCache;
+
+use crate::{alloc_counter::live_bytes, error::Error, progress::Progress};
+
+/// A thread takes this many accesses at a time, so that the order of the log is roughly kept.
+const BATCH: usize = 64;
+
+/// How often the entries are counted and progress is shown.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// Shorter fills spin, because sleeping is not that exact.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// How to replay.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// On how many threads.
+    pub threads: NonZeroUsize,
+    /// How long a value lives, `None` for ever.
+    pub ttl: Option<Duration>,
+    /// How long making a value takes.
+    pub fill_time: Duration,
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Accesses answered by a value already there.
+    pub hits: u64,
+    /// Accesses that waited for the fill of another thread.
+    pub joined: u64,
+    /// Accesses that made the value.
+    pub fills: u64,
+    /// From the start of the first thread to the end of the last.
+    pub elapsed: Duration,
+    /// The most entries seen at one time.
+    pub peak_entries: usize,
+    /// The entries at the end.
+    pub entries: usize,
+    /// By how many bytes the memory in use grew from before the cache was built to the end.
+    pub grown_bytes: usize,
+}
+
+thread_local! {
+    /// How many fills this thread ran.
+    static FILLS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Makes a value: takes its time, and counts.
+fn fill(fill_time: Duration) -> u64 {
+    if fill_time >= SHORTEST_SLEEP {
+        thread::sleep(fill_time);
+    } else if !fill_time.is_zero() {
+        let start = Instant::now();
+        while start.elapsed() < fill_time {
+            std::hint::spin_loop();
+        }
+    }
+    let count = FILLS.get() + 1;
+    FILLS.set(count);
+    count
+}
+
+/// Sends `accesses` through a new cache from keys to `u64` values, the threads taking turns at small batches.
+///
+/// # Errors
+///
+/// When the cache cannot be built or a thread cannot be started.
+pub fn replay<A, Q>(accesses: &[A], plan: Plan, progress: &Progress) -> Result<Outcome, Error>
+where
+    A: Borrow<Q> + Sync,
+    Q: ?Sized + ToOwned + Hash + Eq,
+    Q::Owned: Hash + Eq + Debug + Send + Sync + 'static,
+{
+    let bytes_before = live_bytes();
+    let mut builder = AtomicCache::<Q::Owned, u64>::builder();
+    if let Some(ttl) = plan.ttl {
+        builder = builder.time_to_live(ttl);
+    }
+    let cache = builder.build_with(move |_: &Q::Owned| fill(plan.fill_time))?;
+    let course = Course::new(accesses, plan.threads);
+    let get = |access: &A| {
+        black_box(cache.get(access.borrow()));
+    };
+    let (times, peak) = thread::scope(|scope| course.run(scope, &get, || cache.len(), progress))?;
+    cache.quiesce();
+    let entries = cache.len();
+    let grown_bytes = live_bytes().saturating_sub(bytes_before);
+    progress.clear();
+    let others = accesses.len() as u64 - times.fills;
+    let joined = cache.stats().joined.min(others);
+    Ok(Outcome {
+        hits: others - joined,
+        joined,
+        fills: times.fills,
+        elapsed: times.elapsed,
+        peak_entries: peak.max(entries),
+        entries,
+        grown_bytes,
+    })
+}
+
+/// What one thread, or all of them, did.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leg {
+    fills: u64,
+    elapsed: Duration,
+}
+
+impl Leg {
+    /// Two threads as one.
+    fn and(self, other: Self) -> Self {
+        Self {
+            fills: self.fills + other.fills,
+            elapsed: self.elapsed.max(other.elapsed),
+        }
+    }
+}
+
+/// The accesses as the threads share them.
+struct Course<'a, A> {
+    accesses: &'a [A],
+    threads: usize,
+    next: AtomicUsize,
+    /// When the threads may start, `None` when they shall not.
+    start: OnceLock<Option<Instant>>,
+}
+
+impl<'a, A: Sync> Course<'a, A> {
+    fn new(accesses: &'a [A], threads: NonZeroUsize) -> Self {
+        Self {
+            accesses,
+            threads: threads.get(),
+            next: AtomicUsize::new(0),
+            start: OnceLock::new(),
+        }
+    }
+
+    /// Runs every thread to the end; what they did, and the most entries seen.
+    fn run<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        get: &'s (impl Fn(&A) + Sync),
+        entries: impl Fn() -> usize,
+        progress: &Progress,
+    ) -> Result<(Leg, usize), Error> {
+        let threads = self.spawn(scope, get)?;
+        let mut peak = 0;
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
+            thread::sleep(GLANCE);
+            peak = peak.max(entries());
+            progress.show(self.next.load(Relaxed).min(self.accesses.len()));
+        }
+        let join = |thread: ScopedJoinHandle<'_, Leg>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        Ok((
+            threads.into_iter().map(join).fold(Leg::default(), Leg::and),
+            peak,
+        ))
+    }
+
+    /// Starts every thread at one time, or none.
+    fn spawn<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        get: &'s (impl Fn(&A) + Sync),
+    ) -> Result<Vec<ScopedJoinHandle<'s, Leg>>, Error> {
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, || self.leg(get));
+        let threads: io::Result<Vec<_>> = (0..self.threads).map(spawn).collect();
+        self.start
+            .get_or_init(|| threads.is_ok().then(Instant::now));
+        threads.map_err(|source| Error::Spawn {
+            threads: self.threads,
+            source,
+        })
+    }
+
+    /// What one thread does.
+    fn leg(&self, get: &impl Fn(&A)) -> Leg {
+        let Some(start) = self.start.wait() else {
+            return Leg::default();
+        };
+        loop {
+            let from = self.next.fetch_add(BATCH, Relaxed);
+            let Some(rest) = self.accesses.get(from..) else {
+                break;
+            };
+            rest.iter().take(BATCH).for_each(get);
+        }
+        Leg {
+            fills: FILLS.get(),
+            elapsed: start.elapsed(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn plan(threads: usize) -> Plan {
+        Plan {
+            threads: NonZeroUsize::new(threads).expect("not zero"),
+            ttl: None,
+            fill_time: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let accesses: Vec<u64> = (0..10_000).map(|i| i * i % 997).collect();
+        for threads in 1..4 {
+            let outcome =
+                replay::<u64, u64>(&accesses, plan(threads), &Progress::hidden()).expect("a run");
+            assert_eq!(outcome.hits + outcome.joined + outcome.fills, 10_000);
+            let distinct = accesses
+                .iter()
+                .collect::<std::collections::HashSet<_>>()
+                .len();
+            assert_eq!(outcome.fills, distinct as u64, "one fill for each key");
+            assert_eq!(
+                (outcome.entries, outcome.peak_entries),
+                (distinct, distinct)
+            );
+        }
+    }
+
+    #[test]
+    fn replays_strings() {
+        let accesses: Vec<Arc<str>> = ["a", "b", "a", "a"].map(Arc::from).into();
+        let outcome =
+            replay::<Arc<str>, str>(&accesses, plan(1), &Progress::hidden()).expect("a run");
+        assert_eq!((outcome.hits, outcome.joined, outcome.fills), (2, 0, 2));
+    }
+
+    #[test]
+    fn a_value_that_expires_is_filled_again() {
+        let spun = Plan {
+            ttl: Some(Duration::from_nanos(1)),
+            fill_time: Duration::from_micros(2),
+            ..plan(1)
+        };
+        let outcome = replay::<u64, u64>(&[1; 50], spun, &Progress::hidden()).expect("a run");
+        assert!(outcome.fills > 1);
+        assert_eq!(outcome.hits + outcome.joined + outcome.fills, 50);
+    }
+}

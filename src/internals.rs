@@ -1,0 +1,126 @@
+//! How it works: a guide for those who read the source before they trust it. Documentation only.
+//!
+//! # The house
+//!
+//! ```text
+//! memoize ─► atomic_cache ─► cache, pinned, entry, guard ─► fill ─► core ─► table ─► reclaim ─► sync
+//!                                                                    │
+//!                                                                    ├────► slot ─► flight ─► sync
+//!                                                                    ├────► cycle ─► flight
+//!                                                                    └────► stats, time
+//! ```
+//! An arrow means "uses"; nothing points back. Three boundaries do the work:
+//!
+//! * **slot knows no key, table knows no state.** The table deals in hashes and addresses, the
+//!   slot in phases of one value. Each is modelled alone.
+//! * **`sync.rs` is the only door** to atomics, locks and parking, so a model sees every access.
+//! * **a pin covers one step**, never a fill or a wait. What must live longer is *held*.
+//!
+//! # The walk of a `get`
+//!
+//! Hash the key; pin; probe the table's words for the hash's tag; follow the one that matches and
+//! compare the key; load the slot's state (Acquire): live, and before its deadline? Clone the
+//! value, unpin. Nothing is written and nothing is retried. All else is marked cold:
+//!
+//! 1. Put a *filling* slot into the table, or find that somebody has.
+//! 2. Ours: unpin, run the fill with nothing held but the lead, publish, wake who waits.
+//! 3. Somebody else's: take part in its flight, unpin, enlist, look again, enter the wait-for graph
+//!    if this thread leads a fill itself, sleep.
+//!
+//! # The life of a slot
+//!
+//! ```text
+//!                  publish
+//!    ┌─────────┐ ───────────► ┌───────┐
+//!    │ FILLING │              │ READY │ a value, a deadline
+//!    └─────────┘ ─────┐       └───────┘
+//!         │    finish └─────► ┌───────┐
+//!         │                   │ GONE  │ no value
+//!         ▼                   └───────┘
+//!    CUT: fenced off. A mark, set by invalidate, insert and their kin while it fills, and kept in
+//!    whatever phase follows: those who joined get the outcome, newcomers never do.
+//! ```
+//! A slot never goes back: a refill is another slot in the same place of the table. Two holds keep
+//! it: `LINKED` (the table points to it) and `HELD` (a leader fills it, or those who waited still
+//! read it). Whoever clears the last retires it.
+//!
+//! The state word:
+//!
+//! ```text
+//!  63                                        16 15         6    5      4     3      2     1   0
+//! +--------------------------------------------+----------+--------+-----+------+--------+-------+
+//! | filling: the leader's number, or a flight  |  unused  | FLIGHT | CUT | HELD | LINKED | phase |
+//! +--------------------------------------------+----------+--------+-----+------+--------+-------+
+//! ```
+//! A second word is the deadline once the slot is `READY`. While it fills it is, with bit 63 set,
+//! the address of the slot it is to replace: a `refresh` or a compute leaves the old value to be
+//! read until the new one is there, and puts it back when it fails.
+//!
+//! # A flight
+//!
+//! A fill that nobody waits for is a slot and nothing more. The first who must wait hangs a
+//! *flight* on the slot's state word: a list of wakers under a small lock, the leader's number, the
+//! outcome. Leader and waiters *take part*, counted; the last to leave lets go of the slot. When the
+//! flight ends: publish to the slot, store the outcome and take the list under the lock, let
+//! go, wake. When the leader is lost (a panic, a dropped guard) one waiter is handed the lead of the
+//! *same* slot, and the others sleep on.
+//!
+//! # The table
+//!
+//! ```text
+//!  63      56 55  53 52 51   48 47                                3   2   1   0
+//! +----------+------+--+-------+-----------------------------------+---+---+---+
+//! |   tag    | free |p | clock |  address, 8-aligned               | f | t | z |
+//! +----------+------+--+-------+-----------------------------------+---+---+---+
+//!   f fresh: copied, its source not yet sealed   t tentative: placed, not confirmed   z frozen
+//!   p probation, clock: kept for the policy of a bounded cache
+//! ```
+//! Linear probing from the highest bits of the hash. A word that was used never becomes empty again
+//! in its level, so an empty word ends a probe and what is reachable stays reachable. An insert
+//! places a tentative word, walks its probe again, and confirms: `table.rs` has the argument why
+//! one key never gets two words although tombs are reused. When a level is 5/8 used, a
+//! next one hangs off it; writers move a block of words each, and first the whole probe of their own
+//! key: `table/grow.rs` has the argument why each word is copied once, whoever helps.
+//!
+//! # Orderings
+//!
+//! | where | ordering | pairs with | what it carries |
+//! |---|---|---|---|
+//! | `Slot::publish`: state | `AcqRel` swap | `Slot::state`, Acquire | value and deadline |
+//! | `Slot::release`: state | `AcqRel` | itself | the last hold's owner comes after every other's last look |
+//! | `Slot::hang`: state | `AcqRel` swap | `Slot::state`, Acquire | the flight behind the address |
+//! | `Slot::finish`, `Slot::cut`: state | `AcqRel` swap | each other | one order of fence and end: a fence that comes first is seen |
+//! | `Flight::leave`: parts | `AcqRel` | itself | the last to leave comes after everybody's use |
+//! | `Flight`'s list | mutex | itself | the outcome; "on the list" against "list taken" |
+//! | `Level::swap`: a word | `SeqCst` swap | `Level::load` | the object behind the address |
+//! | place, then walk again | `SeqCst` swap, `SeqCst` loads | the same of a rival | of two inserts of one key, one sees the other |
+//! | `Level::growth` | `AcqRel` swap | Acquire | the next level's words |
+//! | `Table::root` | `AcqRel` swap | Acquire | as above, for those who come later |
+//! | ledger of a growth | `AcqRel` swap | Acquire | nothing but the number, which must not go back |
+//! | a batch's `ripe` | Release (after the grace period) | Acquire | readers' last looks, before the drop |
+//! | a batch's `reaped` | Release | Acquire in `quiesce` | the drops |
+//! | counters | Relaxed | - | nothing |
+//!
+//! On x86-64 all of these but the swaps are plain loads and stores.
+//!
+//! # Reclamation
+//!
+//! *Unlinked* by its owner, *retired* to a queue of its cache, *sealed* with others into a batch,
+//! *ripe* when everybody who was pinned then has been unpinned since, *reaped*: dropped with no
+//! pin and no lock held, each destructor contained. crossbeam-epoch says when a batch is ripe, and
+//! is asked for nothing else: `reclaim.rs` says why.
+//!
+//! # Who runs foreign code, and where
+//!
+//! | code | runs | if it panics |
+//! |---|---|---|
+//! | fill, compute | with the lead of its flight, nothing else | the next waiter leads; what was there before stays |
+//! | `Hash` | before the pin; again, under it, when a word is moved | the caller's panic; when moved: the entry is out of reach and reclaimed |
+//! | `Eq` | under the pin; in an insert between place and confirm | the tentative word is withdrawn |
+//! | `Clone` of a value | under the pin, after the publish | the caller's panic; the value is there for all others |
+//! | `Clone` of an error | with the lead | as a panic of the fill |
+//! | making an owned key | under the pin, before anything is placed | the caller's panic |
+//! | `Drop` | from a batch, nothing held | counted in `panicked_drops`; the next one is dropped |
+//! | wakers | nothing held | contained |
+//! | predicates, `with` | under the pin | the caller's panic |
+//! | `Debug` of a key | before the wait-for graph's lock | a placeholder in the error |
