@@ -468,6 +468,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.tidy();
     }
 
+    /// Another name for [`invalidate_all`](Self::invalidate_all), the one that std's maps have.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// cache.clear();
+    /// assert!(cache.is_empty());
+    /// ```
+    pub fn clear(&self) {
+        self.invalidate_all();
+    }
+
     /// Removes every key whose value `which` picks, with the guarantee of
     /// [`invalidate`](Self::invalidate) for each.
     ///

@@ -95,7 +95,7 @@ impl Gauge {
 mod epoch {
     use super::{Garbage, Gauge};
     use crate::stats::{STRIPES, stripe};
-    use crate::sync::{Arc, Mutex, Ordering, lock, relax};
+    use crate::sync::{Arc, Mutex, Ordering, lock, relax, yield_now};
     use crossbeam_epoch::{Collector, Guard, LocalHandle};
     use crossbeam_queue::SegQueue;
     use crossbeam_utils::CachePadded;
@@ -108,6 +108,12 @@ mod epoch {
     /// makes it a small part of each, and it bounds what an idle cache keeps to
     /// `STRIPES * BATCH` and the batches in grace.
     const BATCH: usize = if cfg!(test) { 4 } else { 64 };
+
+    /// How many retired objects make a writer that comes by with a full queue stop and help.
+    const PLENTY: usize = 1024;
+
+    /// How often it gives the processor away for that, at most.
+    const PATIENT_TURNS: usize = 32;
 
     static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
 
@@ -236,6 +242,24 @@ mod epoch {
                 Self::seal(&self.limbo[stripe()], &mut sealed.in_grace);
             }
             self.reap_ripe();
+            self.relieve();
+        }
+
+        /// Helps, and then makes way, while there is too much garbage.
+        ///
+        /// What keeps garbage from ripening is a reader that was preempted while it was pinned,
+        /// and with more threads than cores there is always one. Giving the processor away lets
+        /// it go on. A reader that sleeps pinned is not waited for: after some turns we go on.
+        fn relieve(&self) {
+            for _ in 0..PATIENT_TURNS {
+                if self.retired() <= PLENTY {
+                    return;
+                }
+                yield_now();
+                // Each flush lets the engine move its epoch on, if nobody holds it back.
+                pin().guard.flush();
+                self.reap_ripe();
+            }
         }
 
         /// Moves what a queue holds into batches and starts their grace periods.
