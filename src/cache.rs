@@ -51,6 +51,45 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// assert!(cache.invalidate("spam"));
 /// assert_eq!(cache.get("spam"), None);
 /// ```
+///
+/// Keys and values may borrow, from what outlives the cache:
+///
+/// ```
+/// let text = "spam and eggs".to_owned();
+/// let words: atomic_cache::Cache<&str, &str> = atomic_cache::Cache::unbounded();
+/// words.insert("first", &text[..4]);
+/// assert_eq!(words.get("first"), Some("spam"));
+/// ```
+/// ```compile_fail
+/// let words: atomic_cache::Cache<u32, &'static str> = atomic_cache::Cache::unbounded();
+/// let text = "spam".to_owned();
+/// let shorter: atomic_cache::Cache<u32, &str> = words.clone(); // not the same type
+/// shorter.insert(1, &text);
+/// drop(text);
+/// println!("{:?}", words.get(&1));
+/// ```
+/// ```compile_fail
+/// let words: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
+/// let text = "spam".to_owned();
+/// words.insert(1, &text);
+/// drop(text); // still borrowed by the cache
+/// println!("{}", words.len());
+/// ```
+///
+/// It is [`Send`] and [`Sync`] when keys and values are both:
+///
+/// ```
+/// fn shared<T: Send + Sync>() {}
+/// shared::<atomic_cache::Cache<String, Vec<u8>>>();
+/// ```
+/// ```compile_fail
+/// fn shared<T: Send>() {}
+/// shared::<atomic_cache::Cache<String, std::rc::Rc<u8>>>();
+/// ```
+/// ```compile_fail
+/// fn shared<T: Send>() {}
+/// shared::<atomic_cache::Cache<std::cell::Cell<u8>, u8>>();
+/// ```
 pub struct Cache<K, V, S = DefaultHashBuilder> {
     pub(crate) core: Arc<Core<K, V, S>>,
 }

@@ -13,12 +13,10 @@
 //! when the next one ends.
 
 use crate::flight::{Flight, WaitFor};
-use crate::sync::{AtomicU64, Mutex, Ordering, global, lock, thread_cell};
+use crate::sync::{Mutex, Ordering, Tally, global, lock, thread_cell};
 use std::collections::HashMap;
 
-global! {
-    NEXT_ACTOR: AtomicU64 = AtomicU64::new(1)
-}
+static NEXT_ACTOR: Tally = Tally::new(1);
 
 global! {
     WAITING: Mutex<HashMap<u64, Edge>> = Mutex::new(HashMap::new())

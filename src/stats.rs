@@ -1,6 +1,6 @@
 //! Striped counters and their snapshot.
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, global, thread_cell};
+use crate::sync::{Ordering, Tally, global, thread_cell};
 use crossbeam_utils::CachePadded;
 
 global! {
@@ -22,9 +22,7 @@ fn stripe_count() -> usize {
     1
 }
 
-global! {
-    NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0)
-}
+static NEXT_STRIPE: Tally = Tally::new(0);
 
 thread_cell! {
     STRIPE: usize = usize::MAX
@@ -37,20 +35,20 @@ pub(crate) fn stripe() -> usize {
     if stripe != usize::MAX {
         return stripe;
     }
-    let stripe = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) & (*STRIPES - 1);
+    let stripe = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) as usize & (*STRIPES - 1);
     STRIPE.with(|cell| cell.set(stripe));
     stripe
 }
 
 /// A counter whose threads write different cache lines. Its sum may be a little behind.
 #[derive(Debug)]
-pub(crate) struct Striped(Box<[CachePadded<AtomicU64>]>);
+pub(crate) struct Striped(Box<[CachePadded<Tally>]>);
 
 impl Striped {
     pub(crate) fn new() -> Self {
         Self(
             (0..*STRIPES)
-                .map(|_| CachePadded::new(AtomicU64::new(0)))
+                .map(|_| CachePadded::new(Tally::new(0)))
                 .collect(),
         )
     }
@@ -112,7 +110,7 @@ pub(crate) enum Event {
 
 const EVENTS: usize = Event::Count as usize;
 
-type Counts = [AtomicU64; EVENTS];
+type Counts = [Tally; EVENTS];
 
 /// The counters of one cache.
 #[derive(Debug)]
@@ -124,7 +122,7 @@ pub(crate) struct Stats {
 impl Stats {
     /// With `look_ups`, hits and misses are counted too.
     pub(crate) fn new(look_ups: bool) -> Self {
-        let counts = || CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        let counts = || CachePadded::new(std::array::from_fn(|_| Tally::new(0)));
         Self {
             stripes: (0..*STRIPES).map(|_| counts()).collect(),
             look_ups,

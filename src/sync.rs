@@ -9,6 +9,10 @@ mod real {
     pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
 
+    /// A number that orders nothing and that nothing is decided by. Under loom too it is std's,
+    /// so that a model explores no interleavings for its sake.
+    pub(crate) type Tally = std::sync::atomic::AtomicU64;
+
     /// The value cell of a slot; loom's has the same shape and checks every access for a race.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -95,6 +99,8 @@ mod real {
     pub(crate) use loom::thread::yield_now;
     pub(crate) use std::sync::Arc;
 
+    pub(crate) type Tally = std::sync::atomic::AtomicU64;
+
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(LoomCell<T>);
 
@@ -153,6 +159,20 @@ mod real {
 
 pub(crate) use real::*;
 
+/// Asks the processor to fetch what is at an address, because it will be read soon. Only a hint:
+/// nothing where the target has none.
+#[inline(always)]
+pub(crate) fn prefetch(address: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults on no address; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Takes a lock whose critical sections never panic, so poisoning carries no news.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
@@ -186,6 +206,13 @@ impl Parker {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         *woken = false;
+    }
+
+    /// In a model every deadline has passed already: whoever has one leaves at once, at whatever
+    /// moment that is for the others.
+    #[cfg(atomic_cache_loom)]
+    pub(crate) fn park_until(&self, _: std::time::Instant) -> bool {
+        false
     }
 
     /// As [`park`](Self::park), at most until `deadline`; false when that has passed first.

@@ -63,7 +63,9 @@ pub(crate) struct Table<T> {
     /// The oldest level that may still hold something. Release when promoted (grow.rs), Acquire
     /// in `root`: the reader of a new root sees its words.
     root: AtomicPtr<Level>,
-    _objects: std::marker::PhantomData<*const T>,
+    /// Invariant in `T`: what one handle puts in, every other handle takes out. A table that
+    /// let `T` shrink would let a value that lives short be put in for one that lives long.
+    _objects: std::marker::PhantomData<*mut T>,
 }
 
 /// A word that was seen to hold an object: where, and what it was.

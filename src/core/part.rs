@@ -337,11 +337,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
 }
 
 fn park(parker: &Parker, until: Option<Instant>) -> bool {
-    #[cfg(not(atomic_cache_loom))]
     if let Some(until) = until {
         return parker.park_until(until);
     }
-    let _ = until;
     parker.park();
     true
 }

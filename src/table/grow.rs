@@ -32,7 +32,8 @@ use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::{STRIPES, Striped};
 use crate::sync::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, zeroed_half_words, zeroed_words,
+    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_half_words,
+    zeroed_words,
 };
 
 /// The smallest level: 256 words, 2 KiB.
@@ -286,6 +287,11 @@ impl<T> Table<T> {
         let start = growth.cursor.fetch_add(BLOCK, Ordering::Relaxed);
         let block = start..size.min(start.saturating_add(BLOCK));
         let moved = block.len();
+        // Every object of the block will be asked for its hash, and most are not in the cache:
+        // fetched together their latencies overlap.
+        for at in block.clone() {
+            prefetch(level.load(at).pointer());
+        }
         for at in block {
             self.move_word(level, growth, at, rehash);
         }
