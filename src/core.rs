@@ -11,6 +11,7 @@ mod part;
 
 use crate::cycle::actor;
 use crate::flight::{Flight, Outcome, WaitFor};
+use crate::foreign::contain;
 use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
@@ -19,6 +20,7 @@ use crate::table::{Claim, Key, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -28,6 +30,25 @@ pub(crate) use part::{Found, Leader, Part, Waited};
 pub(crate) struct Node<K, V> {
     pub(crate) key: K,
     pub(crate) slot: Slot<V>,
+}
+
+impl<K, V> Node<K, V> {
+    /// Drops and frees a node. A value and a key that both panic must not meet: a panic while
+    /// one unwinds would end the program.
+    ///
+    /// # Safety
+    /// `node` is a `Node<K, V>` from `Box::into_raw`, and nobody uses it any more.
+    unsafe fn reap(node: *mut ()) -> bool {
+        let node = node.cast::<Self>();
+        // SAFETY: ours alone; each field is dropped once, then the memory is freed as what it
+        // was made as, without dropping the fields again.
+        unsafe {
+            let value = contain(|| std::ptr::drop_in_place(&raw mut (*node).slot));
+            let key = contain(|| std::ptr::drop_in_place(&raw mut (*node).key));
+            drop(Box::from_raw(node.cast::<MaybeUninit<Self>>()));
+            value || key
+        }
+    }
 }
 
 /// How a key is put into words for a [`CycleError`](crate::CycleError).
@@ -244,7 +265,40 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: live was loaded, the pin keeps it.
             Some(unsafe { node.slot.value() })
         } else {
-            self.look_behind(node, pin)
+            self.look_again(hash, key, pin, node)
+        }
+    }
+
+    /// The rest of [`look`](Self::look), when what stands in the key's place is not live itself.
+    ///
+    /// There is nothing to be read only if that was so while the node stood there: one that was
+    /// replaced, or has put back what was before it, is looked past.
+    #[cold]
+    fn look_again<'p, Q>(
+        &'p self,
+        hash: u64,
+        key: &Q,
+        pin: &'p Pin,
+        mut node: &'p Node<K, V>,
+    ) -> Option<&'p V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        loop {
+            if let Some(serving) = self.serving(node, pin) {
+                // SAFETY: it serves: live was loaded, the pin keeps it.
+                return Some(unsafe { serving.slot.value() });
+            }
+            let spot = self.table.find(hash, pin, |node| {
+                // SAFETY: linked at the load of its word, under this pin.
+                key.equivalent(unsafe { &deref(node, pin).key })
+            })?;
+            // SAFETY: as above.
+            let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            if std::ptr::eq(there, node) {
+                return None;
+            }
+            node = there;
         }
     }
 
@@ -259,24 +313,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         value
     }
 
-    /// What a slot that is not live itself lets be read: while it fills, what it is to replace.
-    #[cold]
-    fn look_behind<'p>(&'p self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p V> {
+    /// The node whose value is read of a node in a key's place: itself; or, while it fills, what
+    /// it is to replace.
+    fn serving<'p>(&'p self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
         let state = node.slot.state();
-        if state.is_live() {
-            // It was published since, or it has expired.
-            // SAFETY: live was loaded, the pin keeps it.
-            return self.is_fresh(node).then(|| unsafe { node.slot.value() });
+        if state.is_live() && self.is_fresh(node) {
+            return Some(node);
         }
         if state.is_cut() {
             return None;
         }
-        let prior = node.slot.prior()? as *const Node<K, V>;
+        let Some(prior) = node.slot.prior() else {
+            // Nothing, or it was published since: then that shows by now.
+            let served = node.slot.state().is_live() && self.is_fresh(node);
+            return served.then_some(node);
+        };
         // SAFETY: held by the filling slot, which had it at the load, under this pin.
-        let prior = unsafe { deref(prior, pin) };
-        let served = prior.slot.state().is_live() && self.is_fresh(prior);
-        // SAFETY: live was loaded, the pin keeps it.
-        served.then(|| unsafe { prior.slot.value() })
+        let prior = unsafe { deref(prior as *const Node<K, V>, pin) };
+        (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
     }
 
     #[inline(always)]
@@ -349,23 +403,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// What a node that stands for a key means for one who aims at something.
     fn judge<'p>(&'p self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
         let state = node.slot.state();
-        if state.is_live() {
-            return match (self.is_fresh(node), aim) {
-                (true, Aim::Value) => Judged::Serve(node),
-                (fresh, _) => Judged::Replace { prior: fresh },
-            };
-        }
-        let prior = (!state.is_cut())
-            .then(|| self.fresh_prior(node, pin))
-            .flatten();
-        if let (Some(prior), Aim::Value) = (prior, aim) {
-            return Judged::Serve(prior);
+        let serving = self.serving(node, pin);
+        match (serving, aim) {
+            (Some(serving), Aim::Value) => return Judged::Serve(serving),
+            (Some(serving), _) if std::ptr::eq(serving, node) => {
+                return Judged::Replace { prior: true };
+            }
+            _ => {}
         }
         if !state.is_filling() {
-            // Its leader is about to put back what was there before, or to take it away.
-            return match prior {
-                Some(_) => Judged::Again,
-                None => Judged::Replace { prior: false },
+            // Expired, or without a value; or its leader is just about to serve it, or to put back
+            // what was there before.
+            let publishing = state.is_live() && node.slot.prior().is_some();
+            return if publishing || serving.is_some() {
+                Judged::Again
+            } else {
+                Judged::Replace { prior: false }
             };
         }
         match (state.is_cut(), state.is_linked()) {
@@ -376,13 +429,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             (false, _) if aim == Aim::Lead => Judged::Join(WaitFor::End),
             (false, _) => Judged::Join(WaitFor::Value),
         }
-    }
-
-    fn fresh_prior<'p>(&'p self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
-        let prior = node.slot.prior()? as *const Node<K, V>;
-        // SAFETY: as in `look_behind`.
-        let prior = unsafe { deref(prior, pin) };
-        (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
     }
 
     /// Takes part in the flight of a slot that fills. `None`: it is over, or fenced off since.
@@ -426,15 +472,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if let Some((part, node)) = fenced {
             // Wakers are foreign code: no pin. The new node is held for the waiters until the
             // last of them has left, or, if they had an outcome already, by us.
-            if !part
-                .flight()
-                .resolve(Outcome::Replaced(node.expose_provenance()))
-            {
+            let outcome = Outcome::Replaced(node.expose_provenance());
+            if part.flight().resolve(outcome).is_err() {
                 // SAFETY: held.
-                let node_held = unsafe { &*node };
-                if node_held.slot.release_held() {
-                    self.retire(node.cast_mut());
-                }
+                self.release_held(unsafe { &*node });
             }
         }
         self.domain.tidy();
@@ -463,13 +504,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let filling = old.slot.state().is_filling();
             node.slot.set_held(filling);
             if !self.table.replace(&spot, node) {
+                // The next claim may put it in where there are no waiters.
+                node.slot.set_held(false);
                 continue;
             }
             self.len.add(1);
             let part = if filling { self.cut_off(old) } else { None };
             self.released(old, Event::Replaced);
-            if part.is_none() && filling && node.slot.release_held() {
-                self.retire(std::ptr::from_ref(node).cast_mut());
+            if part.is_none() && filling {
+                self.release_held(node);
             }
             return part.map(|part| (part, std::ptr::from_ref(node)));
         }
@@ -499,7 +542,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         for spot in spots {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            if let Some(value) = self.look_behind(node, pin) {
+            // SAFETY: it serves: live was loaded, the pin keeps it.
+            let value = self
+                .serving(node, pin)
+                .map(|node| unsafe { node.slot.value() });
+            // What does not serve may have been replaced since.
+            let hash = || self.rehash(node);
+            if let Some(value) = value.or_else(|| self.look(hash()?, &node.key, pin)) {
                 visit(&node.key, value);
             }
         }
@@ -516,7 +565,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.table.sweep(hand, SWEEP, pin, &mut |spot: Spot<'_>| {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            let expired = node.slot.state().is_live() && !node.slot.is_fresh(|| now);
+            let expired = node.slot.state().is_live() && node.slot.is_expired(now);
             if expired && self.table.unlink(&spot) {
                 self.released(node, Event::Expired);
             }
@@ -602,7 +651,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     fn retire(&self, node: *mut Node<K, V>) {
         // SAFETY: nodes come from `Box::into_raw`; both holds are gone, or it was never in the
         // table, so this is the one retire.
-        self.domain.retire(unsafe { Garbage::boxed(node) });
+        self.domain
+            .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
     }
 
     /// A key in words, cut to some length.
@@ -671,10 +721,12 @@ impl<K: Hash, V, S: BuildHasher> Rehash<Node<K, V>> for Core<K, V, S>
 where
     K: Eq,
 {
-    /// A key whose `Hash` panics while its word is moved goes where nobody looks for it: it can
-    /// not be looked up anyway, and is reclaimed like any other entry.
-    fn rehash(&self, node: &Node<K, V>) -> u64 {
-        catch_unwind(AssertUnwindSafe(|| self.hash(&node.key))).unwrap_or(0)
+    fn rehash(&self, node: &Node<K, V>) -> Option<u64> {
+        catch_unwind(AssertUnwindSafe(|| self.hash(&node.key))).ok()
+    }
+
+    fn lost(&self, node: &Node<K, V>) {
+        self.released(node, Event::Explicit);
     }
 }
 
@@ -686,9 +738,9 @@ impl<K, V, S> Drop for Core<K, V, S> {
             // linked to it alone.
             unsafe {
                 if let Some(prior) = (*node).slot.take_prior() {
-                    Garbage::boxed(prior as *mut Node<K, V>).reap();
+                    Garbage::new(prior as *mut (), Node::<K, V>::reap).reap();
                 }
-                Garbage::boxed(node.cast_mut()).reap();
+                Garbage::new(node.cast_mut().cast(), Node::<K, V>::reap).reap();
             }
         }
     }

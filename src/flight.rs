@@ -10,6 +10,7 @@
 //! publish (the slot), take the list (under the lock), let go of everything, wake. No waker is
 //! cloned, woken or dropped under the lock.
 
+use crate::foreign::contain;
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use std::any::Any;
 use std::sync::Arc;
@@ -168,11 +169,11 @@ impl Flight {
         had_baton
     }
 
-    /// Gives everyone who waits for a value `outcome`, unless they have one. False: they have.
-    pub(crate) fn resolve(&self, outcome: Outcome) -> bool {
+    /// Gives everyone who waits for a value `outcome`. If they have one already, it comes back.
+    pub(crate) fn resolve(&self, outcome: Outcome) -> Result<(), Outcome> {
         let mut room = lock(&self.room);
         if room.outcome.is_some() {
-            return false;
+            return Err(outcome);
         }
         room.outcome = Some(outcome);
         let woken = Room::take(&mut room.waiters, |waiter| {
@@ -180,7 +181,7 @@ impl Flight {
         });
         drop(room);
         wake(woken);
-        true
+        Ok(())
     }
 
     /// The fill has ended: wakes whoever is left.
@@ -245,8 +246,7 @@ impl Room {
 /// Wakes everyone, the first to come first. One waker that panics does not keep the next asleep.
 fn wake(waiters: Vec<Waiter>) {
     for waiter in waiters {
-        let waked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waiter.waker.wake()));
         // A waker has nobody to tell of its panic: what it wakes is not on this stack.
-        drop(waked);
+        contain(|| waiter.waker.wake());
     }
 }

@@ -15,6 +15,7 @@ mod entry;
 mod error;
 mod fill;
 mod flight;
+mod foreign;
 mod guard;
 pub mod internals;
 mod key;

@@ -15,6 +15,7 @@
 //! An object goes: *unlinked* by its owner, *retired* to a queue, *sealed* with up to 63 others
 //! into a batch, *ripe* after a grace period, *reaped*.
 
+use crate::foreign::contain;
 use crate::sync::{AtomicUsize, Ordering};
 
 #[cfg(atomic_cache_loom)]
@@ -25,15 +26,16 @@ pub(crate) use epoch::{Domain, Pin, deref, pin};
 /// A retired object: where it is, and how to drop it.
 pub(crate) struct Garbage {
     object: *mut (),
-    /// Called once, with `object`, when nobody can be reading it any more.
-    reap: unsafe fn(*mut ()),
+    /// Called once, with `object`, when nobody can be reading it any more. Contains what panics,
+    /// and says whether anything did.
+    reap: unsafe fn(*mut ()) -> bool,
 }
 
 impl Garbage {
     /// # Safety
     /// `object` is unlinked, retired nowhere else, and may be handed to `reap` from any thread
     /// that may use the cache it belongs to.
-    pub(crate) unsafe fn new(object: *mut (), reap: unsafe fn(*mut ())) -> Self {
+    pub(crate) unsafe fn new(object: *mut (), reap: unsafe fn(*mut ()) -> bool) -> Self {
         Self { object, reap }
     }
 
@@ -42,10 +44,10 @@ impl Garbage {
     /// # Safety
     /// As for [`new`](Self::new), and `object` came from `Box::into_raw`.
     pub(crate) unsafe fn boxed<T>(object: *mut T) -> Self {
-        unsafe fn reap<T>(object: *mut ()) {
+        unsafe fn reap<T>(object: *mut ()) -> bool {
             // SAFETY: `Garbage::boxed` was promised a pointer from `Box::into_raw::<T>`, and
             // `reap` is called once.
-            drop(unsafe { Box::from_raw(object.cast::<T>()) });
+            contain(|| drop(unsafe { Box::from_raw(object.cast::<T>()) }))
         }
         // SAFETY: passed on to our caller.
         unsafe { Self::new(object.cast(), reap::<T>) }
@@ -53,12 +55,9 @@ impl Garbage {
 
     /// Drops the object; true when its destructor panicked.
     pub(crate) fn reap(self) -> bool {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            // SAFETY: `self` is consumed, so this is the one call; the caller has waited out the
-            // grace period or owns the domain alone, and `new` promised the rest.
-            unsafe { (self.reap)(self.object) }
-        }))
-        .is_err()
+        // SAFETY: `self` is consumed, so this is the one call; the caller has waited out the grace
+        // period or owns the domain alone, and `new` promised the rest.
+        unsafe { (self.reap)(self.object) }
     }
 
     #[cfg(atomic_cache_loom)]
@@ -121,11 +120,27 @@ mod epoch {
         static HANDLE: LocalHandle = COLLECTOR.register();
         /// This thread is inside [`Domain::reap_ripe`]: a destructor may call us back.
         static REAPING: Cell<bool> = const { Cell::new(false) };
+        /// Pins that this thread has taken late: see [`Late`].
+        static LATE_PINS: Cell<usize> = const { Cell::new(0) };
     }
 
     /// While it lives, nothing that this thread can reach is freed.
     pub(crate) struct Pin {
         guard: Guard,
+        _late: Late,
+    }
+
+    /// Whether a pin was taken in the destructors of this thread's thread-locals, where the
+    /// thread's own handle is gone and cannot say that it is pinned.
+    struct Late(bool);
+
+    impl Drop for Late {
+        #[inline(always)]
+        fn drop(&mut self) {
+            if self.0 {
+                LATE_PINS.set(LATE_PINS.get() - 1);
+            }
+        }
     }
 
     /// Pins the thread: about 11 ns, and nothing when it is pinned already.
@@ -133,15 +148,29 @@ mod epoch {
     pub(crate) fn pin() -> Pin {
         // In the destructors of thread-locals the handle may be gone: a fresh one then serves
         // for this pin alone.
-        let guard = HANDLE
-            .try_with(LocalHandle::pin)
-            .unwrap_or_else(|_| COLLECTOR.register().pin());
-        Pin { guard }
+        match HANDLE.try_with(LocalHandle::pin) {
+            Ok(guard) => Pin {
+                guard,
+                _late: Late(false),
+            },
+            Err(_) => pin_late(),
+        }
+    }
+
+    #[cold]
+    fn pin_late() -> Pin {
+        LATE_PINS.set(LATE_PINS.get() + 1);
+        Pin {
+            guard: COLLECTOR.register().pin(),
+            _late: Late(true),
+        }
     }
 
     /// Whether this thread holds a pin.
     fn is_pinned() -> bool {
-        HANDLE.try_with(LocalHandle::is_pinned).unwrap_or(false)
+        HANDLE
+            .try_with(LocalHandle::is_pinned)
+            .unwrap_or(LATE_PINS.get() > 0)
     }
 
     /// A look at a shared object, which `_pin` keeps. (The models check here that it has not

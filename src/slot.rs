@@ -163,7 +163,15 @@ impl<V> Slot<V> {
     pub(crate) fn is_fresh(&self, now: impl FnOnce() -> u64) -> bool {
         // Relaxed: the state was loaded with Acquire before, and `publish` wrote this first.
         let deadline = self.aux.load(Ordering::Relaxed);
-        deadline == NEVER || now() < deadline
+        // Between the two stores of a publish that has a prior there is an address here still,
+        // above every deadline: not yet.
+        deadline == NEVER || (deadline < PRIOR && now() < deadline)
+    }
+
+    /// Whether a live slot's time is over.
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        // Relaxed: as above.
+        self.aux.load(Ordering::Relaxed) <= now
     }
 
     /// While filling: the address of what this slot stands before. A look that races `publish`
@@ -202,7 +210,9 @@ impl<V> Slot<V> {
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
         // While the slot fills nobody but its leader writes here.
         let prior = self.prior();
-        self.aux.store(deadline.to_bits(), Ordering::Relaxed);
+        if prior.is_none() {
+            self.aux.store(deadline.to_bits(), Ordering::Relaxed);
+        }
         let more = if deadline == Deadline::Past { CUT } else { 0 };
         // Release: pairs with the Acquire of `state`; value and deadline come first.
         let before = self
@@ -216,6 +226,12 @@ impl<V> Slot<V> {
             })
             .unwrap_or_else(|state| state);
         debug_assert!(before.is_filling());
+        if prior.is_some() {
+            // Only now: a reader must find at every moment either the new value or the old one. Up
+            // to this store it is the old one.
+            // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.
+            self.aux.store(deadline.to_bits(), Ordering::Release);
+        }
         (before, prior)
     }
 

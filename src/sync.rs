@@ -5,7 +5,7 @@
 
 #[cfg(not(atomic_cache_loom))]
 mod real {
-    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
 
@@ -40,13 +40,6 @@ mod real {
         // SAFETY: `AtomicU64` has the size and bit validity of `u64`, and on the 64-bit targets
         // this crate is limited to (lib.rs) the same alignment; the box is owned.
         unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]) }
-    }
-
-    /// As [`zeroed_words`], of half the width.
-    pub(crate) fn zeroed_half_words(n: usize) -> Box<[AtomicU32]> {
-        let words: Box<[u32]> = vec![0_u32; n].into_boxed_slice();
-        // SAFETY: `AtomicU32` has the size, bit validity and alignment of `u32`; the box is owned.
-        unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU32]) }
     }
 
     /// Orders an earlier `SeqCst` read-modify-write before later `SeqCst` loads.
@@ -94,7 +87,7 @@ mod real {
 #[cfg(atomic_cache_loom)]
 mod real {
     pub(crate) use loom::cell::UnsafeCell as LoomCell;
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use loom::thread::yield_now;
     pub(crate) use std::sync::Arc;
@@ -120,10 +113,6 @@ mod real {
 
     pub(crate) fn zeroed_words(n: usize) -> Box<[AtomicU64]> {
         (0..n).map(|_| AtomicU64::new(0)).collect()
-    }
-
-    pub(crate) fn zeroed_half_words(n: usize) -> Box<[AtomicU32]> {
-        (0..n).map(|_| AtomicU32::new(0)).collect()
     }
 
     pub(crate) fn store_load() {

@@ -54,7 +54,10 @@ pub(crate) const MAX_OBJECTS: usize = 1 << (grow::MAX_BITS - 1);
 
 /// How the table asks for the hash of an object it moves. Foreign code: the key's `Hash`.
 pub(crate) trait Rehash<T> {
-    fn rehash(&self, object: &T) -> u64;
+    /// `None` when it panicked.
+    fn rehash(&self, object: &T) -> Option<u64>;
+    /// Takes an object that the table has let go of, because it has no hash to stand by.
+    fn lost(&self, object: &T);
 }
 
 /// A table of `T`s that it does not own: they are put in and taken out as pointers, and whoever

@@ -30,7 +30,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
             let state = node.slot.state();
-            let value = self.look_behind(node, &pin);
+            // SAFETY: it serves: live was loaded, the pin keeps it.
+            let value = self
+                .serving(node, &pin)
+                .map(|node| unsafe { node.slot.value() });
             if state.is_filling() {
                 // From here on no newcomer gets this flight's value, nor what it stands before.
                 let Ok(before) = node.slot.cut() else {
@@ -74,7 +77,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
         // An error says that it has ended: then there is a value, which goes too.
         let _ = part.node().slot.cut();
-        self.give_up(hash, part);
+        self.take_out(hash, part.node(), &pin());
     }
 
     /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait
@@ -120,16 +123,50 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     return part;
                 }
             }
-            let value = self.look_behind(node, pin);
-            let picked = match (value, which) {
-                (Some(value), Some(which)) => which(&node.key, value),
+            let serving = self.serving(node, pin);
+            let picked = match (serving, which) {
+                // SAFETY: it serves: live was loaded, the pin keeps it.
+                (Some(serving), Some(which)) => which(&node.key, unsafe { serving.slot.value() }),
                 (None, Some(_)) => false,
                 (_, None) => true,
             };
             if picked {
-                self.unlink_node(self.rehash(node), node, pin);
+                let hash = self.rehash(node).unwrap_or(0);
+                self.take_out(hash, serving.unwrap_or(node), pin);
             }
             return None;
+        }
+    }
+
+    /// Takes a node that has ended out of the table, or from behind a flight that was begun since
+    /// and stands before it: that is cut off.
+    fn take_out(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
+        let address = std::ptr::from_ref(node).addr();
+        let stands_for = |other: *const Node<K, V>| {
+            // SAFETY: in the table at the load of its word, under this pin.
+            let other = unsafe { deref(other, pin) };
+            std::ptr::eq(other, node) || other.slot.prior() == Some(address)
+        };
+        while node.slot.state().is_linked() {
+            let found = self
+                .table
+                .find_to_change(hash, pin, self, &self.domain, &stands_for);
+            let Some(spot) = found else {
+                // Where its hash says it is not: only a `Hash` that lies does that.
+                return self.unlink_node(hash, node, pin);
+            };
+            // SAFETY: as above.
+            let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            // A flight that is cut off does not let be read what it stands before.
+            let cut = !std::ptr::eq(there, node) && there.slot.cut().is_ok();
+            if cut {
+                return;
+            }
+            if self.table.unlink(&spot) {
+                // If that was a flight at its end: its leader takes away what is behind it.
+                self.released(there, Event::Explicit);
+                return;
+            }
         }
     }
 
@@ -141,7 +178,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     ) -> Option<Part<'c, K, V, S>> {
         let pin = pin();
         let key = &part.node().key;
-        let spot = self.find(self.rehash(part.node()), &pin, &|other| key == other)?;
+        let spot = self.find(self.rehash(part.node())?, &pin, &|other| key == other)?;
         // SAFETY: linked at the load of its word, under this pin.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
         self.fence_one(node, &pin, &mut Some(which))

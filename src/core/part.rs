@@ -133,7 +133,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             drop(pin);
             // SAFETY: the leader takes part, which keeps the flight.
             let flight = unsafe { &*flight };
-            flight.resolve(Outcome::Published);
+            // They have one already if an insert cut the flight off.
+            let _ = flight.resolve(Outcome::Published);
             flight.end();
             pin = crate::reclaim::pin();
         }
@@ -221,7 +222,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             // SAFETY: held by our slot, which has it no more.
             core.released(unsafe { &*prior }, Event::Explicit);
         }
-        node.slot.take_prior();
+        // The slot still says what it stood before: a reader that comes from the table a moment
+        // late is to find it. Its pin keeps that, as it keeps the slot.
     }
 }
 
@@ -250,10 +252,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
             }
         };
         self.clear_away(before.is_cut(), keep_prior);
+        // An error that nobody wants is dropped last: that is foreign code.
+        let mut _unwanted = None;
         if let Some(flight) = before.flight() {
             // SAFETY: the leader takes part, which keeps the flight.
             let flight = unsafe { &*flight };
-            flight.resolve(outcome);
+            _unwanted = flight.resolve(outcome).err();
             flight.end();
         }
         self.core.leave(self.node(), before.flight());

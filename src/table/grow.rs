@@ -13,7 +13,7 @@
 //!
 //! 1. **Freeze** `old[i]`: from now on it changes into `MOVED` and into nothing else.
 //! 2. **Agree** on the destination: `ledger[i]` is set to `q`, a position of the next level that
-//!    was `EMPTY`.
+//!    was `EMPTY`, with the tag that the copy is to have.
 //! 3. **Copy**: swap `next[q]` from `EMPTY` to the word, marked *fresh*. `EMPTY` never comes back,
 //!    so of all helpers one succeeds at `q`, whenever they try.
 //! 4. If `q` was taken by another key first, agree on another `q` - but only after having seen
@@ -22,8 +22,8 @@
 //!    had ever stood at `q`, it would have stood there still.
 //! 5. **Seal**: `old[i]` becomes `MOVED`; then the copy's *fresh* mark is taken away.
 //!
-//! Nothing of this trusts the key's `Hash`, which may answer as it likes: positions are agreed on
-//! as numbers, and a writer that meets a fresh word finishes the whole growth before it
+//! Nothing of this trusts the key's `Hash`, which may answer as it likes: positions and tags are
+//! agreed on as numbers, an object whose `Hash` panics is agreed to be lost, and a writer that meets a fresh word finishes the whole growth before it
 //! changes it.
 
 use super::probe::Probe;
@@ -31,10 +31,7 @@ use super::word::Word;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::{STRIPES, Striped};
-use crate::sync::{
-    AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_half_words,
-    zeroed_words,
-};
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_words};
 
 /// The smallest level: 256 words, 2 KiB.
 const MIN_BITS: u32 = if cfg!(any(test, atomic_cache_loom)) {
@@ -68,8 +65,8 @@ pub(super) struct Level {
 /// The moving from one level to the next. Owned by the level it moves from.
 pub(super) struct Growth {
     next: *mut Level,
-    /// For each old position: 0, or one more than the position agreed on.
-    ledger: Box<[AtomicU32]>,
+    /// For each old position a [`Note`].
+    ledger: Box<[AtomicU64]>,
     /// The next block that nobody has begun to move.
     cursor: AtomicUsize,
     /// Words moved by those who began a block.
@@ -252,7 +249,7 @@ impl<T> Table<T> {
         };
         let growth = Box::into_raw(Box::new(Growth {
             next: Box::into_raw(Box::new(Level::new(bits))),
-            ledger: zeroed_half_words(level.len()),
+            ledger: zeroed_words(level.len()),
             cursor: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),
         }));
@@ -349,39 +346,67 @@ impl<T> Table<T> {
         // SAFETY: the next level outlives this one.
         let next = unsafe { &*growth.next };
         // SAFETY: a frozen word's object is linked, and the caller is pinned.
-        let hash = rehash.rehash(unsafe { &*(frozen.pointer() as *const T) });
-        let copy = frozen.fresh_copy(hash);
-        let note = &growth.ledger[at];
+        let object = unsafe { &*(frozen.pointer() as *const T) };
+        let ledger = &growth.ledger[at];
         loop {
-            let agreed = note.load(Ordering::Acquire);
-            if agreed != 0 {
-                let q = agreed as usize - 1;
-                if next.swap(q, Word::EMPTY, copy) {
+            let note = ledger.load(Ordering::Acquire);
+            if note == Note::LOST {
+                // Of all helpers one seals the word, and lets go of the object.
+                if level.swap(at, frozen, Word::MOVED) {
+                    rehash.lost(object);
+                }
+                return;
+            }
+            if let Some((q, hash)) = Note::agreed(note) {
+                if next.swap(q, Word::EMPTY, frozen.fresh_copy(hash)) {
                     next.used.add(1);
                 }
-                let there = next.load(q);
-                if there.pointer() == frozen.pointer() {
+                if next.load(q).pointer() == frozen.pointer() {
                     level.swap(at, frozen, Word::MOVED);
                     next.settle_fresh(q, frozen.pointer());
                     return;
                 }
-                // Step 4: first what stands there, then whether the source is still frozen.
-                if level.load(at) != frozen {
-                    return;
-                }
             }
-            let Some(q) = next.first_empty(hash) else {
+            // Step 4: first what stands there, then whether the source is still frozen.
+            if level.load(at) != frozen {
+                return;
+            }
+            let proposal = rehash.rehash(object).map_or(Some(Note::LOST), |hash| {
+                next.first_empty(hash).map(|q| Note::propose(q, hash))
+            });
+            let Some(proposal) = proposal else {
                 // A helper that comes very late finds the next level itself moved on.
                 assert!(
                     level.load(at) != frozen,
-                    "a level keeps room for what is moved into it: inserts leave 3/8 of it free"
+                    "a level keeps room for what is moved into it"
                 );
                 return;
             };
-            let proposal = u32::try_from(q + 1).unwrap_or(u32::MAX);
-            // AcqRel: nothing but the number travels; it must not go back to an older one.
-            let _ = note.compare_exchange(agreed, proposal, Ordering::AcqRel, Ordering::Acquire);
+            // AcqRel: nothing but the note travels; it must not go back to an older one.
+            let _ = ledger.compare_exchange(note, proposal, Ordering::AcqRel, Ordering::Acquire);
         }
+    }
+}
+
+/// What a ledger says of one word: nothing (0), where it goes, or that it is lost.
+///
+/// The tag travels with the position, so that the helpers agree on the whole word: a `Hash` may
+/// answer each of them differently.
+struct Note;
+
+impl Note {
+    /// Its key's `Hash` panicked: it has no place to go to, and is let go of.
+    const LOST: u64 = u64::MAX;
+
+    /// The tag above the position, which is counted from one: levels end at 2^31 words.
+    fn propose(q: usize, hash: u64) -> u64 {
+        (hash & 0xFF) << 48 | (q as u64 + 1)
+    }
+
+    /// The position, and a hash with the tag.
+    fn agreed(note: u64) -> Option<(usize, u64)> {
+        let q = (note & 0xFFFF_FFFF).checked_sub(1)?;
+        Some((q as usize, note >> 48))
     }
 }
 

@@ -50,7 +50,9 @@ impl<T> Table<T> {
                 }
                 // SAFETY: a live word's object is linked, and we are pinned.
                 let hash = rehash.rehash(unsafe { &*(word.pointer() as *const T) });
-                if (first..last).contains(&home(hash, level.bits())) {
+                // An object whose key has no hash just now is taken to be at home.
+                let home = hash.map_or(at, |hash| home(hash, level.bits()));
+                if (first..last).contains(&home) {
                     found.push(Spot { level, at, word });
                 }
             }
