@@ -535,15 +535,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.len(), 5);
     /// ```
     pub fn invalidate_if(&self, mut which: impl FnMut(&K, &V) -> bool) {
-        let mut parts = VecDeque::from(self.core.fence_all(Some(&mut which)));
-        while let Some(part) = parts.pop_front() {
+        for part in self.core.fence_all(Some(&mut which)) {
             let cut_off = part.again();
             let hash = self.core.hash(part.key());
             if part.wait(hash, None).is_err() {
                 self.core.cut_and_give_up(hash, &cut_off);
             } else {
-                // Not yet known: what the fill has left behind, or a newer flight.
-                parts.extend(self.core.fence_again(&cut_off, &mut which));
+                self.core.fence_again(&cut_off, &mut which);
             }
         }
         self.core.tidy();

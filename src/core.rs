@@ -12,6 +12,7 @@ mod part;
 use crate::cycle::actor;
 use crate::flight::{Flight, Outcome, WaitFor};
 use crate::foreign::contain;
+use crate::linger::Lingering;
 use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
@@ -78,6 +79,8 @@ pub(crate) struct Core<K, V, S> {
     stats: Stats,
     /// Where the search for expired entries goes on.
     hand: AtomicUsize,
+    /// Removed, and about to be read by waiters.
+    lingering: Lingering,
     /// Last: what it holds is dropped after everything else here.
     domain: Domain,
 }
@@ -236,6 +239,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             len: Striped::new(),
             stats: Stats::new(config.record_stats),
             hand: AtomicUsize::new(0),
+            lingering: Lingering::new(),
             domain: Domain::new(),
         }
     }
@@ -328,9 +332,32 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let served = node.slot.state().is_live() && self.is_fresh(node);
             return served.then_some(node);
         };
+        self.prior_serving(prior, pin)
+    }
+
+    fn prior_serving<'p>(&'p self, prior: usize, pin: &'p Pin) -> Option<&'p Node<K, V>> {
         // SAFETY: held by the filling slot, which had it at the load, under this pin.
         let prior = unsafe { deref(prior as *const Node<K, V>, pin) };
         (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
+    }
+
+    /// What a slot that fills, fenced off or not, stands before, if it is live.
+    fn fresh_prior<'p>(&'p self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+        self.prior_serving(node.slot.prior()?, pin)
+    }
+
+    /// Fences a flight off, and lets go of what it stands before.
+    fn cut(&self, node: &Node<K, V>) -> Result<crate::slot::State, crate::slot::State> {
+        let before = node.slot.cut()?;
+        self.drop_prior(node);
+        Ok(before)
+    }
+
+    fn drop_prior(&self, node: &Node<K, V>) {
+        if let Some(prior) = node.slot.take_prior() {
+            // SAFETY: held by that slot until `take_prior`, which answers once.
+            self.released(unsafe { &*(prior as *const Node<K, V>) }, Event::Explicit);
+        }
     }
 
     #[inline(always)]
@@ -390,6 +417,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                         if !prior {
                             self.released(there, Event::Expired);
                         }
+                        self.sweep(&pin);
                         return Turn::Lead(leader);
                     }
                 }
@@ -520,7 +548,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Fences off a flight whose slot has been replaced; a part in it if anybody waits.
     fn cut_off<'c>(&'c self, old: &Node<K, V>) -> Option<Part<'c, K, V, S>> {
-        let flight = old.slot.cut().ok()?.flight()?;
+        let flight = self.cut(old).ok()?.flight()?;
         // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
         unsafe { &*flight }.join().then(|| Part {
             core: self,
@@ -607,7 +635,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// The table has let go of a node, or of one that another stood before.
     fn released(&self, node: &Node<K, V>, event: Event) {
-        let (before, last) = node.slot.release_linked();
+        let (before, last) = node.slot.release_linked(&self.lingering);
         if before.counts() {
             self.len.sub(1);
             self.stats.count(event);
@@ -643,8 +671,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     fn release_held(&self, node: &Node<K, V>) {
-        if node.slot.release_held() {
+        let (before, last) = node.slot.release_held();
+        if last {
             self.retire(std::ptr::from_ref(node).cast_mut());
+        }
+        if let Some(generation) = before.lingers() {
+            self.lingering.leave(generation);
         }
     }
 
@@ -696,6 +728,7 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(crate) fn quiesce(&self) {
+        self.lingering.settle();
         self.domain.quiesce();
     }
 

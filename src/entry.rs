@@ -153,7 +153,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// Reads and changes the entry in one step: no other fill or compute of the key runs
     /// beside `f`, so two increments are both kept.
     ///
-    /// `f` is called exactly once, with the live value, if there is one; readers go on seeing
+    /// `f` is called exactly once, with a clone of the live value, if there is one; readers go on seeing
     /// that until `f` has returned. An `insert` or `invalidate` of the key that comes meanwhile
     /// wins: then what `f` puts in is as if it had been put in just before. If `f` panics, the
     /// entry is what it was.
@@ -210,14 +210,11 @@ fn compute<K: Hash + Eq, V: Clone, S: BuildHasher>(
     leader: Leader<'_, K, V, S>,
     f: impl FnOnce(Option<&V>) -> Op<V>,
 ) -> CompResult<V> {
-    let op = leader.run(|_| f(leader.prior()));
-    let prior = match op {
-        Op::Put(_) => None,
-        Op::Remove | Op::Nop => leader.prior().cloned(),
-    };
-    let replaces = leader.prior().is_some();
+    let prior = leader.prior();
+    let op = leader.run(|_| f(prior.as_ref()));
     match (op, prior) {
-        (Op::Put(value), _) => {
+        (Op::Put(value), prior) => {
+            let replaces = prior.is_some();
             let (found, _kept) = leader.publish(value);
             let value = found.value().clone();
             if replaces {

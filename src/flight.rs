@@ -217,7 +217,9 @@ impl Flight {
     pub(crate) fn blocks(&self, waits_for: WaitFor) -> Option<u64> {
         let room = lock(&self.room);
         let over = room.ended || waits_for == WaitFor::Value && room.outcome.is_some();
-        (!over).then_some(room.leader)
+        // With the baton in hand somebody is about to wake up and lead: blocked is nobody. (It may
+        // be the one who asks, handed the lead between its enlisting and its asking.)
+        (!over && room.baton.is_none()).then_some(room.leader)
     }
 
     /// The address of the object that is held for the waiters; asked by the last to leave.

@@ -19,6 +19,7 @@ mod foreign;
 mod guard;
 pub mod internals;
 mod key;
+mod linger;
 mod memoize;
 mod pinned;
 mod reclaim;

@@ -23,6 +23,7 @@
 //!   the last hold (Acquire) therefore comes after every such look, and its caller may retire.
 
 use crate::flight::Flight;
+use crate::linger::Lingering;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 use crate::time::{Deadline, NEVER};
 use std::mem::MaybeUninit;
@@ -40,6 +41,11 @@ const HELD: u64 = 1 << 3;
 const CUT: u64 = 1 << 4;
 /// The payload is a flight's address; else, while filling, the leader's actor number.
 const FLIGHT: u64 = 1 << 5;
+
+/// Out of the table with its value, and held for waiters: counted as lingering, in the generation
+/// that the bit above says.
+const LINGERS: u64 = 1 << 6;
+const GENERATION_SHIFT: u32 = 7;
 
 const FLAGS: u64 = (1 << PAYLOAD_SHIFT) - 1;
 const PAYLOAD_SHIFT: u32 = 16;
@@ -78,6 +84,14 @@ impl State {
 
     pub(crate) const fn is_linked(self) -> bool {
         self.0 & LINKED != 0
+    }
+
+    /// The generation in which the slot lingers, if it does.
+    pub(crate) const fn lingers(self) -> Option<usize> {
+        if self.0 & LINGERS == 0 {
+            return None;
+        }
+        Some((self.0 >> GENERATION_SHIFT & 1) as usize)
     }
 
     /// Counted in the cache's length: live and in the table.
@@ -181,10 +195,15 @@ impl<V> Slot<V> {
         (aux & PRIOR != 0).then_some((aux & !PRIOR) as usize)
     }
 
-    /// Takes what this slot stands before from it; by its leader, once it is finished.
+    /// Takes what this slot stands before from it, for whoever asks first.
     pub(crate) fn take_prior(&self) -> Option<usize> {
-        let aux = self.aux.swap(0, Ordering::AcqRel);
-        (aux & PRIOR != 0).then_some((aux & !PRIOR) as usize)
+        let aux = self.aux.load(Ordering::Acquire);
+        let taken = aux & PRIOR != 0
+            && self
+                .aux
+                .compare_exchange(aux, 0, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok();
+        taken.then_some((aux & !PRIOR) as usize)
     }
 
     /// Changes the state as `change` says, unless it answers `None`; returns the state before.
@@ -208,7 +227,7 @@ impl<V> Slot<V> {
     pub(crate) unsafe fn publish(&self, value: V, deadline: Deadline) -> (State, Option<usize>) {
         // SAFETY: the leader alone writes, nobody reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
-        // While the slot fills nobody but its leader writes here.
+        // What it stands before can only be taken away meanwhile, by whoever cuts the flight off.
         let prior = self.prior();
         if prior.is_none() {
             self.aux.store(deadline.to_bits(), Ordering::Relaxed);
@@ -226,13 +245,14 @@ impl<V> Slot<V> {
             })
             .unwrap_or_else(|state| state);
         debug_assert!(before.is_filling());
-        if prior.is_some() {
-            // Only now: a reader must find at every moment either the new value or the old one. Up
-            // to this store it is the old one.
-            // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.
-            self.aux.store(deadline.to_bits(), Ordering::Release);
+        if prior.is_none() {
+            return (before, None);
         }
-        (before, prior)
+        // Only now: a reader must find at every moment either the new value or the old one. Up to
+        // this swap it is the old one.
+        // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.
+        let aux = self.aux.swap(deadline.to_bits(), Ordering::AcqRel);
+        (before, prior.filter(|_| aux & PRIOR != 0))
     }
 
     /// Ends the flight without a value, if nobody has begun to wait since `seen`; the state
@@ -293,21 +313,38 @@ impl<V> Slot<V> {
         );
     }
 
-    /// Gives up the hold of a flight. True: it was the last, the slot is to be retired.
-    pub(crate) fn release_held(&self) -> bool {
-        self.release(HELD).1
-    }
-
-    /// Gives up the table's hold: the state before, and whether it was the last.
-    pub(crate) fn release_linked(&self) -> (State, bool) {
-        self.release(LINKED)
-    }
-
-    fn release(&self, hold: u64) -> (State, bool) {
+    /// Gives up the hold of a flight: the state before, and whether it was the last, so that the
+    /// slot is to be retired.
+    pub(crate) fn release_held(&self) -> (State, bool) {
         // AcqRel: see the module's Orderings.
-        let before = self.state.fetch_and(!hold, Ordering::AcqRel);
-        debug_assert!(before & hold != 0, "a hold is released once");
-        (State(before), before & (LINKED | HELD) == hold)
+        let before = self.state.fetch_and(!HELD, Ordering::AcqRel);
+        debug_assert!(before & HELD != 0, "a hold is released once");
+        (State(before), before & LINKED == 0)
+    }
+
+    /// Gives up the table's hold: the state before, and whether it was the last. A slot with a
+    /// value that waiters are still about to read lingers.
+    pub(crate) fn release_linked(&self, lingering: &Lingering) -> (State, bool) {
+        loop {
+            let before = self.state();
+            debug_assert!(before.is_linked(), "a hold is released once");
+            let lingers = before.0 & (PHASE | HELD) == READY | HELD;
+            let generation = if lingers { lingering.enter() } else { 0 };
+            let mark = if lingers { LINGERS } else { 0 } | (generation as u64) << GENERATION_SHIFT;
+            // AcqRel: see the module's Orderings.
+            let released = self.state.compare_exchange(
+                before.0,
+                before.0 & !LINKED | mark,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
+            if released.is_ok() {
+                return (before, before.0 & HELD == 0);
+            }
+            if lingers {
+                lingering.leave(generation);
+            }
+        }
     }
 }
 

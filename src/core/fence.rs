@@ -36,7 +36,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .map(|node| unsafe { node.slot.value() });
             if state.is_filling() {
                 // From here on no newcomer gets this flight's value, nor what it stands before.
-                let Ok(before) = node.slot.cut() else {
+                let Ok(before) = self.cut(node) else {
                     continue;
                 };
                 let value = value.filter(|_| !before.is_cut());
@@ -76,7 +76,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Cuts off a flight whose value was to be judged, and lets go of it.
     pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
         // An error says that it has ended: then there is a value, which goes too.
-        let _ = part.node().slot.cut();
+        let _ = self.cut(part.node());
         self.take_out(hash, part.node(), &pin());
     }
 
@@ -112,7 +112,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     ) -> Option<Part<'c, K, V, S>> {
         loop {
             if node.slot.state().is_filling() {
-                if which.is_none() && node.slot.cut().is_err() {
+                if which.is_none() && self.cut(node).is_err() {
                     continue;
                 }
                 let part = self.join(node, WaitFor::End);
@@ -158,7 +158,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: as above.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
             // A flight that is cut off does not let be read what it stands before.
-            let cut = !std::ptr::eq(there, node) && there.slot.cut().is_ok();
+            let cut = !std::ptr::eq(there, node) && self.cut(there).is_ok();
             if cut {
                 return;
             }
@@ -170,17 +170,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// After the flight of `part` has ended: fences what its key has now, if `which` picks it.
-    pub(crate) fn fence_again<'c>(
-        &'c self,
-        part: &Part<'c, K, V, S>,
+    /// After the flight of `part` has ended: takes out what its key has now, if `which` picks it.
+    ///
+    /// A flight that is found then was begun since, and is not waited for; but it may stand before
+    /// an older value that the one waited for had to put back.
+    pub(crate) fn fence_again(
+        &self,
+        part: &Part<'_, K, V, S>,
         which: &mut dyn FnMut(&K, &V) -> bool,
-    ) -> Option<Part<'c, K, V, S>> {
+    ) {
         let pin = pin();
         let key = &part.node().key;
-        let spot = self.find(self.rehash(part.node())?, &pin, &|other| key == other)?;
+        let Some(hash) = self.rehash(part.node()) else {
+            return;
+        };
+        let Some(spot) = self.find(hash, &pin, &|other| key == other) else {
+            return;
+        };
         // SAFETY: linked at the load of its word, under this pin.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-        self.fence_one(node, &pin, &mut Some(which))
+        if let Some(serving) = self.serving(node, &pin) {
+            // SAFETY: it serves: live was loaded, the pin keeps it.
+            if which(key, unsafe { serving.slot.value() }) {
+                self.take_out(hash, serving, &pin);
+            }
+        }
     }
 }

@@ -96,14 +96,16 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         within(node.slot.address(), &describe, || fill(&node.key))
     }
 
-    /// The live value that this flight is to replace.
-    pub(crate) fn prior(&self) -> Option<&V> {
-        let prior = self.node().slot.prior()? as *const Node<K, V>;
-        // SAFETY: what a filling slot stands before is held by it until its leader ends it.
-        let prior = unsafe { &*prior };
-        let served = prior.slot.state().is_live() && self.core.is_fresh(prior);
-        // SAFETY: `is_live` was loaded; kept as above.
-        served.then(|| unsafe { prior.slot.value() })
+    /// A clone of the live value that this flight is to replace. The value itself may be dropped
+    /// while the fill runs: with the flight, whoever cuts that off takes what is behind it.
+    pub(crate) fn prior(&self) -> Option<V>
+    where
+        V: Clone,
+    {
+        let pin = pin();
+        let prior = self.core.fresh_prior(self.node(), &pin)?;
+        // SAFETY: it serves: live was loaded, the pin keeps it.
+        Some(unsafe { prior.slot.value() }.clone())
     }
 
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
@@ -147,7 +149,6 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 
     /// Ends the flight with the fill's error, which `share` makes if anybody waits for it.
     pub(crate) fn fail(mut self, share: impl FnOnce() -> SharedError) {
-        self.core.stats.count(Event::FillError);
         let slot = &self.node().slot;
         loop {
             let seen = slot.state();
@@ -159,19 +160,21 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
                     outcome,
                     keep_prior: true,
                 };
-                return;
+                break;
             }
             // Fails if somebody has begun to wait since: they are to have the error.
             if let Some(before) = slot.finish(seen, false) {
                 self.ending = Ending::Finished(before);
-                return;
+                break;
             }
         }
+        self.core.stats.count(Event::FillError);
     }
 
     /// Ends the flight without a value, and takes what was there before with it unless
     /// `keep_prior`.
     pub(crate) fn withdraw(mut self, keep_prior: bool) {
+        self.core.stats.count(Event::FillError);
         self.ending = Ending::Without {
             outcome: Outcome::Nothing,
             keep_prior,
@@ -210,20 +213,22 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     fn clear_away(&self, cut: bool, keep_prior: bool) {
         let (core, node) = (self.core, self.node());
         let pin = pin();
-        let prior = node.slot.prior().map(|prior| prior as *const Node<K, V>);
-        let restored = match prior {
-            Some(prior) if keep_prior && !cut => core.restore(self.hash, node, prior, &pin),
-            _ => {
-                core.unlink_node(self.hash, node, &pin);
-                false
-            }
+        if cut || !keep_prior {
+            core.unlink_node(self.hash, node, &pin);
+            core.drop_prior(node);
+            return;
+        }
+        // Nobody cuts off what has ended: what it stands before is ours to put back. The slot goes
+        // on saying what that is: a reader that comes from the table a moment late is to find it.
+        // Its pin keeps that, as it keeps the slot.
+        let Some(prior) = node.slot.prior() else {
+            return core.unlink_node(self.hash, node, &pin);
         };
-        if let (Some(prior), false) = (prior, restored) {
-            // SAFETY: held by our slot, which has it no more.
+        let prior = prior as *const Node<K, V>;
+        if !core.restore(self.hash, node, prior, &pin) {
+            // SAFETY: held by our slot, which has lost its place.
             core.released(unsafe { &*prior }, Event::Explicit);
         }
-        // The slot still says what it stood before: a reader that comes from the table a moment
-        // late is to find it. Its pin keeps that, as it keeps the slot.
     }
 }
 

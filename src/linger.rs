@@ -1,0 +1,56 @@
+//! Slots that are out of the table and not yet retired, because waiters of their flight are about
+//! to read them: `quiesce` waits for these too.
+//!
+//! They are counted by generation. Who waits begins a new generation and waits for the count of
+//! the old one, to which nothing is added any more but what is being removed at that very moment.
+
+use crate::sync::{AtomicUsize, Mutex, Ordering, lock, relax};
+
+/// The lingering slots of one cache.
+pub(crate) struct Lingering {
+    generation: AtomicUsize,
+    counts: [AtomicUsize; 2],
+    /// One at a time begins a generation: with two, the count that is waited for would be one
+    /// that is added to.
+    settling: Mutex<()>,
+}
+
+impl Lingering {
+    pub(crate) fn new() -> Self {
+        Self {
+            generation: AtomicUsize::new(0),
+            counts: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            settling: Mutex::new(()),
+        }
+    }
+
+    /// A slot is about to linger. The answer is for [`leave`](Self::leave).
+    ///
+    /// `SeqCst`, with `settle`: if the generation was read before it changed, the count is
+    /// waited for, unless it was still zero when it was looked at; then the slot is removed only
+    /// after that look, and so is none that was removed before the call.
+    pub(crate) fn enter(&self) -> usize {
+        let generation = self.generation.load(Ordering::SeqCst) & 1;
+        self.counts[generation].fetch_add(1, Ordering::SeqCst);
+        generation
+    }
+
+    /// It does not linger any more. Release: who sees the count fall has its retire behind it.
+    pub(crate) fn leave(&self, generation: usize) {
+        self.counts[generation].fetch_sub(1, Ordering::Release);
+    }
+
+    /// Returns when whatever lingered at the call has been retired. Those who are waited for have
+    /// been woken, and wait for nothing.
+    pub(crate) fn settle(&self) {
+        let settling = lock(&self.settling);
+        let old = self.generation.fetch_add(1, Ordering::SeqCst) & 1;
+        for turn in 0.. {
+            if self.counts[old].load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            relax(turn);
+        }
+        drop(settling);
+    }
+}
