@@ -341,7 +341,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// Whoever gets the [`PlaceholderGuard`](crate::PlaceholderGuard) leads the key's flight, and
     /// everyone else who asks for the key waits for it: put a value in, or drop it. With a
-    /// `timeout`, waits no longer than that; without, as long as it takes.
+    /// `timeout`, waits no longer than that; without, as long as it takes. A wait that closes a
+    /// cycle is one for whoever comes second, also if this one would have ended by its timeout.
     ///
     /// ```
     /// use atomic_cache::{Cache, GuardResult};
@@ -412,7 +413,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// when the old one has ended, so fills of one key never overlap.
     ///
     /// From inside a fill that it would have to wait for, it does what
-    /// [`invalidate_nowait`](Self::invalidate_nowait) does.
+    /// [`invalidate_nowait`](Self::invalidate_nowait) does. A fill that had been cut off already is
+    /// the key's no more, and is not waited for.
     ///
     /// Blocks while a fill of the key runs.
     ///
@@ -631,8 +633,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Returns when everything that was removed before the call has been dropped.
     ///
-    /// Blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache.
-    /// Called from the `Drop` of a removed value, it returns at once.
+    /// Blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache; a
+    /// view that is leaked (`mem::forget`) blocks it for ever. Called from the `Drop` of a value
+    /// that a cache is dropping, of whichever cache, it returns at once. Called from inside a fill,
+    /// it does not wait for callers of other keys that have been handed a removed value and have
+    /// not read it yet.
     ///
     /// # Panics
     /// If this thread itself holds a pinned view: it would wait for itself.
@@ -699,10 +704,12 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V,
     fn next(&mut self) -> Option<(K, V)> {
         while self.batch.is_empty() {
             let pin = pin();
-            let batch = &mut self.batch;
+            // A clone that panics leaves the walk where it was.
+            let mut batch = VecDeque::new();
             self.from = self.core.stretch(self.from?, &pin, &mut |key, value| {
                 batch.push_back((key.clone(), value.clone()));
             });
+            self.batch = batch;
         }
         self.batch.pop_front()
     }

@@ -9,9 +9,9 @@
 mod fence;
 mod part;
 
-use crate::cycle::actor;
+use crate::cycle::{actor, leads_any};
 use crate::flight::{Flight, Outcome, WaitFor};
-use crate::foreign::contain;
+use crate::foreign::{answer_of, contain};
 use crate::linger::Lingering;
 use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
 use crate::slot::Slot;
@@ -22,7 +22,6 @@ use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 pub(crate) use part::{Found, Leader, Part, Waited};
@@ -110,7 +109,8 @@ pub(crate) enum Aim {
 /// The outcome of one step.
 pub(crate) enum Turn<'c, K: Hash + Eq, V, S: BuildHasher> {
     Ready(Found<'c, K, V>),
-    Lead(Leader<'c, K, V, S>),
+    /// For [`Aim::Lead`] with the live value that the flight is to replace.
+    Lead(Leader<'c, K, V, S>, Option<Found<'c, K, V>>),
     Wait(Part<'c, K, V, S>),
 }
 
@@ -332,18 +332,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let served = node.slot.state().is_live() && self.is_fresh(node);
             return served.then_some(node);
         };
-        self.prior_serving(prior, pin)
-    }
-
-    fn prior_serving<'p>(&'p self, prior: usize, pin: &'p Pin) -> Option<&'p Node<K, V>> {
         // SAFETY: held by the filling slot, which had it at the load, under this pin.
         let prior = unsafe { deref(prior as *const Node<K, V>, pin) };
         (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
-    }
-
-    /// What a slot that fills, fenced off or not, stands before, if it is live.
-    fn fresh_prior<'p>(&'p self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
-        self.prior_serving(node.slot.prior()?, pin)
     }
 
     /// Fences a flight off, and lets go of what it stands before.
@@ -390,7 +381,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     spare.used();
                     let leader = Leader::new(self, node, hash);
                     self.sweep(&pin);
-                    return Turn::Lead(leader);
+                    return Turn::Lead(leader, None);
                 }
                 Claim::Found(spot) => spot,
             };
@@ -418,7 +409,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                             self.released(there, Event::Expired);
                         }
                         self.sweep(&pin);
-                        return Turn::Lead(leader);
+                        // What was there at the very swap: who cuts the flight off before its
+                        // leader has looked takes it away.
+                        let there = std::ptr::from_ref(there);
+                        let seen = (prior && aim == Aim::Lead).then(|| {
+                            // SAFETY: judged live, linked at the load under this pin.
+                            unsafe { Found::new(pin, there) }
+                        });
+                        return Turn::Lead(leader, seen);
                     }
                 }
                 // Somebody is between two steps.
@@ -659,10 +657,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if !over.leave() {
             return;
         }
-        if let Some(replacement) = over.held_replacement() {
-            // SAFETY: held for this flight.
-            self.release_held(unsafe { &*(replacement as *const Node<K, V>) });
-        }
         self.release_held(node);
         // SAFETY: made by `Box::into_raw`; `leave` is true once; the slot that led here has
         // ended, so nobody finds it any more.
@@ -692,8 +686,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.describe.map_or_else(
             || format!("<{}>", std::any::type_name::<K>()),
             |describe| {
-                catch_unwind(AssertUnwindSafe(|| describe(key)))
-                    .unwrap_or_else(|_| "<a key whose Debug panicked>".to_owned())
+                answer_of(|| describe(key))
+                    .unwrap_or_else(|| "<a key whose Debug panicked>".to_owned())
             },
         )
     }
@@ -728,8 +722,12 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(crate) fn quiesce(&self) {
-        self.lingering.settle();
         self.domain.quiesce();
+        // Whoever is about to read may be waiting for a fill, and that fill may be ours.
+        if !leads_any() {
+            self.lingering.settle();
+            self.domain.quiesce();
+        }
     }
 
     /// Housekeeping after removals: drops what nobody can see any more. Does nothing on a thread
@@ -755,7 +753,7 @@ where
     K: Eq,
 {
     fn rehash(&self, node: &Node<K, V>) -> Option<u64> {
-        catch_unwind(AssertUnwindSafe(|| self.hash(&node.key))).ok()
+        answer_of(|| self.hash(&node.key))
     }
 
     fn lost(&self, node: &Node<K, V>) {

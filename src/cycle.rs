@@ -82,6 +82,22 @@ fn nested_fills() -> Vec<(usize, String)> {
     fills
 }
 
+/// What a wait is called in an error: the key waited for, and the fills that wait.
+pub(crate) struct Words {
+    key: String,
+    fills: Vec<(usize, String)>,
+}
+
+impl Words {
+    /// Puts this thread's fills into words too.
+    pub(crate) fn of(key: String) -> Self {
+        Self {
+            key,
+            fills: nested_fills(),
+        }
+    }
+}
+
 /// An actor's wait.
 pub(crate) struct Edge {
     flight: *const Flight,
@@ -159,15 +175,14 @@ impl Waiting {
     pub(crate) fn enter(
         flight: *const Flight,
         waits_for: WaitFor,
-        key: String,
+        words: Words,
     ) -> Result<Self, Vec<String>> {
         let us = actor();
-        // `Debug` is foreign code: before the lock.
         let edge = Edge {
             flight,
             waits_for,
-            key,
-            fills: nested_fills(),
+            key: words.key,
+            fills: words.fills,
         };
         let mut waiting = lock(&WAITING);
         if let Some(mut keys) = walk(us, &edge, &waiting) {

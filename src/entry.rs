@@ -1,7 +1,7 @@
 //! [`Cache::entry`]: an operation on one key that is given away.
 
 use crate::cache::{Cache, DefaultHashBuilder, sure};
-use crate::core::{Aim, Core, Leader, Spare, Turn, Waited, Wanted};
+use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
 use crate::error::{CycleError, TryGetError};
 use crate::fill::Call;
 use crate::reclaim::pin;
@@ -180,25 +180,28 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         let hash = core.hash(&self.key);
         let (mut spare, mut held) = Spare::holding(core, self.key);
         match lead(core, hash, &mut held, &mut spare) {
-            Ok(leader) => compute(leader, f),
+            Ok((leader, seen)) => {
+                let prior = seen.map(|seen| seen.value().clone());
+                compute(leader, prior, f)
+            }
             Err(cycle) => panic!("{cycle}"),
         }
     }
 }
 
-/// Waits until the lead of the key's next flight is ours.
+/// Waits until the lead of the key's next flight is ours; with the live value that it replaces.
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     core: &'c Core<K, V, S>,
     hash: u64,
     wanted: &mut dyn Wanted<K>,
     spare: &mut Spare<'c, K, V, S>,
-) -> Result<Leader<'c, K, V, S>, CycleError> {
+) -> Result<(Leader<'c, K, V, S>, Option<Found<'c, K, V>>), CycleError> {
     loop {
         match core.turn(core.pin_for_miss(pin()), hash, wanted, Aim::Lead, spare) {
-            Turn::Lead(leader) => return Ok(leader),
+            Turn::Lead(leader, seen) => return Ok((leader, seen)),
             Turn::Wait(part) => {
                 if let Waited::Lead(leader) = part.wait(hash, None)? {
-                    return Ok(leader);
+                    return Ok((leader, None));
                 }
             }
             Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),
@@ -208,9 +211,9 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
 
 fn compute<K: Hash + Eq, V: Clone, S: BuildHasher>(
     leader: Leader<'_, K, V, S>,
+    prior: Option<V>,
     f: impl FnOnce(Option<&V>) -> Op<V>,
 ) -> CompResult<V> {
-    let prior = leader.prior();
     let op = leader.run(|_| f(prior.as_ref()));
     match (op, prior) {
         (Op::Put(value), prior) => {

@@ -118,7 +118,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let pin = first.take().unwrap_or_else(crate::reclaim::pin);
             let outcome = match self.turn(pin, hash, wanted, aim, spare) {
                 Turn::Ready(found) => return Ok(found),
-                Turn::Lead(leader) => return lead(leader, fill),
+                Turn::Lead(leader, _) => return lead(leader, fill),
                 Turn::Wait(part) => part.wait(hash, None)?,
             };
             match outcome {

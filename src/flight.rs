@@ -52,7 +52,18 @@ pub(crate) enum Verdict {
 
 /// A place on the list.
 #[derive(Debug)]
-pub(crate) struct Ticket(u64);
+pub(crate) struct Ticket {
+    number: u64,
+    waits_for: WaitFor,
+}
+
+/// What one who leaves the list leaves behind.
+pub(crate) struct Delisted {
+    /// It had been handed the lead, and must pass it on.
+    pub(crate) had_baton: bool,
+    /// The object that was held for those who waited for a value: it was the last of them.
+    pub(crate) replacement: Option<usize>,
+}
 
 struct Waiter {
     ticket: u64,
@@ -70,6 +81,8 @@ struct Room {
     /// The ticket that has been handed the lead and has not taken it yet.
     baton: Option<u64>,
     next_ticket: u64,
+    /// Those who wait for a value, or have it and have not read it yet.
+    readers: usize,
     waiters: Vec<Waiter>,
 }
 
@@ -95,6 +108,7 @@ impl Flight {
                 ended: false,
                 baton: None,
                 next_ticket: 0,
+                readers: 0,
                 waiters: Vec::new(),
             }),
         }
@@ -134,45 +148,70 @@ impl Flight {
             actor,
             waker,
         });
-        Ticket(ticket)
+        if waits_for == WaitFor::Value {
+            room.readers += 1;
+        }
+        Ticket {
+            number: ticket,
+            waits_for,
+        }
     }
 
     /// Whether what the ticket's holder waits for has come.
-    pub(crate) fn look(&self, ticket: &Ticket, waits_for: WaitFor) -> Option<Verdict> {
+    pub(crate) fn look(&self, ticket: &Ticket) -> Option<Verdict> {
         let mut room = lock(&self.room);
-        if room.baton == Some(ticket.0) {
+        if room.baton == Some(ticket.number) {
             room.baton = None;
             return Some(Verdict::Lead);
         }
-        match waits_for {
+        match ticket.waits_for {
             WaitFor::Value => room.outcome.clone().map(Verdict::Outcome),
             WaitFor::End => room.ended.then_some(Verdict::Ended),
         }
     }
 
-    /// Takes a waiter off the list. True: it had been handed the lead, and must pass it on.
+    /// Takes a waiter off the list, when it has read what it waited for or gives up.
     #[must_use]
-    pub(crate) fn delist(&self, ticket: &Ticket) -> bool {
+    pub(crate) fn delist(&self, ticket: &Ticket) -> Delisted {
         let mut room = lock(&self.room);
         let at = room
             .waiters
             .iter()
-            .position(|waiter| waiter.ticket == ticket.0);
+            .position(|waiter| waiter.ticket == ticket.number);
         let gone = at.map(|at| room.waiters.swap_remove(at));
-        let had_baton = room.baton == Some(ticket.0);
+        let had_baton = room.baton == Some(ticket.number);
         if had_baton {
             room.baton = None;
         }
+        if ticket.waits_for == WaitFor::Value {
+            room.readers -= 1;
+        }
+        let replacement = match room.outcome {
+            Some(Outcome::Replaced(object)) if room.readers == 0 => {
+                room.outcome = Some(Outcome::Nothing);
+                Some(object)
+            }
+            _ => None,
+        };
         drop(room);
         // A waker's `Drop` is foreign code.
         drop(gone);
-        had_baton
+        Delisted {
+            had_baton,
+            replacement,
+        }
     }
 
     /// Gives everyone who waits for a value `outcome`. If they have one already, it comes back.
+    ///
+    /// An object that is held for nobody comes back too; who is about to wait looks again.
     pub(crate) fn resolve(&self, outcome: Outcome) -> Result<(), Outcome> {
         let mut room = lock(&self.room);
         if room.outcome.is_some() {
+            return Err(outcome);
+        }
+        if matches!(outcome, Outcome::Replaced(_)) && room.readers == 0 {
+            room.outcome = Some(Outcome::Nothing);
             return Err(outcome);
         }
         room.outcome = Some(outcome);
@@ -220,20 +259,6 @@ impl Flight {
         // With the baton in hand somebody is about to wake up and lead: blocked is nobody. (It may
         // be the one who asks, handed the lead between its enlisting and its asking.)
         (!over && room.baton.is_none()).then_some(room.leader)
-    }
-
-    /// The address of the object that is held for the waiters; asked by the last to leave.
-    pub(crate) fn held_replacement(&self) -> Option<usize> {
-        match lock(&self.room).outcome {
-            Some(Outcome::Replaced(object)) => Some(object),
-            _ => None,
-        }
-    }
-
-    /// How many wait, and for what.
-    #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        lock(&self.room).waiters.len()
     }
 }
 

@@ -48,7 +48,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
             let pin = core.pin_for_miss(pin());
             let waited = match core.turn(pin, hash, &mut Borrowed(key), Aim::Value, &mut spare) {
                 Turn::Ready(found) => Ok(Waited::Found(found)),
-                Turn::Lead(leader) => Ok(Waited::Lead(leader)),
+                Turn::Lead(leader, _) => Ok(Waited::Lead(leader)),
                 Turn::Wait(part) => part.wait(hash, until),
             };
             match waited {

@@ -6,6 +6,12 @@ compile_error!(
      word: it needs a 64-bit target"
 );
 
+#[cfg(all(target_os = "android", target_arch = "aarch64"))]
+compile_error!(
+    "atomic-cache packs the address of an entry into 48 bits, and the allocator of 64-bit Android \
+     puts a tag into the highest byte of its addresses"
+);
+
 mod atomic_cache;
 mod builder;
 mod cache;

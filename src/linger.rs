@@ -41,15 +41,21 @@ impl Lingering {
     }
 
     /// Returns when whatever lingered at the call has been retired. Those who are waited for have
-    /// been woken, and wait for nothing.
+    /// been woken; one of them may wait for another flight before it reads, so a thread that leads
+    /// a fill must not call this.
+    ///
+    /// Two generations: one who read the generation before the last change of it may have added to
+    /// the count after that change was waited for.
     pub(crate) fn settle(&self) {
         let settling = lock(&self.settling);
-        let old = self.generation.fetch_add(1, Ordering::SeqCst) & 1;
-        for turn in 0.. {
-            if self.counts[old].load(Ordering::SeqCst) == 0 {
-                break;
+        for _ in 0..2 {
+            let old = self.generation.fetch_add(1, Ordering::SeqCst) & 1;
+            for turn in 0.. {
+                if self.counts[old].load(Ordering::SeqCst) == 0 {
+                    break;
+                }
+                relax(turn);
             }
-            relax(turn);
         }
         drop(settling);
     }

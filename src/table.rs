@@ -377,6 +377,10 @@ impl<T> Table<T> {
             }
             let level = self.whole(pin, rehash, domain);
             let Some(spot) = level.position_of(object as usize) else {
+                if level.next().is_some() {
+                    // A growth has begun meanwhile, and may have moved it behind our back.
+                    continue;
+                }
                 return false;
             };
             level.settle_fresh(spot.at, object as usize);

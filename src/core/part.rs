@@ -1,7 +1,7 @@
 //! Taking part in a flight: as its leader, as one who waits, and what comes out of it.
 
 use super::{Core, Node};
-use crate::cycle::{Leading, Waiting, actor, leads_any, within};
+use crate::cycle::{Leading, Waiting, Words, actor, leads_any, within};
 use crate::error::CycleError;
 use crate::flight::{Flight, Outcome, SharedError, Ticket, Verdict, WaitFor};
 use crate::reclaim::{Pin, pin};
@@ -94,18 +94,6 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let node = self.node();
         let describe = || self.core.describe(&node.key);
         within(node.slot.address(), &describe, || fill(&node.key))
-    }
-
-    /// A clone of the live value that this flight is to replace. The value itself may be dropped
-    /// while the fill runs: with the flight, whoever cuts that off takes what is behind it.
-    pub(crate) fn prior(&self) -> Option<V>
-    where
-        V: Clone,
-    {
-        let pin = pin();
-        let prior = self.core.fresh_prior(self.node(), &pin)?;
-        // SAFETY: it serves: live was loaded, the pin keeps it.
-        Some(unsafe { prior.slot.value() }.clone())
     }
 
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
@@ -323,6 +311,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         hash: u64,
         until: Option<Instant>,
     ) -> Result<Waited<'c, K, V, S>, CycleError> {
+        // A thread that leads nothing closes no cycle, and stays out of the graph. What is said of
+        // the keys is foreign code (`Debug`), which may wait here itself: before we are on a list.
+        let words = leads_any().then(|| Words::of(self.core.describe(&self.node().key)));
         let parker = Parker::new();
         let ticket = self
             .flight()
@@ -332,13 +323,16 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
             ticket,
             hash,
         };
-        let _edge = enlisted.enter_graph()?;
+        let edge = words.map(|words| enlisted.enter_graph(words)).transpose()?;
         loop {
             // Look, and only then sleep: what came before we were on the list woke nobody.
             if let Some(verdict) = enlisted.look() {
+                // Before our part: who follows the edge comes to the flight.
+                drop(edge);
                 return Ok(enlisted.conclude(verdict));
             }
             if !park(&parker, until) {
+                drop(edge);
                 return Ok(Waited::TimedOut);
             }
         }
@@ -373,30 +367,18 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Enlisted<'c, K, V, S> {
 
     fn look(&self) -> Option<Verdict> {
         let part = self.part();
-        part.flight().look(&self.ticket, part.waits_for)
+        part.flight().look(&self.ticket)
     }
 
-    /// A thread that leads nothing closes no cycle, and stays out of the graph.
-    fn enter_graph(&self) -> Result<Option<Waiting>, CycleError> {
-        if !leads_any() {
-            return Ok(None);
-        }
+    fn enter_graph(&self, words: Words) -> Result<Waiting, CycleError> {
         let part = self.part();
-        // `Debug` is foreign code: before the graph's lock.
-        let key = part.core.describe(&part.node().key);
-        Waiting::enter(part.flight, part.waits_for, key)
-            .map(Some)
-            .map_err(CycleError::new)
+        Waiting::enter(part.flight, part.waits_for, words).map_err(CycleError::new)
     }
 
     fn conclude(mut self, verdict: Verdict) -> Waited<'c, K, V, S> {
-        let part = self.part.take().expect("concluded once");
-        match verdict {
-            Verdict::Lead => {
-                // Our share in the flight becomes the leader's.
-                let part = std::mem::ManuallyDrop::new(part);
-                Waited::Lead(Leader::new(part.core, part.node, self.hash))
-            }
+        let part = self.part();
+        let waited = match verdict {
+            Verdict::Lead => Waited::Lead(self.take_lead()),
             Verdict::Ended | Verdict::Outcome(Outcome::Nothing) => Waited::Again,
             Verdict::Outcome(Outcome::Failed(error)) => Waited::Failed(error),
             Verdict::Outcome(Outcome::Published) => {
@@ -405,10 +387,34 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Enlisted<'c, K, V, S> {
                 Waited::Found(unsafe { Found::new(pin(), part.node) })
             }
             Verdict::Outcome(Outcome::Replaced(object)) => {
-                // SAFETY: as above, of the object that the flight holds for its waiters.
+                // SAFETY: as above, of the object that the flight holds for its readers; we are
+                // one until we are off the list.
                 Waited::Found(unsafe { Found::new(pin(), object as *const Node<K, V>) })
             }
+        };
+        // Off the list only now that the pin has been taken.
+        drop(self);
+        waited
+    }
+
+    /// Our share in the flight becomes the leader's.
+    fn take_lead(&mut self) -> Leader<'c, K, V, S> {
+        let leader = Leader::new(self.part().core, self.part().node, self.hash);
+        let part = self.part.take().expect("taken once");
+        self.leave_list(&part);
+        std::mem::forget(part);
+        leader
+    }
+
+    /// True: the lead was ours for the taking.
+    fn leave_list(&self, part: &Part<'c, K, V, S>) -> bool {
+        let delisted = part.flight().delist(&self.ticket);
+        if let Some(replacement) = delisted.replacement {
+            // SAFETY: held for the flight's readers, of whom we were the last.
+            part.core
+                .release_held(unsafe { &*(replacement as *const Node<K, V>) });
         }
+        delisted.had_baton
     }
 }
 
@@ -417,10 +423,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Enlisted<'_, K, V, S> {
         let Some(part) = self.part.take() else {
             return;
         };
-        if part.flight().delist(&self.ticket) {
-            // The lead was ours for the taking: take it, and pass it on by dropping it.
-            let part = std::mem::ManuallyDrop::new(part);
+        if self.leave_list(&part) {
+            // Take the lead, and pass it on by dropping it.
             drop(Leader::new(part.core, part.node, self.hash));
+            std::mem::forget(part);
         }
     }
 }

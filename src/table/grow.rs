@@ -371,17 +371,13 @@ impl<T> Table<T> {
             if level.load(at) != frozen {
                 return;
             }
-            let proposal = rehash.rehash(object).map_or(Some(Note::LOST), |hash| {
-                next.first_empty(hash).map(|q| Note::propose(q, hash))
-            });
-            let Some(proposal) = proposal else {
-                // A helper that comes very late finds the next level itself moved on.
-                assert!(
-                    level.load(at) != frozen,
-                    "a level keeps room for what is moved into it"
-                );
-                return;
-            };
+            // No hash, or no room. Room there is: inserts leave 3/8 of a level free, and a level is
+            // left with at most 5/16 of the next one's words to copy. But where many threads have
+            // stopped in the middle of much at once, to let go of an entry is what a cache may do.
+            let proposal = rehash
+                .rehash(object)
+                .and_then(|hash| Some(Note::propose(next.first_empty(hash)?, hash)))
+                .unwrap_or(Note::LOST);
             // AcqRel: nothing but the note travels; it must not go back to an older one.
             let _ = ledger.compare_exchange(note, proposal, Ordering::AcqRel, Ordering::Acquire);
         }
@@ -395,7 +391,7 @@ impl<T> Table<T> {
 struct Note;
 
 impl Note {
-    /// Its key's `Hash` panicked: it has no place to go to, and is let go of.
+    /// Its key's `Hash` panicked, or there is no room: it has no place to go to, and is let go of.
     const LOST: u64 = u64::MAX;
 
     /// The tag above the position, which is counted from one: levels end at 2^31 words.
@@ -422,8 +418,7 @@ impl Level {
         }
     }
 
-    /// A place for a copy. There is one: inserts leave 3/8 of a level free, and a level is left
-    /// with at most 5/16 of the next one's words to copy.
+    /// A place for a copy.
     fn first_empty(&self, hash: u64) -> Option<usize> {
         Probe::new(hash, self.bits).find(|&at| self.load(at).is_empty())
     }

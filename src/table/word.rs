@@ -42,8 +42,8 @@ impl Word {
     }
 
     /// # Panics
-    /// When the pointer does not fit in 48 bits: an operating system that hands out such
-    /// addresses without being asked to is not known.
+    /// When the pointer does not fit in 48 bits. Linux hands out such addresses only where it is
+    /// asked to; 64-bit Android tags them, and is refused at compile time (lib.rs).
     pub(super) fn tentative(pointer: usize, hash: u64) -> Self {
         let pointer = pointer as u64;
         assert!(

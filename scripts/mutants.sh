@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Breaks each protocol on purpose and runs the models that must notice: scripts/mutants.sh [name...]
+#
+# A mutant is killed when one of its models fails. The script fails if a mutant survives, or if
+# its expression no longer changes the file. MUTANT_SECONDS bounds one run; 300 if not set.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+export LOOM_TARGET=${LOOM_TARGET:-$PWD/target/loom}
+export LOOM_IN_PLACE=1
+mkdir -p "$LOOM_TARGET"
+LOOM_TARGET=$(cd "$LOOM_TARGET" && pwd)
+copy=$LOOM_TARGET/mutants
+good=$LOOM_TARGET/good
+rm -rf "$copy" "$good"
+mkdir "$copy" "$good"
+tar --exclude=./target --exclude=./.git --exclude="$LOOM_TARGET" -cf - . | tar -xf - -C "$copy"
+cp -r "$copy/src" "$good/src"
+
+wanted=" $* "
+failures=0
+printf '%-34s %-52s %s\n' mutant 'killed by' seconds
+
+# mutant NAME FILE EXPRESSION MODEL...
+#   EXPRESSION is perl, with the whole file in $_.
+mutant() {
+    local name=$1 file=$2 expression=$3
+    shift 3
+    [[ $wanted == "  " || $wanted == *" $name "* ]] || return 0
+
+    perl -0pi -e "$expression" "$copy/$file"
+    local verdict='' start=$SECONDS
+    if cmp -s "$good/$file" "$copy/$file"; then
+        verdict='STALE: the expression changes nothing'
+    elif ! LOOM_BUILD_ONLY=1 "$copy/scripts/loom.sh" >"$LOOM_TARGET/mutant.log" 2>&1; then
+        verdict='STALE: does not compile'
+    else
+        for model in "$@"; do
+            timeout "${MUTANT_SECONDS:-300}" "$copy/scripts/loom.sh" "$model" >"$LOOM_TARGET/mutant.log" 2>&1
+            case $? in
+            0) ;;
+            124) verdict="NO VERDICT in time: $model" ;;
+            *) verdict=$model && break ;;
+            esac
+        done
+        verdict=${verdict:-SURVIVES}
+    fi
+    [[ $verdict == *[A-Z]* ]] && failures=$((failures + 1))
+    printf '%-34s %-52s %s\n' "$name" "$verdict" $((SECONDS - start))
+    # Written anew, so that cargo sees that it has changed back.
+    cat "$good/$file" >"$copy/$file"
+}
+
+# ---- slot and flight -------------------------------------------------------------------------
+
+# Readers see READY, and not what was written before it.
+mutant publish-relaxed src/slot.rs \
+    's/fetch_update\(Ordering::AcqRel, Ordering::Acquire/fetch_update(Ordering::Relaxed, Ordering::Relaxed/' \
+    l1_one_fill_for_two
+mutant state-relaxed src/slot.rs \
+    's/State\(self\.state\.load\(Ordering::Acquire\)\)/State(self.state.load(Ordering::Relaxed))/' \
+    l1_one_fill_for_two
+# A flight that ends between the enlisting and the sleep wakes nobody.
+mutant no-look-before-sleep src/core/part.rs \
+    's/(if let Some\(verdict\) = enlisted\.look\(\) \{.*?\n            \}\n)(            if !park.*?\n            \}\n)/$2$1/s' \
+    l4_no_lost_wake_up_of_one
+mutant wake-before-publish src/core/part.rs \
+    's/(        \/\/ SAFETY: we are the leader, and `Ending::Over`)/        if let Some(flight) = node.slot.state().flight() {\n            let flight = unsafe { &*flight };\n            let _ = flight.resolve(Outcome::Published);\n            flight.end();\n        }\n$1/' \
+    l4_no_lost_wake_up_of_one
+# Whoever lets go first retires, whatever hold there is still.
+mutant retired-while-linked src/slot.rs \
+    's/\(State\(before\), before & LINKED == 0\)/(State(before), true)/' \
+    l4_no_lost_wake_up_of_one
+mutant retired-while-held src/slot.rs \
+    's/return \(before, before\.0 & HELD == 0\);/return (before, true);/' \
+    l7_invalidate_waits_for_the_fill l8_insert_beats_a_fill_that_is_waited_for
+mutant leader-leaves-before-its-pin src/core/part.rs \
+    's/            pin = crate::reclaim::pin\(\);\n        \}\n        if !before\.lets_go\(\) \{/            self.core.leave(node, before.flight());\n            pin = crate::reclaim::pin();\n        } else if !before.lets_go() {/' \
+    l7_invalidate_waits_for_the_fill
+mutant waiter-leaves-before-its-pin src/core/part.rs \
+    's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                drop(part);\n                Waited::Found(unsafe { Found::new(pin(), node) })/' \
+    l7_invalidate_beats_a_fill_that_is_read l7_nowait_cuts_a_fill_off
+mutant publish-forgets-the-cut src/slot.rs \
+    's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | CUT) | phase/' \
+    l7_invalidate_waits_for_the_fill
+mutant leaver-drops-the-lead src/flight.rs \
+    's/drop\(gone\);\n        had_baton/drop(gone);\n        had_baton \&\& false/' \
+    l5_a_leaver_passes_the_lead_on
+mutant finish-without-the-flight src/slot.rs \
+    's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \
+    l2_an_error_is_shared_and_not_kept_by_two
+mutant nobody-enters-the-graph src/core/part.rs \
+    's/if !leads_any\(\) \{/if !leads_any() || true {/' \
+    l13_a_cycle_over_two_threads_is_an_error
+mutant insert-keeps-a-hold src/core.rs \
+    's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
+    l8_insert_meets_a_lost_lead
+mutant deadline-before-ready src/slot.rs \
+    's/if prior\.is_none\(\) \{\n            self\.aux\.store/if true {\n            self.aux.store/' \
+    refresh_replaces_the_entry
+mutant restored-entry-is-forgotten src/core/part.rs \
+    's/if !(core\.restore\(self\.hash, node, prior, &pin\)) \{/let restored = $1;\n        node.slot.take_prior();\n        if !restored {/' \
+    refresh_that_fails_keeps_the_entry
+mutant cut-refresh-is-restored src/core/part.rs \
+    's/if cut \|\| !keep_prior \{/if cut \&\& false || !keep_prior {/' \
+    refresh_that_fails_meets_invalidate
+
+# ---- table -----------------------------------------------------------------------------------
+
+mutant no-second-walk src/table.rs \
+    's/        store_load\(\);\n/        if true {\n            return withdraw.confirm();\n        }\n/' \
+    table_one_winner_although_a_tomb_appears
+mutant no-store-load-fence src/table.rs \
+    's/        store_load\(\);\n//' \
+    table_one_winner_although_a_tomb_appears
+mutant rival-is-spared src/table.rs \
+    's/if level\.swap\(at, other, Word::TOMB\) \{\n\s*break;\n\s*\}/break;/' \
+    table_one_winner_although_a_tomb_appears
+mutant no-ledger src/table/grow.rs \
+    's/let ledger = &growth\.ledger\[at\];/let ledger = \&AtomicU64::new(0);/' \
+    table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
+mutant fresh-is-ignored src/table/word.rs \
+    's/self\.pointer\(\) != 0 && self\.0 & FRESH != 0/self.0 == u64::MAX/' \
+    table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
+mutant reader-stops-at-moved src/table/word.rs \
+    's/self\.0 == Self::EMPTY\.0 \|\| self\.0 == Self::MOVED_END\.0/self.0 == Self::EMPTY.0 || self.is_moved()/' \
+    table_l16_insert_remove_read_while_words_move table_l16_replaced_while_words_move
+mutant writer-stops-at-moved src/table/grow.rs \
+    's/self\.move_word\(level, growth, at, rehash\) == Word::MOVED_END/self.move_word(level, growth, at, rehash).is_moved()/' \
+    table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
+
+if [ "$failures" -gt 0 ]; then
+    echo "$failures mutants were not killed" >&2
+    exit 1
+fi

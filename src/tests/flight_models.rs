@@ -1,0 +1,722 @@
+//! Slot, flight, waiters and what the core makes of them, through the cache's own verbs.
+//!
+//! "Cold" models begin with an empty cache, and the claim in the table is part of them. In the
+//! others a fill is under way when the threads start: that leaves out the race for the lead, which
+//! the cold models have, and buys more preemptions.
+
+use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, cache, models, start};
+use crate::core::Aim;
+use crate::flight::{Flight, Outcome, Verdict, WaitFor};
+use crate::guard::{GuardResult, PlaceholderGuard};
+use crate::sync::Parker;
+use crate::time::ManualClock;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+type Guard<'c> = PlaceholderGuard<'c, Token, Token, super::harness::TestHasher>;
+
+fn key() -> Token {
+    Token::new(1)
+}
+
+/// A thread that does `act` with the cache.
+fn actor(cache: &TestCache, act: impl FnOnce(&TestCache) + 'static) -> Actor {
+    let cache = cache.clone();
+    Box::new(move || act(&cache))
+}
+
+fn lead(cache: &TestCache) -> Guard<'_> {
+    match cache.get_value_or_guard(&key(), None) {
+        GuardResult::Guard(guard) => guard,
+        other => panic!("nobody else is there: {other:?}"),
+    }
+}
+
+/// `get_with`, whose fill answers 100 and more.
+fn get(cache: &TestCache, fills: &Fills) -> u64 {
+    cache
+        .get_with(&key(), || Token::new(100 + fills.fill()))
+        .number()
+}
+
+/// `try_get_with`, whose first fill of all fails.
+fn try_get(cache: &TestCache, fills: &Fills) -> Result<u64, u64> {
+    let fill = || match fills.fill() {
+        0 => Err(0_u64),
+        n => Ok(Token::new(100 + n)),
+    };
+    match cache.try_get_with(&key(), fill) {
+        Ok(value) => Ok(value.number()),
+        Err(crate::TryGetError::Fill(error)) => Err(error),
+        Err(crate::TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+    }
+}
+
+/// At rest: `expected` is what the cache holds, and there is nothing but that.
+fn assert_holds(cache: &TestCache, expected: Option<u64>) {
+    assert_eq!(cache.peek(&key()).map(|value| value.number()), expected);
+    assert_eq!(cache.len(), usize::from(expected.is_some()));
+    assert_eq!(cache.retired(), 0);
+}
+
+/// What is left when the entry is taken out: nothing. (The harness counts keys and values.)
+fn empty(cache: &TestCache) {
+    cache.invalidate(&key());
+    assert_holds(cache, None);
+}
+
+// ---- L1 ----------------------------------------------------------------------------------------
+
+fn one_fill(others: usize) {
+    let cache = cache();
+    let fills = Fills::new();
+    let other = || {
+        let fills = fills.clone();
+        actor(&cache, move |cache| assert_eq!(get(cache, &fills), 100))
+    };
+    let us = {
+        let fills = fills.clone();
+        move |cache: &TestCache| assert_eq!(get(cache, &fills), 100)
+    };
+    if others == 1 {
+        let others = start([other()]);
+        us(&cache);
+        others.join();
+    } else {
+        let others = start([other(), other()]);
+        us(&cache);
+        others.join();
+    }
+    assert_eq!(fills.count(), 1);
+    assert_holds(&cache, Some(100));
+    empty(&cache);
+}
+
+// ---- L2 ----------------------------------------------------------------------------------------
+
+fn first_fill_fails(others: usize) {
+    let cache = cache();
+    let fills = Fills::new();
+    let failed = Rc::new(Cell::new(0));
+    let act = {
+        let (fills, failed) = (fills.clone(), failed.clone());
+        move |cache: &TestCache| match try_get(cache, &fills) {
+            Ok(value) => assert_eq!(value, 101),
+            Err(error) => {
+                assert_eq!(error, 0);
+                failed.set(failed.get() + 1);
+            }
+        }
+    };
+    let other = || actor(&cache, act.clone());
+    if others == 1 {
+        let others = start([other()]);
+        act(&cache);
+        others.join();
+    } else {
+        let others = start([other(), other()]);
+        act(&cache);
+        others.join();
+    }
+    // The error goes to everyone in its flight; whoever comes later shares one more fill.
+    let all_failed = failed.get() == others + 1;
+    assert!(failed.get() >= 1);
+    if others == 1 {
+        assert_eq!(all_failed, cache.stats().joined > 0);
+    }
+    assert_eq!(fills.count(), if all_failed { 1 } else { 2 });
+    assert_holds(&cache, if all_failed { None } else { Some(101) });
+    empty(&cache);
+}
+
+// ---- L6 ----------------------------------------------------------------------------------------
+
+/// A task's waker, made by hand: it comes back to the flight whenever it can.
+struct ComesBack {
+    flight: Arc<Flight>,
+    wakes: Arc<Parker>,
+}
+
+impl ComesBack {
+    fn waker(flight: &Arc<Flight>, wakes: &Arc<Parker>) -> Waker {
+        let (flight, wakes) = (flight.clone(), wakes.clone());
+        Waker::from(Arc::new(Self { flight, wakes }))
+    }
+}
+
+impl Wake for ComesBack {
+    fn wake(self: Arc<Self>) {
+        let ticket = self.flight.enlist(WaitFor::End, 9, Waker::noop().clone());
+        let _ = self.flight.look(&ticket);
+        assert!(!self.flight.delist(&ticket).had_baton);
+        self.wakes.wake_by_ref();
+    }
+}
+
+impl Drop for ComesBack {
+    fn drop(&mut self) {
+        self.flight.blocks(WaitFor::Value);
+    }
+}
+
+/// What a future does that is polled twice, each time with another waker, and then whenever it is
+/// woken.
+fn poll_twice(flight: &Arc<Flight>) -> Verdict {
+    let wait = WaitFor::Value;
+    let parkers = [Parker::new(), Parker::new()];
+    let first = flight.enlist(wait, 2, ComesBack::waker(flight, &parkers[0]));
+    let verdict = flight.look(&first);
+    // Taken off the list in any case, and told if the lead came in between.
+    let had_baton = flight.delist(&first).had_baton;
+    match verdict {
+        Some(verdict) => return verdict,
+        None if had_baton => return Verdict::Lead,
+        None => {}
+    }
+    let second = flight.enlist(wait, 2, ComesBack::waker(flight, &parkers[1]));
+    loop {
+        if let Some(verdict) = flight.look(&second) {
+            let _ = flight.delist(&second);
+            return verdict;
+        }
+        parkers[1].park();
+    }
+}
+
+// ---- refresh, cycles ---------------------------------------------------------------------------
+
+/// Asks for a newer value than there is, which is `new` if the fill does not fail.
+fn refresh(cache: &TestCache, new: Option<u64>) -> Option<u64> {
+    let fill = |_: &Token| new.map(Token::new).ok_or(());
+    let read = |value: &Token| value.number();
+    cache.fetch(&key(), Aim::Refresh, fill, read).ok()
+}
+
+/// Fills `one` with a fill that asks for `other`.
+fn ask_each_other(cache: &TestCache, one: u64, other: u64) {
+    let _ = cache.try_get_with(&Token::new(one), || {
+        cache
+            .try_get_with(&Token::new(other), || Ok::<_, ()>(Token::new(other)))
+            .map_err(|_| ())
+    });
+}
+
+models! {
+    /// L1, clause 1, cold: two callers, one fill, one value; it can be read by both.
+    l1_one_fill_for_two: Explore::All => || one_fill(1);
+
+    /// L1 with three.
+    l1_one_fill_for_three: Explore::AtMost(2) => || one_fill(2);
+
+    /// L2, clause 4, cold: the first fill's error goes to all who joined, once; a later caller
+    /// fills again, and its fill comes after the first (`Fills`).
+    l2_an_error_is_shared_and_not_kept_by_two: Explore::All => || first_fill_fails(1);
+
+    /// L2 with three.
+    l2_an_error_is_shared_and_not_kept_by_three: Explore::AtMost(2) => || first_fill_fails(2);
+
+
+    /// L3, clause 4: a leader is lost while one waits for it, or is about to. The waiter leads;
+    /// afterwards the key is as good as ever.
+    l3_a_waiter_takes_a_lost_lead: Explore::All => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waiter = fills.clone();
+        let others = start([actor(&cache, move |cache| assert_eq!(get(cache, &waiter), 100))]);
+        drop(guard);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        assert_holds(&cache, Some(100));
+        empty(&cache);
+        assert_eq!(get(&cache, &fills), 101);
+    };
+
+    /// L3 with two who wait: one of them leads, the other gets its value.
+    l3_one_of_two_waiters_takes_a_lost_lead: Explore::Bounded => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waiter = || {
+            let fills = fills.clone();
+            actor(&cache, move |cache| assert_eq!(get(cache, &fills), 100))
+        };
+        let others = start([waiter(), waiter()]);
+        drop(guard);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        assert_holds(&cache, Some(100));
+        empty(&cache);
+    };
+
+    /// L4, clause 4 ("nobody ever hangs"): a publisher looks for waiters while one enlists. That
+    /// the model ends is the proof: a lost wake-up is a deadlock.
+    l4_no_lost_wake_up_of_one: Explore::All => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waiter = fills.clone();
+        let others = start([actor(&cache, move |cache| assert_eq!(get(cache, &waiter), 7))]);
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        others.join();
+        assert_eq!(fills.count(), 0);
+        assert_holds(&cache, Some(7));
+        empty(&cache);
+    };
+
+    /// L4 with two who enlist.
+    l4_no_lost_wake_up: Explore::Bounded => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waiter = || {
+            let fills = fills.clone();
+            actor(&cache, move |cache| assert_eq!(get(cache, &fills), 7))
+        };
+        let others = start([waiter(), waiter()]);
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        others.join();
+        assert_eq!(fills.count(), 0);
+        assert_holds(&cache, Some(7));
+        empty(&cache);
+    };
+
+    /// L5: a waiter leaves while the publisher takes the list; another stays. All is freed once.
+    l5_a_waiter_leaves_while_its_flight_ends: Explore::Bounded => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let leaver = actor(&cache, |cache| {
+            match cache.get_value_or_guard(&key(), Some(Duration::from_secs(1))) {
+                GuardResult::Value(value) => assert_eq!(value.number(), 7),
+                GuardResult::Timeout => {}
+                other => panic!("{other:?}"),
+            }
+        });
+        let stays = fills.clone();
+        let waiter = actor(&cache, move |cache| assert_eq!(get(cache, &stays), 7));
+        let others = start([leaver, waiter]);
+        guard.insert(Token::new(7));
+        others.join();
+        assert_eq!(fills.count(), 0);
+        assert_holds(&cache, Some(7));
+        empty(&cache);
+    };
+
+    /// L5: the lead is lost, and handed to a waiter who is just leaving. It is passed on to the
+    /// one who stays.
+    l5_a_leaver_passes_the_lead_on: Explore::Bounded => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let leaver = actor(&cache, |cache| {
+            match cache.get_value_or_guard(&key(), Some(Duration::from_secs(1))) {
+                GuardResult::Value(value) => assert_eq!(value.number(), 100),
+                GuardResult::Timeout => {}
+                GuardResult::Guard(guard) => drop(guard),
+                GuardResult::Cycle(cycle) => panic!("{cycle}"),
+            }
+        });
+        let stays = fills.clone();
+        let waiter = actor(&cache, move |cache| assert_eq!(get(cache, &stays), 100));
+        let others = start([leaver, waiter]);
+        drop(guard);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        assert_holds(&cache, Some(100));
+        empty(&cache);
+    };
+
+    /// L6, the flight's half: a task comes back with another waker while its flight ends. It sees
+    /// the outcome or its last waker is woken; wakers that come back to the flight, when they are
+    /// woken and when they are dropped, find nothing locked. (The half of the futures is not
+    /// written yet.)
+    l6_a_waker_is_swapped_while_the_flight_ends: Explore::All => || {
+        let flight = Arc::new(Flight::new(0, 1));
+        let leader = flight.clone();
+        let others = start([Box::new(move || {
+            assert!(leader.resolve(Outcome::Published).is_ok());
+            leader.end();
+            leader.leave();
+        }) as Actor]);
+        let verdict = poll_twice(&flight);
+        assert!(matches!(verdict, Verdict::Outcome(Outcome::Published)));
+        flight.leave();
+        others.join();
+        assert_eq!(Arc::strong_count(&flight), 1, "a waker was left behind");
+    };
+
+    /// L6 for a leader that is lost: the lead is taken, or there was nobody to take it; not both,
+    /// and not neither.
+    l6_a_waker_is_swapped_while_the_lead_is_handed_over: Explore::All => || {
+        let flight = Arc::new(Flight::new(0, 1));
+        let leader = flight.clone();
+        let handed = Rc::new(Cell::new(false));
+        let hands = handed.clone();
+        let others = start([Box::new(move || {
+            if leader.hand_over() {
+                hands.set(true);
+            } else {
+                assert!(leader.resolve(Outcome::Nothing).is_ok());
+                leader.end();
+            }
+            leader.leave();
+        }) as Actor]);
+        let verdict = poll_twice(&flight);
+        flight.leave();
+        others.join();
+        match verdict {
+            Verdict::Lead => assert!(handed.get()),
+            Verdict::Outcome(Outcome::Nothing) => assert!(!handed.get()),
+            _ => panic!("a verdict that nobody gave"),
+        }
+        assert_eq!(Arc::strong_count(&flight), 1, "a waker was left behind");
+    };
+
+    /// L7, clause 2: `invalidate` against a fill that began before it. When it returns the fill
+    /// has ended (all that it did comes before: `Fills`), and its value is not seen again.
+    l7_invalidate_waits_for_the_fill: Explore::All => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let seen = fills.clone();
+        let others = start([actor(&cache, move |cache| {
+            cache.invalidate(&key());
+            assert_eq!(seen.count(), 1);
+            assert_eq!(cache.peek(&key()), None);
+        })]);
+        fills.fill();
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        others.join();
+        assert_holds(&cache, None);
+    };
+
+    /// L7 with a reader: it gets the old flight's value if it joined that, and a new one if not.
+    /// Who calls after the `invalidate` never gets the old one.
+    l7_invalidate_beats_a_fill_that_is_read: Explore::AtMost(2) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let (one, other) = (fills.clone(), fills.clone());
+        let others = start([
+            actor(&cache, move |cache| {
+                cache.invalidate(&key());
+                assert!(get(cache, &one) > 100);
+            }),
+            actor(&cache, move |cache| {
+                let value = get(cache, &other);
+                assert!(value == 7 || value > 100);
+            }),
+        ]);
+        fills.fill();
+        guard.insert(Token::new(7));
+        others.join();
+        assert!((2..=3).contains(&fills.count()));
+        assert_holds(&cache, Some(99 + fills.count()));
+        empty(&cache);
+    };
+
+    /// L7, clause 2: `invalidate_nowait` cuts the flight off; a caller after it fills at once,
+    /// whatever becomes of the old fill, and its value is the one that is kept.
+    l7_nowait_cuts_a_fill_off: Explore::Bounded => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let (one, joined) = (fills.clone(), fills.clone());
+        let others = start([
+            actor(&cache, move |cache| {
+                cache.invalidate_nowait(&key());
+                assert_eq!(get(cache, &one), 100);
+            }),
+            actor(&cache, move |cache| {
+                let value = get(cache, &joined);
+                assert!(value == 7 || value == 100);
+            }),
+        ]);
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        assert_holds(&cache, Some(100));
+        empty(&cache);
+    };
+
+    /// L7, clause 2: after `invalidate_nowait` nobody waits for the fill that was cut off.
+    l7_nowait_does_not_wait: Explore::All => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let other = fills.clone();
+        let others = start([actor(&cache, move |cache| {
+            cache.invalidate_nowait(&key());
+            assert_eq!(get(cache, &other), 100);
+        })]);
+        others.join();
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        assert_holds(&cache, Some(100));
+        empty(&cache);
+    };
+
+    /// L7, clause 2: `invalidate_all` against a fill that began before it.
+    l7_invalidate_all_beats_a_fill: Explore::All => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let seen = fills.clone();
+        let others = start([actor(&cache, move |cache| {
+            cache.invalidate_all();
+            assert_eq!(seen.count(), 1);
+            assert_eq!(cache.peek(&key()), None);
+        })]);
+        fills.fill();
+        guard.insert(Token::new(7));
+        others.join();
+        assert_holds(&cache, None);
+    };
+
+    /// L7: the leader is lost, and its fill is fenced off, at the same time as somebody waits.
+    l7_invalidate_meets_a_lost_lead: Explore::AtMost(2) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waiter = fills.clone();
+        let others = start([
+            actor(&cache, |cache| {
+                cache.invalidate(&key());
+            }),
+            actor(&cache, move |cache| assert!(get(cache, &waiter) == 100)),
+        ]);
+        drop(guard);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        empty(&cache);
+    };
+
+    // ---- L8 ------------------------------------------------------------------------------------
+
+    /// L8, clause 3, cold: `insert` against a `get_with`. Either the fill came first and was
+    /// replaced, or it never ran; the inserted value stays.
+    l8_insert_wins: Explore::All => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let filler = fills.clone();
+        let others = start([actor(&cache, move |cache| {
+            assert!([100, 200].contains(&get(cache, &filler)));
+        })]);
+        cache.insert(key(), Token::new(200));
+        assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
+        others.join();
+        assert_holds(&cache, Some(200));
+        empty(&cache);
+    };
+
+    /// L8 with a fill under way and one who waits: who waits gets either value, the leader its
+    /// own, and the inserted one stays.
+    l8_insert_beats_a_fill_that_is_waited_for: Explore::AtMost(2) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waiter = fills.clone();
+        let others = start([
+            actor(&cache, |cache| {
+                cache.insert(key(), Token::new(200));
+                assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
+            }),
+            actor(&cache, move |cache| {
+                assert!([7, 200].contains(&get(cache, &waiter)));
+            }),
+        ]);
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        others.join();
+        assert_eq!(fills.count(), 0);
+        assert_holds(&cache, Some(200));
+        empty(&cache);
+    };
+
+    /// L8: `insert` against a fill that ends without a value.
+    l8_insert_meets_a_lost_lead: Explore::All => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(200)))]);
+        drop(guard);
+        others.join();
+        assert_holds(&cache, Some(200));
+        empty(&cache);
+    };
+
+    /// L8: two inserts and a reader. The reader never goes back (R6).
+    l8_two_inserts_and_a_reader: Explore::Bounded => || {
+        let cache = cache();
+        let read = Rc::new(Cell::new((None, None)));
+        let reader = read.clone();
+        let others = start([
+            actor(&cache, |cache| cache.insert(key(), Token::new(200))),
+            actor(&cache, move |cache| {
+                let peek = || cache.peek(&key()).map(|value| value.number());
+                reader.set((peek(), peek()));
+            }),
+        ]);
+        cache.insert(key(), Token::new(300));
+        others.join();
+        let last = cache.peek(&key()).map(|value| value.number());
+        let (first, second) = read.get();
+        assert!(first.is_none() || second.is_some());
+        assert!(first != last || second == last);
+        assert_holds(&cache, last);
+        empty(&cache);
+    };
+
+    // ---- L9 ------------------------------------------------------------------------------------
+
+    /// L9: a reader, a remover and an inserter at one entry. (The table alone, with two keys at
+    /// one position, is in `table_models.rs`.)
+    l9_read_remove_insert: Explore::Bounded => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([
+            actor(&cache, |cache| {
+                let value = cache.peek(&key()).map(|value| value.number());
+                assert!([None, Some(5), Some(6)].contains(&value));
+            }),
+            actor(&cache, |cache| {
+                cache.invalidate(&key());
+            }),
+        ]);
+        cache.insert(key(), Token::new(6));
+        others.join();
+        let last = cache.peek(&key()).map(|value| value.number());
+        assert!([None, Some(6)].contains(&last));
+        assert_holds(&cache, last);
+        empty(&cache);
+    };
+
+    // ---- Refresh -------------------------------------------------------------------------------
+
+    /// A refresh that fails leaves the entry as it was, at every moment.
+    refresh_that_fails_keeps_the_entry: Explore::All => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
+        assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(5));
+        assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(5));
+        others.join();
+        assert_holds(&cache, Some(5));
+        empty(&cache);
+    };
+
+    /// A refresh that succeeds takes the entry's place; a reader sees the one or the other, and
+    /// never goes back.
+    refresh_replaces_the_entry: Explore::All => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert_eq!(refresh(cache, Some(6)), Some(6)))]);
+        let peek = || cache.peek(&key()).map(|value| value.number());
+        let (first, second) = (peek(), peek());
+        assert!([(Some(5), Some(5)), (Some(5), Some(6)), (Some(6), Some(6))].contains(&(first, second)));
+        others.join();
+        assert_holds(&cache, Some(6));
+        empty(&cache);
+    };
+
+    /// L7 for a refresh: what stands behind it goes with it, once, whether it succeeds ...
+    refresh_meets_invalidate: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert_eq!(refresh(cache, Some(6)), Some(6)))]);
+        cache.invalidate(&key());
+        assert_ne!(cache.peek(&key()).map(|value| value.number()), Some(5));
+        others.join();
+        let last = cache.peek(&key()).map(|value| value.number());
+        assert!([None, Some(6)].contains(&last));
+        assert_holds(&cache, last);
+        empty(&cache);
+    };
+
+    /// ... or fails.
+    refresh_that_fails_meets_invalidate: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
+        cache.invalidate(&key());
+        assert_eq!(cache.peek(&key()), None);
+        others.join();
+        assert_holds(&cache, None);
+    };
+
+    /// L8 for a refresh that fails: the inserted value stays.
+    refresh_that_fails_meets_insert: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
+        cache.insert(key(), Token::new(6));
+        assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(6));
+        others.join();
+        assert_holds(&cache, Some(6));
+        empty(&cache);
+    };
+
+    // ---- L13 -----------------------------------------------------------------------------------
+
+    /// L13, clause 5: 1 asks for 2 and 2 asks for 1 on two threads. That the model ends is the
+    /// proof; the error is the only way out of what would be a deadlock.
+    l13_a_cycle_over_two_threads_is_an_error: Explore::AtMost(2) => || {
+        let cache = cache();
+        let others = start([actor(&cache, |cache| ask_each_other(cache, 1, 2))]);
+        ask_each_other(&cache, 2, 1);
+        others.join();
+    };
+
+    // ---- L14 -----------------------------------------------------------------------------------
+
+    /// L14, clauses 1 and 8: two find an entry expired. One leads, one waits; the old value is
+    /// retired once. The sweep for expired entries takes part.
+    l14_an_expired_entry_is_refilled_once: Explore::AtMost(4) => || {
+        let clock = ManualClock::new();
+        let ttl = Duration::from_secs(10);
+        let cache = builder().time_to_live(ttl).clock(clock.clone()).build().expect("good");
+        cache.insert(key(), Token::new(5));
+        clock.advance(ttl);
+        let fills = Fills::new();
+        let other = fills.clone();
+        let others = start([actor(&cache, move |cache| assert_eq!(get(cache, &other), 100))]);
+        assert_eq!(get(&cache, &fills), 100);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        assert_holds(&cache, Some(100));
+        empty(&cache);
+    };
+
+    // ---- L15 -----------------------------------------------------------------------------------
+
+    /// L15: the last handle of a cache goes with the last one who waits. All is freed, and
+    /// nothing is touched after that. (The handles are counted by loom's `Arc`, whose orderings
+    /// are those of std's.)
+    l15_the_cache_is_dropped_with_its_last_waiter: Explore::All => || {
+        let cache = loom::sync::Arc::new(cache());
+        let fills = Fills::new();
+        let (handle, other) = (cache.clone(), fills.clone());
+        let others = start([Box::new(move || {
+            get(&handle, &other);
+            drop(handle);
+        }) as Actor]);
+        get(&cache, &fills);
+        drop(cache);
+        others.join();
+        assert_eq!(fills.count(), 1);
+    };
+
+    // ---- waiting -------------------------------------------------------------------------------
+
+    /// A wake that comes before the sleep is not lost, and each wake ends one sleep.
+    a_parked_thread_is_woken: Explore::All => || {
+        let parker = Parker::new();
+        let waker: std::task::Waker = Arc::clone(&parker).into();
+        let others = start([Box::new(move || {
+            waker.wake_by_ref();
+        }) as Actor]);
+        parker.park();
+        others.join();
+    };
+}

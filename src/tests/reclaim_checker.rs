@@ -1,0 +1,199 @@
+//! An engine for `reclaim.rs` that frees nothing and checks everything.
+//!
+//! It has the shape of the epoch engine. What it keeps is kept in plain `std` cells, so that order
+//! which the protocol lacks is not lent to it by its reclamation. (loom runs all threads of a model
+//! on one thread of the system and switches only in operations of its own, of which there is none
+//! in here.) The one order that it makes is the one that every engine has to make: who pins after
+//! a retire sees what was done before the retire, above all the unlinking. A pin that comes before
+//! anything was retired orders nothing.
+//!
+//! * An object that is retired waits for the pins alive at that moment. When the last of them is
+//!   gone the object is *freed*: at the first moment that the rule of reclamation allows, where a
+//!   real engine would take its time.
+//! * [`deref`] asserts that its object is not freed, [`Domain::retire`] that an object is retired
+//!   once.
+//! * The memory stays, and no address is used twice, until the domain is dropped. Only then the
+//!   destructors run, after every thread has been joined: so loom's own check of the value's cell
+//!   speaks of the protocol, and not of an order that an engine would have made.
+//!
+//! What it cannot see: a use, after the free, by way of a hold (a count on a flight or a slot)
+//! instead of a pin, unless it ends in a second retire or in none.
+
+use crate::reclaim::Garbage;
+use loom::sync::atomic::{Ordering, fence};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+
+#[derive(Default)]
+struct Books {
+    next_pin: u64,
+    pinned: BTreeSet<u64>,
+    /// By the address of a retired object: the pins that it waits for. None: it is freed.
+    retired: HashMap<usize, BTreeSet<u64>>,
+}
+
+thread_local! {
+    static BOOKS: RefCell<Books> = RefCell::default();
+    /// The first thing that went wrong. Kept, because an assertion that fails under somebody's
+    /// `catch_unwind` would not be heard of.
+    static WRONG: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+fn books<R>(f: impl FnOnce(&mut Books) -> R) -> R {
+    BOOKS.with_borrow_mut(f)
+}
+
+#[track_caller]
+fn check(good: bool, wrong: &'static str) {
+    if !good {
+        WRONG.set(WRONG.get().or(Some(wrong)));
+        // A second panic while unwinding would hide the first.
+        assert!(std::thread::panicking(), "{wrong}");
+    }
+}
+
+/// Before each execution of a model.
+#[cfg(test)]
+pub(super) fn begin() {
+    books(|books| *books = Books::default());
+    WRONG.set(None);
+}
+
+/// After each execution of a model.
+#[cfg(test)]
+pub(super) fn end() {
+    assert_eq!(WRONG.get(), None);
+    books(|books| assert!(books.pinned.is_empty(), "somebody is still pinned"));
+}
+
+/// While it lives, nothing is freed that was not retired before it.
+pub(crate) struct Pin {
+    id: u64,
+}
+
+pub(crate) fn pin() -> Pin {
+    books(|books| {
+        let id = books.next_pin;
+        books.next_pin += 1;
+        books.pinned.insert(id);
+        if !books.retired.is_empty() {
+            // With the one in `retire`. loom does not switch at a fence.
+            fence(Ordering::SeqCst);
+        }
+        Pin { id }
+    })
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        books(|books| {
+            books.pinned.remove(&self.id);
+            for waits_for in books.retired.values_mut() {
+                waits_for.remove(&self.id);
+            }
+        });
+    }
+}
+
+/// A look at a shared object, which must not have been freed.
+///
+/// # Safety
+/// As of the engines that free: `object` was reachable, or held, at some moment since `pin` was
+/// taken. A model checks that; the memory itself is there in any case.
+#[track_caller]
+pub(crate) unsafe fn deref<T>(object: *const T, pin: &Pin) -> &T {
+    books(|books| {
+        check(books.pinned.contains(&pin.id), "a pin that is gone");
+        let freed = books
+            .retired
+            .get(&object.addr())
+            .is_some_and(BTreeSet::is_empty);
+        check(!freed, "use after free");
+    });
+    // SAFETY: what is retired is kept until its domain is dropped, in this domain or in its cache.
+    unsafe { &*object }
+}
+
+/// What one cache, or one table, has retired.
+pub(crate) struct Domain {
+    /// A mutex only to be `Sync`: nobody waits for it.
+    retired: Mutex<Vec<Garbage>>,
+}
+
+// SAFETY: loom runs all threads of a model on one thread.
+unsafe impl Send for Domain {}
+// SAFETY: as above.
+unsafe impl Sync for Domain {}
+
+impl Domain {
+    pub(crate) fn new() -> Self {
+        Self {
+            retired: Mutex::default(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn retire(&self, garbage: Garbage) {
+        fence(Ordering::SeqCst);
+        let before = books(|books| {
+            let pinned = books.pinned.clone();
+            books.retired.insert(garbage.address(), pinned)
+        });
+        check(before.is_none(), "retired twice");
+        self.retired.lock().expect("no panic inside").push(garbage);
+    }
+
+    /// How many objects are not freed yet.
+    pub(crate) fn retired(&self) -> usize {
+        let retired = self.retired.lock().expect("no panic inside");
+        let not_freed = |garbage: &&Garbage| {
+            books(|books| {
+                let waits_for = books.retired.get(&garbage.address());
+                waits_for.is_some_and(|pins| !pins.is_empty())
+            })
+        };
+        retired.iter().filter(not_freed).count()
+    }
+
+    /// How many objects have been retired in all.
+    #[cfg(test)]
+    pub(super) fn retired_ever(&self) -> usize {
+        self.retired.lock().expect("no panic inside").len()
+    }
+
+    pub(crate) fn panicked_drops(&self) -> usize {
+        0
+    }
+
+    /// Nothing is put off here.
+    pub(crate) fn tidy(&self) {}
+
+    pub(crate) fn is_due(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn quiesce(&self) {
+        for turn in 0.. {
+            if self.retired() == 0 {
+                return;
+            }
+            crate::sync::relax(turn);
+        }
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Destructors may stumble over what made the model fail: leave it all.
+            return;
+        }
+        check(self.retired() == 0, "not freed, although nobody is pinned");
+        let retired = std::mem::take(self.retired.get_mut().expect("no panic inside"));
+        for garbage in retired {
+            books(|books| books.retired.remove(&garbage.address()));
+            check(!garbage.reap(), "a destructor panicked");
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The table alone, with plain objects.
+//!
+//! A level has 16 words here and moves 4 at a time. What the models leave out: the count of words
+//! in use is not one of loom's atomics (`sync::Tally`), so that of two threads which pass the mark
+//! at once the second always sees the first; that a level always has room for what is moved into
+//! it is an argument of `grow.rs`, not a result of these models.
+
+use super::harness::{Actor, Explore, Token, models, start};
+use super::reclaim_checker::{Domain, Pin, deref, pin};
+use crate::reclaim::Garbage;
+use crate::table::{Claim, Key, Rehash, Table};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// What stands in the table: a key, and which of its objects this is.
+struct Item {
+    key: Token,
+    id: u64,
+}
+
+/// The key's number is its home, of 16; all keys have the same tag.
+fn hash(key: u64) -> u64 {
+    key << 60
+}
+
+/// The key that most models are about. Its home is in the third of the blocks in which a level is
+/// moved, so that a growth can have begun without it.
+const KEY: u64 = 8;
+/// Another key with the same home, and one more.
+const NEIGHBOUR: u64 = KEY + 16;
+const THIRD: u64 = KEY + 32;
+/// A key with a home of its own.
+const FAR: u64 = 12;
+
+struct Shelf {
+    table: Table<Item>,
+    domain: Domain,
+}
+
+impl Rehash<Item> for () {
+    fn rehash(&self, item: &Item) -> Option<u64> {
+        Some(hash(item.key.number()))
+    }
+
+    fn lost(&self, _: &Item) {
+        unreachable!("every item has a hash")
+    }
+}
+
+/// A key to put in, and its object when that has been asked for.
+struct Wanted<'a> {
+    key: u64,
+    id: u64,
+    object: *mut Item,
+    pin: &'a Pin,
+}
+
+impl Key<Item> for Wanted<'_> {
+    fn is(&self, object: *const Item) -> bool {
+        is(self.key, object, self.pin)
+    }
+
+    fn object(&mut self) -> *const Item {
+        if self.object.is_null() {
+            self.object = item(self.key, self.id);
+        }
+        self.object
+    }
+}
+
+fn is(key: u64, object: *const Item, pin: &Pin) -> bool {
+    // SAFETY: it was in the table under this pin; the checker says whether that is enough.
+    unsafe { deref(object, pin) }.key.number() == key
+}
+
+fn item(key: u64, id: u64) -> *mut Item {
+    let key = Token::new(key);
+    Box::into_raw(Box::new(Item { key, id }))
+}
+
+impl Shelf {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            table: Table::new(0),
+            domain: Domain::new(),
+        })
+    }
+
+    fn retire(&self, object: *const Item) {
+        // SAFETY: from `Box::into_raw`, and out of the table: the checker says if it is not.
+        self.domain
+            .retire(unsafe { Garbage::boxed(object.cast_mut()) });
+    }
+
+    /// Whether it was put in; not if the key was there.
+    fn insert(&self, key: u64, id: u64) -> bool {
+        let pin = pin();
+        let mut wanted = Wanted {
+            key,
+            id,
+            object: std::ptr::null_mut(),
+            pin: &pin,
+        };
+        let hash = hash(key);
+        match self.table.claim(hash, &mut wanted, &pin, &(), &self.domain) {
+            Claim::Placed(_) => true,
+            Claim::Found(_) => {
+                if !wanted.object.is_null() {
+                    self.retire(wanted.object);
+                }
+                false
+            }
+        }
+    }
+
+    /// Which object was taken out.
+    fn remove(&self, key: u64) -> Option<u64> {
+        let pin = pin();
+        loop {
+            let hash = hash(key);
+            let is_key = |object: *const Item| is(key, object, &pin);
+            let spot = self
+                .table
+                .find_to_change(hash, &pin, &(), &self.domain, &is_key)?;
+            if self.table.unlink(&spot) {
+                // SAFETY: linked until just now, under this pin.
+                let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
+                self.retire(spot.object());
+                return Some(id);
+            }
+        }
+    }
+
+    /// Which object was replaced by a new one.
+    fn replace(&self, key: u64, id: u64) -> Option<u64> {
+        let pin = pin();
+        loop {
+            let hash = hash(key);
+            let is_key = |object: *const Item| is(key, object, &pin);
+            let spot = self
+                .table
+                .find_to_change(hash, &pin, &(), &self.domain, &is_key)?;
+            let new = item(key, id);
+            if self.table.replace(&spot, new) {
+                // SAFETY: linked until just now, under this pin.
+                let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
+                self.retire(spot.object());
+                return Some(id);
+            }
+            // SAFETY: never seen by anybody.
+            drop(unsafe { Box::from_raw(new) });
+        }
+    }
+
+    fn read(&self, key: u64) -> Option<u64> {
+        let pin = pin();
+        let spot = self
+            .table
+            .find(hash(key), &pin, |object| is(key, object, &pin))?;
+        // SAFETY: linked at the load of its word, under this pin.
+        Some(unsafe { deref(spot.object::<Item>(), &pin) }.id)
+    }
+
+    /// Every key and object in the order in which a scan finds them.
+    fn scan(&self) -> Vec<(u64, u64)> {
+        let mut items = vec![];
+        let mut from = Some(0);
+        while let Some(stretch) = from {
+            let pin = pin();
+            let mut spots = vec![];
+            from = self
+                .table
+                .scan(stretch, &pin, &(), &self.domain, &mut spots);
+            items.extend(spots.iter().map(|spot| {
+                // SAFETY: linked at the load of its word, under this pin.
+                let item = unsafe { deref(spot.object::<Item>(), &pin) };
+                (item.key.number(), item.id)
+            }));
+        }
+        items
+    }
+
+    /// Uses up words until the next one makes the table grow. They are all at or before `KEY`
+    /// or at the level's end, and are tombs afterwards.
+    fn use_up(&self, used: usize) {
+        let homes = [0, 1, 2, 3, 4, 5, 6, 7, 15];
+        for &key in &homes[..10 - used] {
+            assert!(self.insert(key, 0));
+        }
+        for &key in &homes[..10 - used] {
+            assert!(self.remove(key).is_some());
+        }
+    }
+
+    fn actor(self: &Rc<Self>, act: impl FnOnce(&Self) + 'static) -> Actor {
+        let shelf = self.clone();
+        Box::new(move || act(&shelf))
+    }
+
+    /// At the end: what the table holds, each object once; all of it dropped.
+    fn end(self: Rc<Self>) -> Vec<(u64, u64)> {
+        let mut shelf = Rc::into_inner(self).expect("all threads have ended");
+        let objects = shelf.table.drain();
+        let item = |object: &*const Item| {
+            // SAFETY: linked, and we are alone.
+            let item = unsafe { Box::from_raw(object.cast_mut()) };
+            (item.key.number(), item.id)
+        };
+        let mut items: Vec<_> = objects.iter().map(item).collect();
+        items.sort_unstable();
+        items
+    }
+}
+
+/// Two inserts of one key; while they are at it a tomb appears before the place that one of them
+/// has chosen.
+fn one_winner(removes: impl FnOnce(&Shelf) + 'static, explore_reader: bool) {
+    let shelf = Shelf::new();
+    assert!(shelf.insert(NEIGHBOUR, 1));
+    let won = Rc::new(Cell::new(0));
+    let count = won.clone();
+    let insert = move |shelf: &Shelf, id| {
+        if shelf.insert(KEY, id) {
+            count.set(count.get() + 1);
+        }
+        let first = shelf.read(KEY);
+        assert!(first.is_some());
+        if explore_reader {
+            assert_eq!(shelf.read(KEY), first);
+        }
+    };
+    let other = insert.clone();
+    let others = start([shelf.actor(move |shelf| other(shelf, 2))]);
+    removes(&shelf);
+    insert(&shelf, 3);
+    others.join();
+    assert_eq!(won.get(), 1);
+    let items = shelf.end();
+    assert_eq!(items.len(), 1, "{items:?}");
+}
+
+models! {
+    /// Two inserts of one key, the first of which makes a tomb in their probe: one winner, whom
+    /// both find.
+    table_one_winner_although_a_tomb_appears: Explore::All => || {
+        one_winner(|shelf| assert_eq!(shelf.remove(NEIGHBOUR), Some(1)), false);
+    };
+
+    /// The same with the tomb made by a third thread.
+    table_one_winner_although_somebody_makes_a_tomb: Explore::Bounded => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(NEIGHBOUR, 1));
+        let won = Rc::new(Cell::new(0));
+        let count = won.clone();
+        let insert = move |shelf: &Shelf, id| {
+            if shelf.insert(KEY, id) {
+                count.set(count.get() + 1);
+            }
+        };
+        let other = insert.clone();
+        let others = start([
+            shelf.actor(move |shelf| other(shelf, 2)),
+            shelf.actor(|shelf| assert_eq!(shelf.remove(NEIGHBOUR), Some(1))),
+        ]);
+        insert(&shelf, 3);
+        others.join();
+        assert_eq!(won.get(), 1);
+        let items = shelf.end();
+        assert_eq!(items.len(), 1, "{items:?}");
+    };
+
+    /// An insert that is placed and then withdrawn is not seen by a reader, and does not hide the
+    /// key from it: what was found once is found again.
+    table_a_reader_sees_the_winner_alone: Explore::Bounded => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(NEIGHBOUR, 1));
+        let others = start([
+            shelf.actor(|shelf| {
+                shelf.insert(KEY, 2);
+            }),
+            shelf.actor(|shelf| {
+                let first = shelf.read(KEY);
+                assert!(first.is_none() || shelf.read(KEY) == first);
+            }),
+        ]);
+        shelf.remove(NEIGHBOUR);
+        shelf.insert(KEY, 3);
+        others.join();
+        assert_eq!(shelf.end().len(), 1);
+    };
+
+    /// L9: a reader, a remover, and an inserter of another key at one and the same position. The
+    /// reader never gets a freed object, nor another key's (ABA).
+    table_l9_read_remove_insert_at_one_position: Explore::Bounded => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        let others = start([
+            shelf.actor(|shelf| {
+                let first = shelf.read(KEY);
+                assert!(first.is_none_or(|id| id == 1));
+                let second = shelf.read(KEY);
+                assert!(second.is_none() || first.is_some());
+            }),
+            shelf.actor(|shelf| assert_eq!(shelf.remove(KEY), Some(1))),
+        ]);
+        assert!(shelf.insert(NEIGHBOUR, 2));
+        assert_eq!(shelf.read(NEIGHBOUR), Some(2));
+        others.join();
+        assert_eq!(shelf.end(), [(NEIGHBOUR, 2)]);
+    };
+
+    /// Two removers and a replacer of one key: each object is taken out by one of them.
+    table_an_object_is_taken_out_once: Explore::Bounded => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        let taken = Rc::new(Cell::new(0));
+        let take = {
+            let taken = taken.clone();
+            move |shelf: &Shelf| {
+                let id = shelf.remove(KEY).unwrap_or(0);
+                taken.set(taken.get() + id);
+            }
+        };
+        let other = take.clone();
+        let others = start([
+            shelf.actor(move |shelf| other(shelf)),
+            shelf.actor(move |shelf| {
+                shelf.replace(KEY, 10);
+            }),
+        ]);
+        take(&shelf);
+        others.join();
+        assert!([1, 10].contains(&taken.get()), "{}", taken.get());
+        assert_eq!(shelf.end(), []);
+    };
+
+    /// L16: a key is removed while somebody else's insert moves the words. It is gone, and stays
+    /// so: no slow helper copies it again.
+    table_l16_removed_while_words_move: Explore::AtMost(2) => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        shelf.use_up(1);
+        let others = start([shelf.actor(|shelf| {
+            assert!(shelf.insert(NEIGHBOUR, 2));
+            assert_eq!(shelf.read(NEIGHBOUR), Some(2));
+        })]);
+        assert_eq!(shelf.remove(KEY), Some(1));
+        assert_eq!(shelf.read(KEY), None);
+        others.join();
+        assert_eq!(shelf.read(KEY), None);
+        assert_eq!(shelf.end(), [(NEIGHBOUR, 2)]);
+    };
+
+    /// L16: two removers of two keys whose words stand side by side help each other to move them.
+    table_l16_two_removed_while_words_move: Explore::AtMost(2) => || {
+        let shelf = growing();
+        let others = start([shelf.actor(|shelf| {
+            assert_eq!(shelf.remove(KEY), Some(1));
+            assert_eq!(shelf.read(KEY), None);
+        })]);
+        assert_eq!(shelf.remove(NEIGHBOUR), Some(2));
+        assert_eq!(shelf.read(NEIGHBOUR), None);
+        others.join();
+        assert_eq!((shelf.read(KEY), shelf.read(NEIGHBOUR)), (None, None));
+        assert_eq!(shelf.end(), [(FAR, 3)]);
+    };
+
+    /// L16: a key is replaced while words move. It is there at every moment, once.
+    table_l16_replaced_while_words_move: Explore::AtMost(2) => || {
+        let shelf = growing();
+        let others = start([
+            shelf.actor(|shelf| {
+                let first = shelf.read(KEY).expect("always there");
+                let second = shelf.read(KEY).expect("always there");
+                assert!(first <= second, "{first} {second}");
+            }),
+        ]);
+        assert_eq!(shelf.replace(KEY, 9), Some(1));
+        others.join();
+        assert_eq!(shelf.end(), [(KEY, 9), (FAR, 3), (NEIGHBOUR, 2)]);
+    };
+
+    /// L16: one inserts into the old level while another begins to grow it and inserts the same
+    /// key: one winner, in one level.
+    table_l16_one_winner_over_two_levels: Explore::AtMost(2) => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        assert_eq!(shelf.remove(KEY), Some(1));
+        shelf.use_up(1);
+        let won = Rc::new(Cell::new(0));
+        let count = won.clone();
+        let insert = move |shelf: &Shelf, id| {
+            if shelf.insert(KEY, id) {
+                count.set(count.get() + 1);
+            }
+            assert!(shelf.read(KEY).is_some());
+        };
+        let other = insert.clone();
+        let others = start([shelf.actor(move |shelf| other(shelf, 2))]);
+        assert!(shelf.insert(FAR, 4));
+        insert(&shelf, 3);
+        others.join();
+        assert_eq!(won.get(), 1);
+        assert_eq!(shelf.end().len(), 2);
+    };
+
+    /// L16: a walk over everything finds what is there all the time once, while words move.
+    table_l16_scanned_while_words_move: Explore::AtMost(2) => || {
+        let shelf = growing();
+        let others = start([shelf.actor(|shelf| {
+            let items = shelf.scan();
+            assert_eq!(items.iter().filter(|item| item.0 == KEY).count(), 1);
+            assert_eq!(items.iter().filter(|item| item.0 == FAR).count(), 1);
+        })]);
+        assert_eq!(shelf.remove(NEIGHBOUR), Some(2));
+        others.join();
+        assert_eq!(shelf.end(), [(KEY, 1), (FAR, 3)]);
+    };
+
+    /// L16 with three: a remover, an inserter and a reader.
+    table_l16_insert_remove_read_while_words_move: Explore::AtMost(2) => || {
+        let shelf = growing();
+        let others = start([
+            shelf.actor(|shelf| {
+                assert_eq!(shelf.read(NEIGHBOUR), Some(2));
+                let first = shelf.read(KEY);
+                assert!(first.is_some() || shelf.read(KEY).is_none());
+            }),
+            shelf.actor(|shelf| assert!(shelf.insert(THIRD, 4))),
+        ]);
+        assert_eq!(shelf.remove(KEY), Some(1));
+        others.join();
+        assert_eq!(shelf.read(KEY), None);
+        assert_eq!(shelf.end(), [(FAR, 3), (NEIGHBOUR, 2), (THIRD, 4)]);
+    };
+}
+
+/// A table with two keys at one home and one elsewhere, none of which has been moved yet from a
+/// level that is being grown.
+fn growing() -> Rc<Shelf> {
+    let shelf = Shelf::new();
+    assert!(shelf.insert(KEY, 1));
+    assert!(shelf.insert(NEIGHBOUR, 2));
+    shelf.use_up(2);
+    assert!(shelf.insert(FAR, 3));
+    shelf
+}

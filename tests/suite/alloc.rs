@@ -1,0 +1,202 @@
+//! What is allocated when. Clause 7 of the contract: a hit allocates nothing. Section 3 of the
+//! proof plan: zero allocations a hit, by a counting allocator. The costs that the documentation
+//! of `Cache` names: a fill without waiters allocates once.
+//!
+//! Counted on this thread alone, so that tests that run beside do not disturb.
+
+use crate::common::*;
+use atomic_cache::{AtomicCache, Cache, Equivalent, ManualClock, Op, ToKey};
+use std::time::Duration;
+
+/// The cache has room: no growth disturbs. Some entries are there, so that what a thread and a
+/// cache allocate once has been allocated.
+fn warm() -> Cache<u64, u64> {
+    let cache = Cache::builder().initial_capacity(4096).build().unwrap();
+    (0..200).for_each(|key| cache.insert(key, key));
+    (0..200).for_each(|key| assert_eq!(cache.get_with(&key, || 0), key));
+    cache
+}
+
+#[test]
+fn c7_a_hit_allocates_nothing_whatever_the_verb() {
+    let cache = warm();
+    for verb in Verb::ALL {
+        // An entry or a compute is given its key: it makes its slot first, or a new one.
+        if verb == Verb::Compute {
+            continue;
+        }
+        let allocated = allocations(|| {
+            for key in 0..200 {
+                assert_eq!(verb.ask(&cache, key, || unreachable!("a hit")), Ok(key));
+            }
+        });
+        assert_eq!(allocated, 0, "{verb:?}");
+    }
+    let allocated = allocations(|| {
+        for _ in 0..10 {
+            for key in 0..200 {
+                assert_eq!(cache.get(&key), Some(key));
+                assert_eq!(cache.peek(&key), Some(key));
+                assert!(cache.contains(&key));
+                assert_eq!(cache.with(&key, |value| value + 1), Some(key + 1));
+                let view = cache.pin();
+                assert_eq!((view.get(&key), view[&key]), (Some(&key), key));
+            }
+        }
+    });
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn c7_a_miss_that_does_not_fill_allocates_nothing() {
+    let cache = warm();
+    let allocated = allocations(|| {
+        for key in 1000..3000 {
+            assert_eq!(cache.get(&key), None);
+            assert_eq!(cache.peek(&key), None);
+            assert!(!cache.contains(&key));
+            assert!(!cache.invalidate(&key));
+            assert_eq!(cache.remove(&key), None);
+        }
+    });
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn c7_a_hit_of_an_atomic_cache_allocates_nothing() {
+    let cache = AtomicCache::new(|key: &u64| *key, None);
+    (0..200).for_each(|key| assert_eq!(cache.get(&key), key));
+    for verb in AtomicVerb::ALL {
+        if matches!(verb, AtomicVerb::Refresh | AtomicVerb::TryRefresh) {
+            continue;
+        }
+        let allocated = allocations(|| {
+            (0..200).for_each(|key| assert_eq!(verb.ask(&cache, key), key));
+        });
+        assert_eq!(allocated, 0, "{verb:?}");
+    }
+}
+
+#[test]
+fn c7_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
+    let clocks: [atomic_cache::Clock; 2] =
+        [atomic_cache::Clock::system(), ManualClock::new().into()];
+    for clock in clocks {
+        let cache: Cache<u64, u64> = Cache::builder()
+            .time_to_live(Duration::from_secs(3600))
+            .record_stats(true)
+            .clock(clock)
+            .build()
+            .unwrap();
+        (0..100).for_each(|key| cache.insert(key, key));
+        let allocated = allocations(|| {
+            (0..100).for_each(|key| assert_eq!(cache.get(&key), Some(key)));
+            (0..100).for_each(|key| assert_eq!(cache.get_with(&key, || 0), key));
+        });
+        assert_eq!(allocated, 0);
+        assert_eq!(cache.stats().hits, Some(200));
+    }
+}
+
+/// Looking up by a borrowed or composed key makes no owned key on a hit.
+#[test]
+fn c7_a_hit_by_a_borrowed_or_composed_key_allocates_nothing() {
+    #[derive(Hash)]
+    struct Site<'a>(&'a str, &'a str);
+
+    impl Equivalent<(String, String)> for Site<'_> {
+        fn equivalent(&self, key: &(String, String)) -> bool {
+            self.0 == key.0 && self.1 == key.1
+        }
+    }
+
+    impl ToKey<(String, String)> for Site<'_> {
+        fn to_key(&self) -> (String, String) {
+            (self.0.to_owned(), self.1.to_owned())
+        }
+    }
+
+    let lengths = AtomicCache::new(|text: &String| text.len(), None);
+    let sites = AtomicCache::new(
+        |(host, page): &(String, String)| host.len() + page.len(),
+        None,
+    );
+    assert_eq!(
+        (lengths.get("spam"), sites.get(&Site("spam", "ham"))),
+        (4, 7)
+    );
+    let allocated = allocations(|| {
+        for _ in 0..200 {
+            assert_eq!(lengths.get("spam"), 4);
+            assert_eq!(lengths.peek("spam"), Some(4));
+            assert_eq!(sites.get(&Site("spam", "ham")), 7);
+            assert!(sites.contains(&Site("spam", "ham")));
+        }
+    });
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn a_fill_without_waiters_allocates_once() {
+    for verb in Verb::ALL {
+        let cache = warm();
+        for key in 1000..1500 {
+            let allocated = allocations(|| {
+                assert_eq!(verb.ask(&cache, key, || Ok(key)), Ok(key));
+            });
+            assert_eq!(allocated, 1, "{verb:?}, key {key}");
+        }
+    }
+    let cache = warm();
+    for key in 1000..1500 {
+        assert_eq!(allocations(|| cache.insert(key, key)), 1);
+    }
+}
+
+/// One for the slot, one for the owned key.
+#[test]
+fn a_fill_by_a_borrowed_key_allocates_twice() {
+    let cache: Cache<String, u64> = Cache::builder().initial_capacity(4096).build().unwrap();
+    cache.get_with("spam", || 4);
+    for text in ["ham", "eggs", "bacon"] {
+        let allocated = allocations(|| assert_eq!(cache.get_with(text, || 1), 1));
+        assert_eq!(allocated, 2, "{text}");
+    }
+}
+
+/// Amortised: with growth, and with what removing allocates, it is at most two each.
+#[test]
+fn fills_and_removals_allocate_at_most_two_each_with_growth() {
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(0, 0);
+    let fills = 20_000;
+    let allocated = allocations(|| {
+        for key in 0..fills {
+            assert_eq!(cache.get_with(&key, || key), key);
+        }
+    });
+    assert!(allocated <= fills + fills / 50, "{allocated} for {fills}");
+    let allocated = allocations(|| {
+        for key in 0..fills {
+            assert!(cache.invalidate(&key));
+            cache.insert(key, key);
+        }
+    });
+    assert!(allocated <= 2 * fills, "{allocated} for {fills}");
+}
+
+/// A fill that fails, or panics, or a compute that changes nothing: the slot, and nothing else.
+#[test]
+fn a_fill_without_a_value_allocates_its_slot() {
+    let cache = warm();
+    let rounds = 500;
+    let allocated = allocations(|| {
+        for _ in 0..rounds {
+            assert!(cache.try_get_with(&1000, || Err::<u64, _>(())).is_err());
+            assert_eq!(cache.optionally_get_with(&1000, || None), None);
+            cache.entry(1).and_compute_with(|_| Op::Nop);
+        }
+    });
+    // Three slots a round, and a little for their reclamation.
+    assert!(allocated <= 4 * rounds, "{allocated} in {rounds} rounds");
+}

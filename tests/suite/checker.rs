@@ -1,0 +1,1454 @@
+//! What a history of concurrent operations must satisfy, and whether one does.
+//!
+//! A history lists what each operation was asked, what it answered and when: stamps from one
+//! counter, taken before the call and after the return, and at the start and the end of every fill.
+//! What an operation does to the cache it does at some moment between its stamps, so a rule may
+//! only reject a history if it is broken wherever in their intervals the operations took effect.
+//!
+//! # The rules
+//! * **R1** A value was produced for its key, by something that began before the response.
+//! * **R2** Fills of a key overlap only if something cut the first one off: an `insert`, an
+//!   `invalidate_nowait`, or an `invalidate` from inside a fill.
+//! * **R3** A fill runs only if the value before it can have been taken away.
+//! * **R4** Values from before an `invalidate` are not seen by what begins after it, and a fill
+//!   that began before it ends before it does.
+//! * **R5** The same for what an `insert` (or a refresh, or a compute) replaces.
+//! * **R6** What was seen to be replaced or gone is not seen again.
+//! * **R7** Nothing is seen at or after its deadline; nothing is lost before it.
+//! * **R8** Who runs a fill has its outcome; who waits has the outcome of a flight that was in
+//!   progress; nobody runs two fills.
+//!
+//! # How they are checked
+//! Most come down to *barriers*. A barrier `(since, from)` says: after `from`, nobody who calls
+//! sees a value that was begun before `since`. A value of a fill is begun when its fill starts
+//! (it was claimed earlier still), and one of an insert when the insert has returned. So:
+//!
+//! * `invalidate`, `insert`: `(call, return)`. A flight that was claimed earlier is fenced off,
+//!   an entry from before is gone. A waiter that still gets the old value called before the fence.
+//! * a refresh or a compute that has put a value in: `(call, return)`; its claim was after its
+//!   call. If it was cut off, then by something newer yet.
+//! * a fill: `(call, start)`. At its claim, after its caller's call, the key had no value and no
+//!   other flight, so whatever was claimed earlier is gone or cut off. (One that is handed the
+//!   lead saw that when it joined.)
+//! * a read of a value w in the table: `(call of w's insert, return)`, or with the start of w's
+//!   fill. When w was published its flight was the key's only one, so what was begun before it was
+//!   gone or cut off. Reads that may be a waiter's are none: the value of a flight that was cut off
+//!   may be older than what is in the table.
+//! * a read that finds nothing: `(call, return)`, but only for values that were *published* before:
+//!   a flight in progress may yet publish.
+//!
+//! For each value seen the strongest barrier that ended before the call is found by a binary
+//! search. So are the removals that R3 asks for: O(n log n) a key.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+/// A moment: the counter is the order of all of them.
+pub(crate) type Stamp = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) call: Stamp,
+    pub(crate) ret: Stamp,
+}
+
+/// What an operation was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// `get`, `peek` and their like.
+    Look,
+    /// `get_with` and its like.
+    Fetch,
+    Refresh,
+    Compute,
+    Insert(u64),
+    Remove,
+    Invalidate,
+    Nowait,
+    /// Of all keys.
+    InvalidateAll,
+    /// Of all keys: those whose values have even numbers.
+    InvalidateEven,
+}
+
+/// What it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Value(u64),
+    /// No value.
+    Absent,
+    Error(u64),
+    /// There was one, and which was not said.
+    WasThere,
+    Done,
+    Panicked,
+    Cycle,
+}
+
+/// How one execution of a fill ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Value(u64),
+    Error(u64),
+    /// The fill of `optionally_get_with` found none.
+    Nothing,
+    /// A compute removes what it saw.
+    Removes,
+    /// A compute leaves everything as it is.
+    Leaves,
+    Panics,
+}
+
+/// One execution of a fill.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Execution {
+    pub(crate) start: Stamp,
+    pub(crate) end: Stamp,
+    pub(crate) ending: Ending,
+    /// What a compute was shown.
+    pub(crate) seen: Option<u64>,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Deed {
+    pub(crate) span: Span,
+    /// `None`: all keys.
+    pub(crate) key: Option<u8>,
+    pub(crate) verb: Verb,
+    pub(crate) answer: Answer,
+    /// The executions of its own fill.
+    pub(crate) runs: Vec<Execution>,
+    /// Called from inside a fill.
+    pub(crate) inside: bool,
+    pub(crate) thread: usize,
+}
+
+/// The clock was moved forward.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    pub(crate) span: Span,
+    pub(crate) by: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) ttl: Option<u64>,
+    pub(crate) deeds: Vec<Deed>,
+    pub(crate) moves: Vec<Move>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) rule: &'static str,
+    pub(crate) key: u8,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of key {}: {}", self.rule, self.key, self.text)
+    }
+}
+
+impl History {
+    /// The operations on one key, in the order of their calls, one a line.
+    pub(crate) fn show(&self, key: u8) -> String {
+        let mut lines: Vec<_> = self
+            .deeds
+            .iter()
+            .filter(|deed| deed.concerns(key))
+            .map(|deed| (deed.span.call, format!("{deed:?}\n")))
+            .chain(
+                self.moves
+                    .iter()
+                    .map(|moved| (moved.span.call, format!("{moved:?}\n"))),
+            )
+            .collect();
+        lines.sort();
+        lines.into_iter().map(|line| line.1).collect()
+    }
+
+    fn keys(&self) -> HashSet<u8> {
+        self.deeds.iter().filter_map(|deed| deed.key).collect()
+    }
+}
+
+impl Deed {
+    fn concerns(&self, key: u8) -> bool {
+        self.key.is_none_or(|concerned| concerned == key)
+    }
+
+    /// Takes values away.
+    fn removes(&self) -> bool {
+        let computed = self.runs.iter().any(|run| run.ending == Ending::Removes);
+        computed || self.fences() || self.verb == Verb::InvalidateEven
+    }
+
+    /// Takes away whatever there is, and fences off whatever runs.
+    fn fences(&self) -> bool {
+        matches!(
+            self.verb,
+            Verb::Remove | Verb::Invalidate | Verb::Nowait | Verb::InvalidateAll
+        )
+    }
+
+    /// Lets a new fill start while the old one runs.
+    fn cuts_off(&self) -> bool {
+        match self.verb {
+            Verb::Insert(_) | Verb::Nowait => true,
+            // It would wait for the fill that it is called from, and lets go instead.
+            Verb::Remove | Verb::Invalidate | Verb::InvalidateAll | Verb::InvalidateEven => {
+                self.inside
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits for the fills that it finds running.
+    fn awaits_fills(&self) -> bool {
+        !self.inside
+            && matches!(
+                self.verb,
+                Verb::Remove | Verb::Invalidate | Verb::InvalidateAll | Verb::InvalidateEven
+            )
+    }
+}
+
+/// A value, and when it can have come into the table.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    key: u8,
+    /// Who has been fenced off since before this moment has fenced this value off.
+    begin: Stamp,
+    /// Published not before, and not after.
+    low: Stamp,
+    high: Stamp,
+    /// Its operation was called: its flight was claimed later.
+    call: Stamp,
+}
+
+/// A value, or none, was seen.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    call: Stamp,
+    at: Stamp,
+    id: Option<u64>,
+    /// Not as one who waits for a flight: it was in the table.
+    in_table: bool,
+    /// It was why a fill was run.
+    fills: bool,
+}
+
+/// The greatest of the values whose time is before some moment.
+struct Peak(Vec<(Stamp, Stamp, &'static str)>);
+
+impl Peak {
+    fn new(mut pairs: Vec<(Stamp, Stamp, &'static str)>) -> Self {
+        pairs.sort_unstable();
+        let mut peak = (0, "");
+        for pair in &mut pairs {
+            if pair.1 > peak.0 {
+                peak = (pair.1, pair.2);
+            }
+            (pair.1, pair.2) = peak;
+        }
+        Self(pairs)
+    }
+
+    fn before(&self, moment: Stamp) -> (Stamp, &'static str) {
+        let at = self.0.partition_point(|pair| pair.0 < moment);
+        at.checked_sub(1)
+            .map_or((0, ""), |at| (self.0[at].1, self.0[at].2))
+    }
+}
+
+/// When the clock can have shown what.
+struct Times {
+    /// Sums of what was moved: by the end of a move, and from its beginning.
+    done: Vec<(Stamp, u64)>,
+    begun: Vec<(Stamp, u64)>,
+}
+
+impl Times {
+    fn new(moves: &[Move]) -> Self {
+        let sums = |mut moves: Vec<(Stamp, u64)>| {
+            moves.sort_unstable();
+            let mut sum = 0;
+            for moved in &mut moves {
+                sum += moved.1;
+                moved.1 = sum;
+            }
+            moves
+        };
+        Self {
+            done: sums(
+                moves
+                    .iter()
+                    .map(|moved| (moved.span.ret, moved.by))
+                    .collect(),
+            ),
+            begun: sums(
+                moves
+                    .iter()
+                    .map(|moved| (moved.span.call, moved.by))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn before(sums: &[(Stamp, u64)], moment: Stamp) -> u64 {
+        let at = sums.partition_point(|sum| sum.0 < moment);
+        at.checked_sub(1).map_or(0, |at| sums[at].1)
+    }
+
+    /// A clock read after this moment shows no less.
+    fn least(&self, moment: Stamp) -> u64 {
+        Self::before(&self.done, moment)
+    }
+
+    /// A clock read before this moment shows no more.
+    fn most(&self, moment: Stamp) -> u64 {
+        Self::before(&self.begun, moment)
+    }
+}
+
+/// Checks R1 to R8.
+pub(crate) fn check(history: &History) -> Result<(), Violation> {
+    let times = Times::new(&history.moves);
+    let products = products(history)?;
+    cycles(history)?;
+    for key in history.keys() {
+        let deeds: Vec<_> = history
+            .deeds
+            .iter()
+            .filter(|deed| deed.concerns(key))
+            .collect();
+        let line = Line {
+            key,
+            deeds,
+            ttl: history.ttl,
+            products: &products,
+            times: &times,
+        };
+        line.check()?;
+    }
+    Ok(())
+}
+
+/// R8: a cycle is one. Who was told so waited for a fill on some thread, from inside which that
+/// one waited for another in its turn, and so on, back to the first.
+fn cycles(history: &History) -> Result<(), Violation> {
+    for deed in &history.deeds {
+        if let (Answer::Cycle, Some(key)) = (deed.answer, deed.key) {
+            if !closes_cycle(history, deed) {
+                return Err(Violation {
+                    rule: "R8",
+                    key,
+                    text: format!("there is no cycle: {deed:?}"),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn closes_cycle(history: &History, last: &Deed) -> bool {
+    let meets = |span: Span| span.call < last.span.ret && span.ret > last.span.call;
+    let mut visited = HashSet::new();
+    let mut waits = vec![last.key];
+    while let Some(key) = waits.pop() {
+        if !visited.insert(key) {
+            continue;
+        }
+        // All fills that it may wait for, and all waits from inside those.
+        for filler in history
+            .deeds
+            .iter()
+            .filter(|deed| key.is_none_or(|key| deed.concerns(key)))
+        {
+            for run in &filler.runs {
+                let span = Span {
+                    call: run.start,
+                    ret: run.end,
+                };
+                if !meets(span) {
+                    continue;
+                }
+                if filler.thread == last.thread {
+                    return true;
+                }
+                let within = |deed: &&Deed| {
+                    deed.thread == filler.thread
+                        && deed.span.call > span.call
+                        && deed.span.ret < span.ret
+                        && meets(deed.span)
+                };
+                waits.extend(history.deeds.iter().filter(within).map(|deed| deed.key));
+            }
+        }
+    }
+    false
+}
+
+fn products(history: &History) -> Result<HashMap<u64, Product>, Violation> {
+    let mut products = HashMap::new();
+    for deed in &history.deeds {
+        let Some(key) = deed.key else { continue };
+        let Span { call, ret } = deed.span;
+        let inserted = match deed.verb {
+            Verb::Insert(id) => Some((id, ret, call)),
+            _ => None,
+        };
+        let filled = deed.runs.iter().filter_map(|run| match run.ending {
+            Ending::Value(id) => Some((id, run.start, run.end)),
+            _ => None,
+        });
+        for (id, begin, low) in filled.chain(inserted) {
+            let product = Product {
+                key,
+                begin,
+                low,
+                high: ret,
+                call,
+            };
+            if products.insert(id, product).is_some() {
+                let text = format!("value {id} was produced twice: the history is no good");
+                return Err(Violation {
+                    rule: "R1",
+                    key,
+                    text,
+                });
+            }
+        }
+    }
+    Ok(products)
+}
+
+/// The history of one key.
+struct Line<'h> {
+    key: u8,
+    deeds: Vec<&'h Deed>,
+    ttl: Option<u64>,
+    products: &'h HashMap<u64, Product>,
+    times: &'h Times,
+}
+
+impl<'h> Line<'h> {
+    fn check(&self) -> Result<(), Violation> {
+        self.answers()?;
+        let sights = self.sights()?;
+        self.exclusion()?;
+        self.fills_are_awaited()?;
+        self.barriers(&sights)?;
+        self.expiry(&sights)?;
+        self.losses(&sights)
+    }
+
+    fn fail<T>(&self, rule: &'static str, text: String) -> Result<T, Violation> {
+        Err(Violation {
+            rule,
+            key: self.key,
+            text,
+        })
+    }
+
+    /// The operations on this key by name; those on all keys have no runs and no values.
+    fn own(&self) -> impl Iterator<Item = &'h Deed> {
+        self.deeds.iter().copied().filter(|deed| deed.key.is_some())
+    }
+
+    fn own_products(&self) -> impl Iterator<Item = &Product> {
+        self.products
+            .values()
+            .filter(|product| product.key == self.key)
+    }
+
+    fn spans(&self, which: impl Fn(&Deed) -> bool) -> Vec<Span> {
+        let picked = self.deeds.iter().filter(|deed| which(deed));
+        picked.map(|deed| deed.span).collect()
+    }
+
+    /// The product of an id that was seen, at the latest at `at`. R1.
+    fn product(&self, id: u64, at: Stamp) -> Result<&'h Product, Violation> {
+        match self.products.get(&id) {
+            None => self.fail("R1", format!("value {id} was produced by nobody")),
+            Some(product) if product.key != self.key => {
+                self.fail("R1", format!("value {id} is of key {}", product.key))
+            }
+            Some(product) if product.low >= at => self.fail(
+                "R1",
+                format!("value {id} was seen before it was produced: {product:?}"),
+            ),
+            Some(product) => Ok(product),
+        }
+    }
+
+    /// R8: each answer goes with what its operation did.
+    fn answers(&self) -> Result<(), Violation> {
+        for deed in self.own() {
+            if deed.runs.len() > 1 {
+                return self.fail("R8", format!("two fills run by one caller: {deed:?}"));
+            }
+            let good = match deed.runs.first() {
+                Some(run) => self.is_outcome(run, deed.answer),
+                None => match deed.answer {
+                    Answer::Panicked => false,
+                    Answer::Cycle => deed.inside,
+                    Answer::Value(_) | Answer::Absent | Answer::Error(_) => self.has_joined(deed),
+                    Answer::WasThere | Answer::Done => true,
+                },
+            };
+            if !good {
+                return self.fail("R8", format!("an answer that nobody gave: {deed:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an answer is what the caller's own fill came to.
+    fn is_outcome(&self, run: &Execution, answer: Answer) -> bool {
+        let kept = run.seen.map_or(Answer::Absent, Answer::Value);
+        // The time of what a compute has seen may be over when it leaves or removes it.
+        let gone = self.ttl.is_some() && answer == Answer::Absent;
+        match run.ending {
+            Ending::Value(id) => answer == Answer::Value(id),
+            Ending::Error(id) => answer == Answer::Error(id),
+            Ending::Nothing => answer == Answer::Absent,
+            Ending::Removes | Ending::Leaves => answer == kept || gone,
+            Ending::Panics => answer == Answer::Panicked,
+        }
+    }
+
+    /// Whether an answer without a fill of one's own can be had: for errors, and for values that
+    /// a look into the table does not give, from a flight that was in progress meanwhile.
+    fn has_joined(&self, deed: &Deed) -> bool {
+        let flown = |ending: Ending| {
+            self.own().any(|other| {
+                let in_progress = other.span.ret > deed.span.call;
+                let mut runs = other.runs.iter();
+                in_progress && runs.any(|run| run.ending == ending && run.end < deed.span.ret)
+            })
+        };
+        match (deed.verb, deed.answer) {
+            (Verb::Fetch | Verb::Refresh, Answer::Error(error)) => flown(Ending::Error(error)),
+            (Verb::Fetch, Answer::Absent) => flown(Ending::Nothing),
+            (Verb::Refresh, Answer::Value(id)) => {
+                let product = self.products.get(&id);
+                product.is_none_or(|product| product.high > deed.span.call)
+            }
+            (Verb::Refresh | Verb::Compute, _) => false,
+            _ => true,
+        }
+    }
+
+    /// Everything that was seen of the key. R1.
+    fn sights(&self) -> Result<Vec<Sight>, Violation> {
+        let mut sights = Vec::new();
+        for deed in self.own() {
+            let Span { call, ret } = deed.span;
+            let look = |id: Option<u64>, at: Stamp, fills: bool| Sight {
+                call,
+                at,
+                id,
+                in_table: true,
+                fills,
+            };
+            match (deed.verb, deed.answer, deed.runs.first()) {
+                (Verb::Compute, _, Some(run)) => sights.push(look(run.seen, run.start, false)),
+                (Verb::Fetch, _, Some(run)) => sights.push(look(None, run.start, true)),
+                (Verb::Look | Verb::Remove, Answer::Value(id), None) => {
+                    sights.push(look(Some(id), ret, false));
+                }
+                (Verb::Look | Verb::Remove, Answer::Absent, None) => {
+                    sights.push(look(None, ret, false));
+                }
+                (Verb::Fetch | Verb::Refresh, Answer::Value(id), None) => {
+                    let product = self.product(id, ret)?;
+                    sights.push(Sight {
+                        in_table: call > product.high,
+                        ..look(Some(id), ret, false)
+                    });
+                }
+                _ => {}
+            }
+        }
+        for sight in &sights {
+            if let Some(id) = sight.id {
+                self.product(id, sight.at)?;
+            }
+        }
+        Ok(sights)
+    }
+
+    /// R2.
+    fn exclusion(&self) -> Result<(), Violation> {
+        let cuts = self.spans(Deed::cuts_off);
+        let cuts = Peak::new(cuts.iter().map(|cut| (cut.call, cut.ret, "")).collect());
+        let mut runs: Vec<_> = self
+            .own()
+            .flat_map(|deed| {
+                deed.runs
+                    .iter()
+                    .map(|run| (run.start, run.end, deed.span.call))
+            })
+            .collect();
+        runs.sort_unstable();
+        let mut running: Vec<(Stamp, Stamp, Stamp)> = Vec::new();
+        for run in runs {
+            running.retain(|other| other.1 > run.0);
+            for other in &running {
+                // Each was claimed after its caller's call and before its start, in this order or
+                // the other: one that is handed a lead may be cut off before it starts.
+                if cuts.before(run.0).0 <= other.2.min(run.2) {
+                    let text = format!("fills overlap (start, end, call): {other:?} and {run:?}");
+                    return self.fail("R2", text);
+                }
+            }
+            running.push(run);
+        }
+        Ok(())
+    }
+
+    /// R4, the second half.
+    fn fills_are_awaited(&self) -> Result<(), Violation> {
+        let cuts = self.spans(Deed::cuts_off);
+        let cuts = Peak::new(cuts.iter().map(|cut| (cut.call, cut.ret, "")).collect());
+        let mut waits = self.spans(Deed::awaits_fills);
+        waits.sort_unstable_by_key(|wait| wait.call);
+        // From each on, the one that returned first.
+        let mut first = None;
+        let mut firsts = vec![None; waits.len()];
+        for (at, &wait) in waits.iter().enumerate().rev() {
+            if first.is_none_or(|first: Span| wait.ret < first.ret) {
+                first = Some(wait);
+            }
+            firsts[at] = first;
+        }
+        for deed in self.own() {
+            for run in &deed.runs {
+                let at = waits.partition_point(|wait| wait.call <= run.start);
+                let Some(Some(wait)) = firsts.get(at) else {
+                    continue;
+                };
+                if wait.ret < run.end && cuts.before(wait.ret).0 <= deed.span.call {
+                    let text = format!("{wait:?} did not wait for the fill of {deed:?}");
+                    return self.fail("R4", text);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// R3 to R6, as far as they say what may not be seen any more.
+    fn barriers(&self, sights: &[Sight]) -> Result<(), Violation> {
+        let mut begun = Vec::new();
+        let mut published = Vec::new();
+        let mut even = Vec::new();
+        let mut removed = HashMap::new();
+        for deed in &self.deeds {
+            let Span { call, ret } = deed.span;
+            let puts = |run: &Execution| matches!(run.ending, Ending::Value(_) | Ending::Removes);
+            match deed.verb {
+                Verb::InvalidateEven => even.push((ret, call, "R4")),
+                Verb::Insert(_) => begun.push((ret, call, "R5")),
+                Verb::Refresh | Verb::Compute if deed.runs.iter().any(puts) => {
+                    begun.push((ret, call, "R5"));
+                }
+                _ if deed.fences() => begun.push((ret, call, "R4")),
+                _ => {}
+            }
+            // Who removes a value is the last to see it.
+            if let (Verb::Remove, Answer::Value(id)) = (deed.verb, deed.answer) {
+                removed.insert(id, ret);
+            }
+        }
+        for sight in sights.iter().filter(|sight| sight.in_table) {
+            match sight.id {
+                Some(id) => {
+                    let product = self.product(id, sight.at)?;
+                    begun.push((sight.at, product.begin.min(product.low), "R6"));
+                }
+                None if sight.fills => begun.push((sight.at, sight.call, "R3")),
+                None => published.push((sight.at, sight.call, "R6")),
+            }
+        }
+        let (begun, published, even) = (Peak::new(begun), Peak::new(published), Peak::new(even));
+        for sight in sights {
+            let Some(id) = sight.id else { continue };
+            let product = self.product(id, sight.at)?;
+            let mut over = vec![
+                (begun.before(sight.call), product.begin),
+                (published.before(sight.call), product.high),
+            ];
+            if id % 2 == 0 {
+                over.push((even.before(sight.call), product.begin));
+            }
+            for ((since, rule), begin) in over {
+                if begin < since {
+                    let text = format!("{product:?} was over since {since}, and {sight:?}");
+                    return self.fail(rule, text);
+                }
+            }
+            if removed.get(&id).is_some_and(|&ret| ret < sight.call) {
+                return self.fail("R4", format!("{product:?} was removed, and {sight:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// R7, the first half.
+    fn expiry(&self, sights: &[Sight]) -> Result<(), Violation> {
+        let Some(ttl) = self.ttl else { return Ok(()) };
+        for sight in sights {
+            let Some(id) = sight.id else { continue };
+            let product = self.product(id, sight.at)?;
+            // Who waits for a flight gets its value whatever the time.
+            if !sight.in_table && sight.call < product.high {
+                continue;
+            }
+            let deadline = self.times.most(product.high).saturating_add(ttl);
+            let now = self.times.least(sight.call);
+            if now >= deadline {
+                let text = format!("at {now} {sight:?} of {product:?}, over at {deadline}");
+                return self.fail("R7", text);
+            }
+        }
+        Ok(())
+    }
+
+    /// R3, and the second half of R7: who saw nothing, although a value had been published before
+    /// it called, saw it after something that can have taken that value away.
+    ///
+    /// If that value's flight was cut off by an insert, then the insert's value was there, and
+    /// must have been taken away in its turn.
+    fn losses(&self, sights: &[Sight]) -> Result<(), Violation> {
+        let removals = self.spans(Deed::removes);
+        let removals = removals.iter().map(|span| (span.call, span.ret, ""));
+        let removals = Peak::new(removals.collect());
+        let calls = self
+            .own_products()
+            .map(|product| (product.high, product.call, ""));
+        let calls = Peak::new(calls.collect());
+        for sight in sights.iter().filter(|sight| sight.id.is_none()) {
+            let (call, _) = calls.before(sight.call);
+            if call == 0 || removals.before(sight.at).0 > call || self.can_expire(call, sight) {
+                continue;
+            }
+            let rule = if sight.fills { "R3" } else { "R7" };
+            let text = format!("what was put in by a call at {call} was lost by {sight:?}");
+            return self.fail(rule, text);
+        }
+        Ok(())
+    }
+
+    /// Whether the value that was there since a call can have expired before a sight.
+    fn can_expire(&self, call: Stamp, sight: &Sight) -> bool {
+        let Some(ttl) = self.ttl else { return false };
+        let now = self.times.most(sight.at);
+        self.own_products()
+            .filter(|product| product.high >= call && product.low < sight.at)
+            .any(|product| now >= self.times.least(product.low).saturating_add(ttl))
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The exhaustive search
+
+/// Searches the orders in which the operations on each key can have taken effect, for one in
+/// which every answer is right. For histories without expiry, panics and nested calls, of at most
+/// 64 operations a key.
+///
+/// The sequential machine is that of the contract. A key has a value or none, and at most one
+/// *open* claim, which may be fenced off. An operation takes effect in one step or two:
+///
+/// * a look: the value.
+/// * an insert: puts its value in, and lets go of the open claim; then those who had joined that,
+///   and have no outcome yet, have this value.
+/// * an invalidate: takes the value, and fences the open claim off; then waits for its end.
+///   `nowait` lets go of the claim instead.
+/// * a fill: claims, if there is neither a value nor an open claim; then, when its closure has
+///   returned, publishes, if its claim is still open and not fenced off. A refresh and a compute
+///   claim whatever value there is, and it stays there meanwhile.
+/// * a fetch that runs no fill: sees the value; or, if there is none, joins the open claim, and
+///   then has its outcome.
+pub(crate) fn search(history: &History) -> Result<(), Violation> {
+    for key in history.keys() {
+        let deeds: Vec<_> = history
+            .deeds
+            .iter()
+            .filter(|deed| deed.concerns(key))
+            .collect();
+        let mut search = Search {
+            deeds,
+            seen: HashSet::new(),
+        };
+        let start = Machine {
+            value: None,
+            open: None,
+            fenced: false,
+            steps: vec![Step::None; search.deeds.len()],
+        };
+        if !search.goes_on(&start) {
+            return Err(Violation {
+                rule: "linearizable",
+                key,
+                text: format!("no order of {} operations is right", search.deeds.len()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// How far an operation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    None,
+    /// Of one's own fill.
+    Claimed,
+    /// An insert has let go of this claim; an invalidate waits for it.
+    Fenced(usize),
+    Joined(usize),
+    /// Has joined, and has this value.
+    Resolved(u64),
+    /// Has joined, and the flight came to this error.
+    Failed(u64),
+    /// Has joined, and the flight came to nothing.
+    Vain,
+    Done,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Machine {
+    value: Option<u64>,
+    open: Option<usize>,
+    fenced: bool,
+    steps: Vec<Step>,
+}
+
+struct Search<'h> {
+    deeds: Vec<&'h Deed>,
+    /// From here there is no way.
+    seen: HashSet<Machine>,
+}
+
+impl Search<'_> {
+    fn goes_on(&mut self, machine: &Machine) -> bool {
+        if machine.steps.iter().all(|&step| step == Step::Done) {
+            return true;
+        }
+        if !self.seen.insert(machine.clone()) {
+            return false;
+        }
+        let windows: Vec<_> = (0..self.deeds.len())
+            .map(|at| self.window(machine, at))
+            .collect();
+        // What must be next: nothing that is still to come has to be before it.
+        let limit = windows.iter().flatten().map(|window| window.ret).min();
+        let limit = limit.unwrap_or(Stamp::MAX);
+        for (at, window) in windows.iter().enumerate() {
+            if window.is_some_and(|window| window.call <= limit) {
+                for next in self.steps(machine, at) {
+                    if self.goes_on(&next) {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// When the next step of an operation is to be.
+    fn window(&self, machine: &Machine, at: usize) -> Option<Span> {
+        let deed = self.deeds[at];
+        let Span { call, ret } = deed.span;
+        match (machine.steps[at], deed.runs.first()) {
+            (Step::Done, _) => None,
+            (Step::None, Some(run)) => Some(Span {
+                call,
+                ret: run.start,
+            }),
+            (Step::Claimed, Some(run)) => Some(Span { call: run.end, ret }),
+            _ => Some(Span { call, ret }),
+        }
+    }
+
+    /// What the next step of an operation can lead to.
+    fn steps(&self, machine: &Machine, at: usize) -> Vec<Machine> {
+        let deed = self.deeds[at];
+        let mut next = machine.clone();
+        next.steps[at] = Step::Done;
+        let found = match machine.value {
+            Some(id) => Answer::Value(id),
+            None => Answer::Absent,
+        };
+        let right = match machine.steps[at] {
+            Step::None => match (deed.verb, deed.runs.first()) {
+                (Verb::Look, _) => deed.answer == found,
+                (Verb::Insert(id), _) => {
+                    next.value = Some(id);
+                    next.leave(at);
+                    true
+                }
+                (Verb::Remove | Verb::Invalidate | Verb::Nowait, _) => {
+                    next.value = None;
+                    if deed.verb == Verb::Nowait {
+                        next.open = None;
+                    } else if let Some(open) = next.open {
+                        next.fenced = true;
+                        next.steps[at] = Step::Fenced(open);
+                    }
+                    let was_there = machine.value.is_some();
+                    deed.answer == found
+                        || deed.answer == Answer::WasThere && was_there
+                        || deed.answer == Answer::Done && !was_there
+                }
+                (verb, Some(run)) => {
+                    next.open = Some(at);
+                    next.fenced = false;
+                    next.steps[at] = Step::Claimed;
+                    let claimed = machine.open.is_none();
+                    match verb {
+                        Verb::Fetch => claimed && machine.value.is_none(),
+                        Verb::Compute => claimed && machine.value == run.seen,
+                        _ => claimed,
+                    }
+                }
+                (_, None) => return self.fetches(machine, at),
+            },
+            Step::Claimed => {
+                next.close(at, deed.runs[0].ending);
+                true
+            }
+            Step::Fenced(claim) => match deed.verb {
+                Verb::Insert(id) => {
+                    next.resolve(claim, Step::Resolved(id));
+                    true
+                }
+                _ => machine.steps[claim] == Step::Done,
+            },
+            Step::Resolved(id) => deed.answer == Answer::Value(id),
+            Step::Failed(error) => deed.answer == Answer::Error(error),
+            Step::Vain => deed.answer == Answer::Absent,
+            Step::Joined(_) | Step::Done => false,
+        };
+        if right { vec![next] } else { vec![] }
+    }
+
+    /// A fetch or refresh that runs no fill.
+    fn fetches(&self, machine: &Machine, at: usize) -> Vec<Machine> {
+        let deed = self.deeds[at];
+        let mut ways = Vec::new();
+        let mut next = machine.clone();
+        if let (Verb::Fetch, Some(id)) = (deed.verb, machine.value) {
+            if deed.answer == Answer::Value(id) {
+                next.steps[at] = Step::Done;
+                ways.push(next);
+            }
+        } else if let (Some(open), false) = (machine.open, machine.fenced) {
+            next.steps[at] = Step::Joined(open);
+            ways.push(next);
+        }
+        ways
+    }
+}
+
+impl Machine {
+    /// An insert lets go of the open claim.
+    fn leave(&mut self, at: usize) {
+        if let Some(open) = self.open.take() {
+            self.steps[at] = Step::Fenced(open);
+        }
+    }
+
+    /// The fill of a claim has ended.
+    fn close(&mut self, at: usize, ending: Ending) {
+        if self.open == Some(at) {
+            self.open = None;
+            match ending {
+                Ending::Value(id) if !self.fenced => self.value = Some(id),
+                Ending::Removes if !self.fenced => self.value = None,
+                _ => {}
+            }
+        }
+        let outcome = match ending {
+            Ending::Value(id) => Step::Resolved(id),
+            Ending::Error(error) => Step::Failed(error),
+            Ending::Nothing => Step::Vain,
+            // They look again. (So do those whose fills fail in another way than this one, and
+            // they might as well not have joined.)
+            _ => Step::None,
+        };
+        self.resolve(at, outcome);
+    }
+
+    fn resolve(&mut self, claim: usize, outcome: Step) {
+        for step in &mut self.steps {
+            if *step == Step::Joined(claim) {
+                *step = outcome;
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Histories by hand
+
+/// A history by hand, of key 0 where nothing else is said.
+#[derive(Default)]
+struct ByHand(History);
+
+impl ByHand {
+    fn ttl(ttl: u64) -> Self {
+        Self(History {
+            ttl: Some(ttl),
+            ..History::default()
+        })
+    }
+
+    fn on(mut self, key: u8, (call, ret): (Stamp, Stamp), verb: Verb, answer: Answer) -> Self {
+        self.0.deeds.push(Deed {
+            span: Span { call, ret },
+            key: Some(key),
+            verb,
+            answer,
+            runs: vec![],
+            inside: false,
+            thread: 0,
+        });
+        self
+    }
+
+    fn then(self, span: (Stamp, Stamp), verb: Verb, answer: Answer) -> Self {
+        self.on(0, span, verb, answer)
+    }
+
+    fn insert(self, span: (Stamp, Stamp), id: u64) -> Self {
+        self.then(span, Verb::Insert(id), Answer::Done)
+    }
+
+    fn look(self, span: (Stamp, Stamp), id: Option<u64>) -> Self {
+        self.then(span, Verb::Look, id.map_or(Answer::Absent, Answer::Value))
+    }
+
+    fn invalidate(self, span: (Stamp, Stamp)) -> Self {
+        self.then(span, Verb::Invalidate, Answer::Done)
+    }
+
+    /// Whoever has begun last runs a fill.
+    fn run(mut self, (start, end): (Stamp, Stamp), ending: Ending, seen: Option<u64>) -> Self {
+        let deed = self.0.deeds.last_mut().expect("somebody who runs it");
+        deed.runs.push(Execution {
+            start,
+            end,
+            ending,
+            seen,
+        });
+        self
+    }
+
+    /// A fetch that fills.
+    fn fill(self, (call, ret): (Stamp, Stamp), run: (Stamp, Stamp), id: u64) -> Self {
+        self.then((call, ret), Verb::Fetch, Answer::Value(id))
+            .run(run, Ending::Value(id), None)
+    }
+
+    fn inside(mut self) -> Self {
+        self.0.deeds.last_mut().expect("somebody inside").inside = true;
+        self
+    }
+
+    fn by(mut self, thread: usize) -> Self {
+        self.0.deeds.last_mut().expect("somebody").thread = thread;
+        self
+    }
+
+    fn moved(mut self, (call, ret): (Stamp, Stamp), by: u64) -> Self {
+        let span = Span { call, ret };
+        self.0.moves.push(Move { span, by });
+        self
+    }
+
+    fn rule(&self) -> &'static str {
+        check(&self.0).map_or_else(|violation| violation.rule, |()| "good")
+    }
+
+    fn found(&self) -> bool {
+        search(&self.0).is_ok()
+    }
+}
+
+fn hand() -> ByHand {
+    ByHand::default()
+}
+
+const FETCH: Verb = Verb::Fetch;
+
+#[test]
+fn r1_rejects_values_from_nowhere() {
+    assert_eq!(hand().look((1, 2), Some(7)).rule(), "R1");
+    let of_another_key = hand().on(1, (1, 2), Verb::Insert(7), Answer::Done);
+    assert_eq!(of_another_key.look((3, 4), Some(7)).rule(), "R1");
+    assert_eq!(hand().look((1, 2), Some(7)).insert((3, 4), 7).rule(), "R1");
+    assert_eq!(
+        hand().look((1, 3), Some(7)).insert((2, 4), 7).rule(),
+        "good"
+    );
+    let early = hand().fill((1, 6), (2, 5), 7).look((3, 4), Some(7));
+    assert_eq!(early.rule(), "R1");
+}
+
+#[test]
+fn r2_rejects_fills_that_overlap() {
+    let overlap = || hand().fill((1, 10), (2, 8), 1).fill((3, 11), (4, 9), 2);
+    assert_eq!(overlap().rule(), "R2");
+    // One that waits lets none start beside it.
+    assert_eq!(overlap().invalidate((3, 12)).rule(), "R2");
+    let nowait = overlap().then((3, 12), Verb::Nowait, Answer::Done);
+    assert_eq!(nowait.rule(), "good");
+    assert_eq!(overlap().invalidate((3, 4)).inside().rule(), "good");
+    // A waiter that was handed the lead starts late, when it has been cut off already.
+    let late = hand()
+        .then((1, 4), FETCH, Answer::Panicked)
+        .run((2, 3), Ending::Panics, None);
+    let late = late.fill((2, 12), (9, 10), 1).fill((7, 12), (8, 11), 2);
+    assert_eq!(late.rule(), "R2");
+    assert_eq!(late.then((5, 6), Verb::Nowait, Answer::Done).rule(), "good");
+    // Too early, and too late.
+    let early = hand()
+        .insert((1, 2), 5)
+        .fill((3, 10), (4, 8), 1)
+        .fill((5, 11), (6, 9), 2);
+    assert_eq!(early.invalidate((3, 12)).rule(), "R2");
+    assert_eq!(overlap().insert((5, 6), 5).rule(), "R2");
+}
+
+#[test]
+fn r3_rejects_a_second_fill() {
+    let twice = || hand().fill((1, 4), (2, 3), 1).fill((5, 8), (6, 7), 2);
+    assert_eq!(twice().rule(), "R3");
+    assert!(!twice().found());
+    assert_eq!(twice().invalidate((4, 5)).rule(), "good");
+    // An insert takes nothing away.
+    assert_eq!(twice().insert((2, 5), 5).rule(), "R3");
+    // A refresh and a compute run all the same.
+    let refreshed = hand()
+        .fill((1, 4), (2, 3), 1)
+        .then((5, 8), Verb::Refresh, Answer::Value(2));
+    assert_eq!(refreshed.run((6, 7), Ending::Value(2), None).rule(), "good");
+    let removed = hand()
+        .fill((1, 4), (2, 3), 1)
+        .then((5, 8), Verb::Compute, Answer::Value(1))
+        .run((6, 7), Ending::Removes, Some(1))
+        .fill((9, 12), (10, 11), 2);
+    assert_eq!(removed.rule(), "good");
+    assert!(removed.found());
+    // Old values do not come back after a fill has shown that they are gone.
+    let back = hand()
+        .insert((1, 2), 1)
+        .invalidate((3, 20))
+        .fill((4, 7), (5, 6), 2)
+        .look((8, 9), Some(1));
+    assert_eq!(back.rule(), "R3");
+    assert!(!back.found());
+}
+
+#[test]
+fn r4_rejects_what_an_invalidate_has_ended() {
+    let seen = hand()
+        .insert((1, 2), 1)
+        .invalidate((3, 4))
+        .look((5, 6), Some(1));
+    assert_eq!(seen.rule(), "R4");
+    assert!(!seen.found());
+    for verb in [Verb::Remove, Verb::Nowait] {
+        let seen = hand()
+            .insert((1, 2), 1)
+            .then((3, 4), verb, Answer::Value(1));
+        assert_eq!(seen.look((5, 6), Some(1)).rule(), "R4");
+    }
+    let all = |id| {
+        let mut all = hand()
+            .insert((1, 2), id)
+            .then((3, 4), Verb::InvalidateAll, Answer::Done);
+        all.0.deeds[1].key = None;
+        all.look((5, 6), Some(id))
+    };
+    assert_eq!(all(1).rule(), "R4");
+    let even = |id| {
+        let mut even = all(id);
+        even.0.deeds[1].verb = Verb::InvalidateEven;
+        even
+    };
+    assert_eq!(even(2).rule(), "R4");
+    assert_eq!(even(1).rule(), "good");
+    // A flight that had been claimed before, too.
+    let flight = hand()
+        .fill((1, 9), (2, 8), 1)
+        .then((3, 4), Verb::Nowait, Answer::Done);
+    assert_eq!(flight.look((10, 11), Some(1)).rule(), "R4");
+    // Who had called before may still get it, whatever it waited for.
+    let waiter = hand()
+        .fill((1, 9), (2, 8), 1)
+        .then((3, 4), Verb::Nowait, Answer::Done)
+        .then((2, 10), FETCH, Answer::Value(1));
+    assert_eq!(waiter.rule(), "good");
+    assert!(!waiter.look((11, 12), Some(1)).found());
+    // What began meanwhile may go either way.
+    let meanwhile = hand()
+        .invalidate((1, 8))
+        .fill((2, 5), (3, 4), 1)
+        .look((9, 10), Some(1));
+    assert_eq!(meanwhile.rule(), "good");
+    assert!(meanwhile.found());
+    // What one has removed nobody sees again, though it came while the removal went on.
+    let removed = hand()
+        .insert((2, 3), 1)
+        .then((1, 4), Verb::Remove, Answer::Value(1));
+    assert_eq!(removed.look((5, 6), Some(1)).rule(), "R4");
+}
+
+#[test]
+fn r4_rejects_an_invalidate_that_does_not_wait() {
+    let left = || hand().fill((1, 8), (2, 7), 1).invalidate((3, 4));
+    assert_eq!(left().rule(), "R4");
+    assert!(!left().found());
+    assert_eq!(left().inside().rule(), "good");
+    let cut = left().insert((3, 4), 9);
+    assert_eq!(cut.rule(), "good");
+    assert_eq!(left().insert((5, 6), 9).rule(), "R4");
+    assert_eq!(
+        hand().fill((1, 8), (3, 7), 1).invalidate((2, 4)).rule(),
+        "good"
+    );
+}
+
+#[test]
+fn r5_rejects_what_an_insert_has_replaced() {
+    let older = hand()
+        .insert((1, 2), 1)
+        .insert((3, 4), 2)
+        .look((5, 6), Some(1));
+    assert_eq!(older.rule(), "R5");
+    let flight = hand()
+        .fill((1, 8), (2, 7), 1)
+        .insert((3, 4), 2)
+        .look((9, 10), Some(1));
+    assert_eq!(flight.rule(), "R5");
+    assert!(!flight.found());
+    let at_once = hand()
+        .insert((1, 4), 1)
+        .insert((2, 3), 2)
+        .look((5, 6), Some(1));
+    assert_eq!(at_once.rule(), "good");
+    let waiter = hand()
+        .fill((1, 8), (3, 7), 1)
+        .insert((4, 5), 2)
+        .then((2, 6), FETCH, Answer::Value(2))
+        .look((9, 10), Some(2));
+    assert_eq!(waiter.rule(), "good");
+    assert!(waiter.found());
+    for (verb, seen) in [(Verb::Compute, Some(1)), (Verb::Refresh, None)] {
+        let older = hand()
+            .insert((1, 2), 1)
+            .then((3, 6), verb, Answer::Value(2))
+            .run((4, 5), Ending::Value(2), seen)
+            .look((7, 8), Some(1));
+        assert_eq!(older.rule(), "R5");
+        assert!(!older.found());
+    }
+}
+
+#[test]
+fn r6_rejects_what_was_seen_to_be_over() {
+    // Neither insert has returned; the reads are one after the other.
+    let seen = |second| {
+        let reads = hand()
+            .insert((1, 2), 1)
+            .insert((3, 20), 2)
+            .look((4, 5), Some(2));
+        reads.look((6, 7), Some(second))
+    };
+    assert_eq!(seen(1).rule(), "R6");
+    assert_eq!(seen(2).rule(), "good");
+    let gone = hand()
+        .insert((1, 2), 1)
+        .invalidate((3, 20))
+        .look((4, 5), None);
+    assert_eq!(gone.look((6, 7), Some(1)).rule(), "R6");
+    // The value of a flight that was cut off is in nobody's way: it was never there.
+    let waiter = hand()
+        .fill((1, 8), (2, 7), 1)
+        .insert((3, 4), 2)
+        .then((2, 9), FETCH, Answer::Value(1))
+        .look((10, 11), Some(2));
+    assert_eq!(waiter.rule(), "good");
+}
+
+#[test]
+fn r7_rejects_what_is_served_late_or_lost_early() {
+    let late = ByHand::ttl(10)
+        .insert((1, 2), 1)
+        .moved((3, 4), 10)
+        .look((5, 6), Some(1));
+    assert_eq!(late.rule(), "R7");
+    let in_time = ByHand::ttl(10)
+        .insert((1, 2), 1)
+        .moved((3, 4), 9)
+        .look((5, 6), Some(1));
+    assert_eq!(in_time.rule(), "good");
+    let either = ByHand::ttl(10).insert((1, 2), 1).moved((3, 6), 10);
+    assert_eq!(
+        either.look((4, 5), Some(1)).look((7, 8), None).rule(),
+        "good"
+    );
+    let early = ByHand::ttl(10)
+        .insert((1, 2), 1)
+        .moved((3, 4), 9)
+        .look((5, 6), None);
+    assert_eq!(early.rule(), "R7");
+    let expired = ByHand::ttl(10)
+        .insert((1, 2), 1)
+        .moved((3, 4), 10)
+        .look((5, 6), None);
+    assert_eq!(expired.rule(), "good");
+    let lost = hand().insert((1, 2), 1).look((3, 4), None);
+    assert_eq!(lost.rule(), "R7");
+    assert!(!lost.found());
+    let filled_early = ByHand::ttl(10).insert((1, 2), 1).fill((3, 6), (4, 5), 2);
+    assert_eq!(filled_early.rule(), "R3");
+    // Who waits gets the value whatever its lifetime.
+    let waiter = ByHand::ttl(0)
+        .fill((1, 6), (2, 5), 1)
+        .then((3, 7), FETCH, Answer::Value(1));
+    assert_eq!(waiter.rule(), "good");
+    let kept = ByHand::ttl(0)
+        .fill((1, 4), (2, 3), 1)
+        .then((5, 6), FETCH, Answer::Value(1));
+    assert_eq!(kept.rule(), "R7");
+}
+
+#[test]
+fn r8_rejects_answers_that_nobody_gave() {
+    let failed = |span, answer| {
+        let failed =
+            hand()
+                .then((1, 4), FETCH, Answer::Error(1))
+                .run((2, 3), Ending::Error(1), None);
+        failed.then(span, FETCH, answer)
+    };
+    assert_eq!(failed((2, 5), Answer::Error(1)).rule(), "good");
+    assert!(failed((2, 5), Answer::Error(1)).found());
+    // Errors are not cached, and come from somewhere.
+    assert_eq!(failed((5, 6), Answer::Error(1)).rule(), "R8");
+    assert!(!failed((5, 6), Answer::Error(1)).found());
+    assert_eq!(failed((2, 5), Answer::Error(2)).rule(), "R8");
+    assert_eq!(failed((2, 5), Answer::Absent).rule(), "R8");
+    assert_eq!(failed((2, 5), Answer::Panicked).rule(), "R8");
+    assert_eq!(failed((2, 5), Answer::Cycle).rule(), "R8");
+    let own = hand()
+        .insert((1, 2), 1)
+        .then((1, 6), FETCH, Answer::Value(1));
+    assert_eq!(own.run((3, 4), Ending::Value(2), None).rule(), "R8");
+    let twice = hand()
+        .fill((1, 8), (2, 3), 1)
+        .run((4, 5), Ending::Value(2), None);
+    assert_eq!(twice.rule(), "R8");
+    // A refresh is not content with what is there.
+    let old = hand()
+        .insert((1, 2), 1)
+        .then((3, 4), Verb::Refresh, Answer::Value(1));
+    assert_eq!(old.rule(), "R8");
+    let mistaken = hand()
+        .insert((1, 2), 1)
+        .then((3, 6), Verb::Compute, Answer::Absent);
+    assert_eq!(mistaken.run((4, 5), Ending::Leaves, Some(1)).rule(), "R8");
+}
+
+#[test]
+fn r8_rejects_cycles_that_are_none() {
+    // Thread 1 fills key 0 and asks for key 1. Thread 2 fills that, and asks for key 0; or not.
+    let told = |asks: bool| {
+        let filled = hand().fill((1, 11), (2, 10), 1).by(1);
+        let filled = filled.on(1, (3, 14), FETCH, Answer::Value(2)).by(2);
+        let filled = filled.run((4, 13), Ending::Value(2), None);
+        let told = filled.on(1, (6, 7), FETCH, Answer::Cycle).by(1).inside();
+        if asks {
+            told.then((5, 12), FETCH, Answer::Value(1)).by(2).inside()
+        } else {
+            told
+        }
+    };
+    assert_eq!(told(true).rule(), "good");
+    assert_eq!(told(false).rule(), "R8");
+    let own = hand()
+        .fill((1, 6), (2, 5), 1)
+        .then((3, 4), FETCH, Answer::Cycle);
+    assert_eq!(own.inside().rule(), "good");
+}
+
+#[test]
+fn the_search_rejects_a_lost_increment() {
+    let increments = |seen| {
+        hand()
+            .then((1, 8), Verb::Compute, Answer::Value(1))
+            .run((3, 4), Ending::Value(1), None)
+            .then((2, 9), Verb::Compute, Answer::Value(2))
+            .run((6, 7), Ending::Value(2), seen)
+    };
+    assert!(increments(Some(1)).found());
+    assert!(!increments(None).found());
+}
+
+#[test]
+fn the_search_rejects_what_no_order_explains() {
+    // Two reads that see two inserts in opposite orders; no rule of intervals says so.
+    let reads = hand()
+        .insert((1, 20), 1)
+        .insert((2, 21), 2)
+        .look((3, 4), Some(1))
+        .look((5, 6), Some(2))
+        .look((7, 8), Some(1));
+    assert!(!reads.found());
+    // Two removals of one value.
+    let removals = hand()
+        .insert((1, 2), 1)
+        .then((3, 6), Verb::Remove, Answer::Value(1))
+        .then((4, 5), Verb::Remove, Answer::Value(1));
+    assert!(!removals.found());
+}
+
+#[test]
+fn the_search_knows_what_races_allow() {
+    // Who had joined has the flight's value or the insert's, for as long as that goes on.
+    for got in [1, 2] {
+        let waiter = hand()
+            .fill((1, 9), (3, 7), 1)
+            .insert((4, 12), 2)
+            .look((5, 6), Some(2))
+            .then((2, 10), FETCH, Answer::Value(got))
+            .look((13, 14), Some(2));
+        assert!(waiter.found(), "{got}");
+        assert_eq!(waiter.rule(), "good");
+    }
+    // A compute that is fenced off has done nothing, and answers as if it had.
+    let fenced = hand()
+        .insert((1, 2), 1)
+        .then((3, 9), Verb::Compute, Answer::Value(2))
+        .run((4, 8), Ending::Value(2), Some(1))
+        .then((5, 10), Verb::Remove, Answer::Value(1))
+        .look((6, 7), None)
+        .look((11, 12), None);
+    assert!(fenced.found());
+    assert_eq!(fenced.rule(), "good");
+    // After one who waited in vain others run their own fills.
+    let again = hand()
+        .then((1, 4), FETCH, Answer::Absent)
+        .run((2, 3), Ending::Nothing, None)
+        .fill((2, 8), (5, 6), 1)
+        .look((9, 10), Some(1));
+    assert!(again.found());
+    let vain = again.then((3, 6), FETCH, Answer::Absent);
+    assert!(vain.found());
+    assert!(!vain.then((11, 12), FETCH, Answer::Absent).found());
+}

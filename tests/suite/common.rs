@@ -1,0 +1,635 @@
+//! What the tests share: a watchdog, gates, counted values, an allocator that counts, tables of
+//! the cache's verbs.
+
+use atomic_cache::{
+    AtomicCache, Cache, CacheStats, CompResult, GuardResult, ManualClock, Op, TryGetError,
+};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::any::Any;
+use std::cell::Cell;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// More threads than a small machine has cores.
+pub(crate) const THREADS: usize = 8;
+
+/// How long anything may take before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs `test` on a thread of its own, and fails if it has not ended after 30 seconds: R9. What
+/// hangs is left hanging.
+#[track_caller]
+pub(crate) fn watched<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
+    watched_for(PATIENCE, test)
+}
+
+/// As [`watched`], with another patience.
+#[track_caller]
+pub(crate) fn watched_for<R: Send + 'static>(
+    patience: Duration,
+    test: impl FnOnce() -> R + Send + 'static,
+) -> R {
+    let (done, ended) = channel();
+    let runner = thread::spawn(move || {
+        let result = test();
+        // The test may have given up on us: then nobody listens.
+        let _ = done.send(());
+        result
+    });
+    match ended.recv_timeout(patience) {
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => match runner.join() {
+            Ok(result) => result,
+            Err(panic) => resume_unwind(panic),
+        },
+        Err(RecvTimeoutError::Timeout) => panic!("hangs: not ended after {patience:?}"),
+    }
+}
+
+/// Names the test that is to run in a process of its own; set for that process.
+const CHILD: &str = "ATOMIC_CACHE_TEST_CHILD";
+
+/// Runs `test`, the body of the test function called `name` (with its module), in a process of
+/// its own, where it may abort, and is alone with the allocator's count.
+#[track_caller]
+pub(crate) fn in_child(name: &str, patience: Duration, test: impl FnOnce()) {
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        return test();
+    }
+    let mut child = Command::new(std::env::current_exe().expect("a test binary has a path"))
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a test binary runs");
+    // Both pipes end when the process does.
+    let reader = |mut pipe: Box<dyn Read + Send>| {
+        let (send, receive) = channel();
+        thread::spawn(move || {
+            let mut bytes = vec![];
+            let _ = pipe.read_to_end(&mut bytes);
+            let _ = send.send(String::from_utf8_lossy(&bytes).into_owned());
+        });
+        receive
+    };
+    let output = reader(Box::new(child.stdout.take().expect("piped")));
+    let errors = reader(Box::new(child.stderr.take().expect("piped")));
+    let Ok(output) = output.recv_timeout(patience) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{name} hangs: not ended after {patience:?}");
+    };
+    let errors = errors.recv().unwrap_or_default();
+    let status = child.wait().expect("the child is ours");
+    assert!(
+        status.success(),
+        "{name} in a process of its own: {status}\n{output}\n{errors}"
+    );
+    assert!(
+        output.contains("1 passed"),
+        "{name} has not run in its process:\n{output}"
+    );
+}
+
+/// How many rounds a long test makes: `usual`, a tenth of it without optimization, or as
+/// the environment variable `var` says.
+pub(crate) fn rounds(var: &str, usual: u64) -> u64 {
+    std::env::var(var)
+        .ok()
+        .and_then(|text| text.replace('_', "").parse().ok())
+        .unwrap_or(if cfg!(debug_assertions) {
+            usual / 10
+        } else {
+            usual
+        })
+}
+
+/// Yields until `condition`; a watchdog ends it if that never comes.
+pub(crate) fn spin_until(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::yield_now();
+    }
+}
+
+/// Lets other threads run for a while: what would wrongly not wait gets its chance to.
+pub(crate) fn let_others_run() {
+    for _ in 0..200 {
+        thread::yield_now();
+    }
+}
+
+/// Waits until `n` calls have joined flights of the cache whose statistics `stats` reads.
+///
+/// A call is counted after it has taken part in the flight and before it sleeps. So
+/// whatever the flight's outcome is from then on, the call is told it (clause 1); whether it
+/// has fallen asleep is not known, and must not matter.
+pub(crate) fn await_joined(stats: impl Fn() -> CacheStats, n: u64) {
+    spin_until(|| stats().joined >= n);
+}
+
+/// Something that is shut until it is opened, once.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once the gate is open.
+    pub(crate) fn pass(&self) {
+        let mut open = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*open {
+            open = self.0.1.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A fill that says when it has begun, and ends when it is told to.
+#[derive(Clone, Default)]
+pub(crate) struct Held {
+    pub(crate) begun: Gate,
+    pub(crate) end: Gate,
+}
+
+impl Held {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The body of the fill.
+    pub(crate) fn hold<V>(&self, value: V) -> V {
+        self.begun.open();
+        self.end.pass();
+        value
+    }
+}
+
+/// Unwinds without the panic hook: thousands of expected panics write nothing.
+pub(crate) fn unwind(text: &'static str) -> ! {
+    resume_unwind(Box::new(text))
+}
+
+/// What `f` panics with, as text.
+#[track_caller]
+pub(crate) fn panic_text<R>(f: impl FnOnce() -> R) -> String {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("did not panic"),
+        Err(panic) => text_of(&*panic),
+    }
+}
+
+/// Whether `f` panics.
+pub(crate) fn panics<R>(f: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(f)).is_err()
+}
+
+/// The text of a panic.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+/// A small generator of numbers (xorshift64), so that a failing run can be had again.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+}
+
+/// How many of something were made, and how many were dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) made: AtomicUsize,
+    pub(crate) dropped: AtomicUsize,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// How many there are now.
+    pub(crate) fn alive(&self) -> usize {
+        let dropped = self.dropped.load(SeqCst);
+        self.made.load(SeqCst) - dropped
+    }
+
+    /// One more.
+    pub(crate) fn make(self: &Arc<Self>, id: u64) -> Counted {
+        self.made.fetch_add(1, SeqCst);
+        Counted {
+            id,
+            magic: MAGIC,
+            ledger: Arc::clone(self),
+        }
+    }
+}
+
+const MAGIC: u64 = 0xC0FF_EE00_DEAD_BEE5;
+
+/// A value that is counted, and knows whether it has been dropped already.
+pub(crate) struct Counted {
+    pub(crate) id: u64,
+    magic: u64,
+    ledger: Arc<Ledger>,
+}
+
+impl Counted {
+    /// The number it was made with; checks that it is alive.
+    pub(crate) fn id(&self) -> u64 {
+        self.check();
+        self.id
+    }
+
+    fn check(&self) {
+        if self.magic != MAGIC {
+            eprintln!("a value was used after it was dropped");
+            std::process::abort();
+        }
+    }
+}
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        self.check();
+        self.ledger.make(self.id)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.check();
+        // SAFETY: a plain store to our own field, volatile so that it is not optimized away.
+        unsafe { std::ptr::write_volatile(&raw mut self.magic, 0) };
+        self.ledger.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.id())
+    }
+}
+
+impl PartialEq for Counted {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Counted {}
+
+impl std::hash::Hash for Counted {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+impl Counted {
+    /// Whether this is a clone (of any depth) of what `ledger` has made.
+    pub(crate) fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
+        Arc::ptr_eq(&self.ledger, ledger)
+    }
+}
+
+/// A cache of numbers whose time a test moves.
+pub(crate) fn timed(ttl: Duration) -> (ManualClock, Cache<u64, u64>) {
+    let clock = ManualClock::new();
+    let cache = Cache::builder()
+        .time_to_live(ttl)
+        .clock(clock.clone())
+        .build()
+        .expect("good settings");
+    (clock, cache)
+}
+
+/// Starts a fill of `key` that `held` holds, on a thread of its own, and returns once it runs.
+pub(crate) fn start_fill(
+    cache: &Cache<u64, u64>,
+    key: u64,
+    value: u64,
+    held: &Held,
+) -> JoinHandle<u64> {
+    let (cache, inner) = (cache.clone(), held.clone());
+    let leader = thread::spawn(move || cache.get_with(&key, || inner.hold(value)));
+    held.begun.pass();
+    leader
+}
+
+/// As [`start_fill`], over a live value: a compute, during which readers see the old one.
+pub(crate) fn start_compute(
+    cache: &Cache<u64, u64>,
+    key: u64,
+    value: u64,
+    held: &Held,
+) -> JoinHandle<CompResult<u64>> {
+    let (cache, inner) = (cache.clone(), held.clone());
+    let leader = thread::spawn(move || {
+        cache
+            .entry(key)
+            .and_compute_with(|_| Op::Put(inner.hold(value)))
+    });
+    held.begun.pass();
+    leader
+}
+
+/// Starts `n` threads that join the flight of `key`, and returns once they have.
+pub(crate) fn join_flight(
+    cache: &Cache<u64, u64>,
+    key: u64,
+    n: u64,
+    own: u64,
+) -> Vec<JoinHandle<u64>> {
+    let before = cache.stats().joined;
+    let waiters = (0..n)
+        .map(|_| {
+            let cache = cache.clone();
+            thread::spawn(move || cache.get_with(&key, || own))
+        })
+        .collect();
+    await_joined(|| cache.stats(), before + n);
+    waiters
+}
+
+/// The error of the fills below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused(pub(crate) &'static str);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What came of a call: the value, or the error's text, or nothing.
+pub(crate) type Came = Result<u64, Option<String>>;
+
+/// The verbs of a [`Cache`] that fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    GetWith,
+    TryGetWith,
+    OptionallyGetWith,
+    OrInsertWith,
+    OrTryInsertWith,
+    Guard,
+    Pinned,
+    PinnedTry,
+    Compute,
+}
+
+impl Verb {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::GetWith,
+        Self::TryGetWith,
+        Self::OptionallyGetWith,
+        Self::OrInsertWith,
+        Self::OrTryInsertWith,
+        Self::Guard,
+        Self::Pinned,
+        Self::PinnedTry,
+        Self::Compute,
+    ];
+
+    /// Those that join a flight for its value. (A compute waits for the end of a fill, and then
+    /// has its own turn.)
+    pub(crate) fn joining() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|&verb| verb != Self::Compute)
+    }
+
+    /// Those whose fill can end without a value and without a panic.
+    pub(crate) const FALLIBLE: [Self; 6] = [
+        Self::TryGetWith,
+        Self::OptionallyGetWith,
+        Self::OrTryInsertWith,
+        Self::Guard,
+        Self::PinnedTry,
+        Self::Compute,
+    ];
+
+    /// Those whose error is a [`Refused`].
+    pub(crate) fn shares_refusals(self) -> bool {
+        matches!(
+            self,
+            Self::TryGetWith | Self::OrTryInsertWith | Self::PinnedTry
+        )
+    }
+
+    /// Asks for `key` with this verb. Verbs that cannot fail panic where `fill` fails.
+    pub(crate) fn ask(
+        self,
+        cache: &Cache<u64, u64>,
+        key: u64,
+        fill: impl FnOnce() -> Result<u64, Refused>,
+    ) -> Came {
+        let sure = |result: Result<u64, Refused>| result.unwrap_or_else(|error| unwind(error.0));
+        let said = |error: TryGetError<Refused>| Some(error.to_string());
+        match self {
+            Self::GetWith => Ok(cache.get_with(&key, || sure(fill()))),
+            Self::TryGetWith => cache.try_get_with(&key, fill).map_err(said),
+            Self::OptionallyGetWith => cache.optionally_get_with(&key, || fill().ok()).ok_or(None),
+            Self::OrInsertWith => {
+                let entry = cache.entry(key).or_insert_with(|| sure(fill()));
+                Ok(entry.into_value())
+            }
+            Self::OrTryInsertWith => {
+                let entry = cache.entry(key).or_try_insert_with(fill);
+                entry.map(atomic_cache::Entry::into_value).map_err(said)
+            }
+            Self::Guard => match cache.get_value_or_guard(&key, None) {
+                GuardResult::Value(value) => Ok(value),
+                GuardResult::Guard(guard) => match fill() {
+                    Ok(value) => Ok(guard.insert(value)),
+                    Err(_) => Err(None),
+                },
+                GuardResult::Cycle(cycle) => Err(Some(cycle.to_string())),
+                other => panic!("{other:?}"),
+            },
+            Self::Pinned => Ok(*cache.pin().get_or_fill_with(&key, || sure(fill()))),
+            Self::PinnedTry => {
+                let mut view = cache.pin();
+                view.try_get_or_fill_with(&key, fill).copied().map_err(said)
+            }
+            Self::Compute => {
+                let result = cache.entry(key).and_compute_with(|there| match there {
+                    Some(_) => Op::Nop,
+                    None => fill().map_or(Op::Nop, Op::Put),
+                });
+                match result {
+                    CompResult::Inserted(value)
+                    | CompResult::ReplacedWith(value)
+                    | CompResult::Unchanged(value) => Ok(value),
+                    CompResult::Removed(_) | CompResult::StillNone => Err(None),
+                }
+            }
+        }
+    }
+}
+
+/// The verbs of an [`AtomicCache`] that fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtomicVerb {
+    Get,
+    TryGet,
+    With,
+    Refresh,
+    TryRefresh,
+    Pinned,
+    PinnedTry,
+}
+
+impl AtomicVerb {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Get,
+        Self::TryGet,
+        Self::With,
+        Self::Refresh,
+        Self::TryRefresh,
+        Self::Pinned,
+        Self::PinnedTry,
+    ];
+
+    pub(crate) fn ask(self, cache: &AtomicCache<u64, u64>, key: u64) -> u64 {
+        match self {
+            Self::Get => cache.get(&key),
+            Self::TryGet => cache.try_get(&key).expect("no cycle here"),
+            Self::With => cache.with(&key, |value| *value),
+            Self::Refresh => cache.refresh(&key),
+            Self::TryRefresh => cache.try_refresh(&key).expect("no cycle here"),
+            Self::Pinned => *cache.pin().get_or_fill(&key),
+            Self::PinnedTry => *cache.pin().try_get_or_fill(&key).expect("no cycle here"),
+        }
+    }
+}
+
+/// The sum of the fills' endings is the number of fills: R10.
+#[track_caller]
+pub(crate) fn assert_fills_add_up(stats: &CacheStats, values: u64) {
+    assert_eq!(
+        stats.fills,
+        values + stats.fill_errors + stats.fill_panics + stats.fill_cancelled,
+        "{values} values, {stats:?}"
+    );
+}
+
+/// A flag that is raised once.
+#[derive(Clone, Default)]
+pub(crate) struct Flag(Arc<AtomicBool>);
+
+impl Flag {
+    pub(crate) fn raise(&self) {
+        self.0.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.0.load(SeqCst)
+    }
+}
+
+/// A count that closures share.
+#[derive(Clone, Default)]
+pub(crate) struct Tally(Arc<AtomicU64>);
+
+impl Tally {
+    /// One more; how many there were before.
+    pub(crate) fn add(&self) -> u64 {
+        self.0.fetch_add(1, SeqCst)
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+}
+
+/// The system's allocator, counting.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that are allocated now, by all threads.
+static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Allocations of this thread. Without a destructor: counts to the thread's very end.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn allocated(bytes: usize) {
+    LIVE_BYTES.fetch_add(bytes, Relaxed);
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+fn freed(bytes: usize) {
+    LIVE_BYTES.fetch_sub(bytes, Relaxed);
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        allocated(layout.size());
+        // SAFETY: as our caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        allocated(layout.size());
+        // SAFETY: as our caller promised.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        freed(layout.size());
+        // SAFETY: as our caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        freed(layout.size());
+        allocated(size);
+        // SAFETY: as our caller promised.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+/// How often `f` allocates on this thread.
+pub(crate) fn allocations(f: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    f();
+    ALLOCATIONS.get() - before
+}
+
+/// Bytes that the whole process has allocated and not freed; of use in a process of its own.
+pub(crate) fn live_bytes() -> usize {
+    LIVE_BYTES.load(Relaxed)
+}

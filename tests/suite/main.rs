@@ -1,0 +1,13 @@
+//! The public face of atomic-cache, tested in one binary: a module a topic.
+mod alloc;
+mod cereggii;
+mod checker;
+mod common;
+mod contract;
+mod corpus;
+mod history;
+mod hostile;
+mod leaks;
+mod memoize;
+mod operations_model;
+mod races;
