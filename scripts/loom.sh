@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the loom models: scripts/loom.sh [filter...]
 #
-#   LOOM_MAX_PREEMPTIONS   bound for the models that leave it open; 3 if not set
+#   LOOM_MAX_PREEMPTIONS   bound for the models that have one, to look further than they do
 #   LOOM_THREADS           models at a time; 2 if not set
 #   LOOM_TARGET            where to build; target/loom if not set
 #
@@ -19,7 +19,6 @@ target=$(cd "$target" && pwd)
 export CARGO_TARGET_DIR=$target/build
 # What a model does not need is dead code under this cfg.
 export RUSTFLAGS="--cfg atomic_cache_loom -A dead_code ${RUSTFLAGS:-}"
-export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-3}
 export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
 
 # In a copy, because the patched loom changes the lock file.

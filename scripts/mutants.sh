@@ -17,6 +17,11 @@ mkdir "$copy" "$good"
 tar --exclude=./target --exclude=./.git --exclude="$LOOM_TARGET" -cf - . | tar -xf - -C "$copy"
 cp -r "$copy/src" "$good/src"
 
+if ! LOOM_BUILD_ONLY=1 "$copy/scripts/loom.sh" >"$LOOM_TARGET/mutant.log" 2>&1; then
+    cat "$LOOM_TARGET/mutant.log" >&2
+    exit 1
+fi
+
 wanted=" $* "
 failures=0
 printf '%-34s %-52s %s\n' mutant 'killed by' seconds
@@ -84,7 +89,7 @@ mutant publish-forgets-the-cut src/slot.rs \
     's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | CUT) | phase/' \
     l7_invalidate_waits_for_the_fill
 mutant leaver-drops-the-lead src/flight.rs \
-    's/drop\(gone\);\n        had_baton/drop(gone);\n        had_baton \&\& false/' \
+    's/            had_baton,\n            replacement/            had_baton: false,\n            replacement/' \
     l5_a_leaver_passes_the_lead_on
 mutant finish-without-the-flight src/slot.rs \
     's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \

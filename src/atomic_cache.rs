@@ -125,7 +125,8 @@ impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
 }
 
 impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
-    /// As [`new`](AtomicCache::new), with a fill that can fail: see [`try_get`](Self::try_get).
+    /// As [`new`](AtomicCache::new), with a fill that can fail: see [`try_get`](Self::try_get). An
+    /// error that is not `Clone` goes into an `Arc`: `.map_err(Arc::new)`.
     ///
     /// ```
     /// use atomic_cache::{AtomicCache, TryGetError};
@@ -137,7 +138,10 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
     pub fn try_new(
         fill: impl Fn(&K) -> Result<V, E> + Send + Sync + 'static,
         ttl: impl Into<Option<Duration>>,
-    ) -> Self {
+    ) -> Self
+    where
+        E: Clone + Send + Sync + 'static,
+    {
         Self::with_ttl(move |_, key| fill(key), ttl.into())
     }
 

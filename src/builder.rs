@@ -202,10 +202,21 @@ where
     ///
     /// # Errors
     /// As [`build`](Self::build).
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let ports = AtomicCache::<String, u16>::builder().try_build_with(|text| text.parse::<u16>())?;
+    /// assert_eq!(ports.try_get("80"), Ok(80));
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
     pub fn try_build_with<E>(
         self,
         fill: impl Fn(&K) -> Result<V, E> + Send + Sync + 'static,
-    ) -> Result<AtomicCache<K, V, E, S>, BuildError> {
+    ) -> Result<AtomicCache<K, V, E, S>, BuildError>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
         Ok(AtomicCache::over(self.build()?, move |_, key| fill(key)))
     }
 }

@@ -32,6 +32,11 @@ pub use equivalent::Equivalent;
 /// let names = AtomicCache::new(|(tenant, id): &(String, u32)| format!("{tenant}/{id}"), None);
 /// assert_eq!(names.get(&UserRef { tenant: "acme", id: 7 }), "acme/7");
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be made into the key `{K}` of this cache",
+    note = "a key is looked up by a reference to it, or to its borrowed form (`&str` for `String`)",
+    note = "for another borrowed form implement `Hash`, `Equivalent<{K}>` and `ToKey<{K}>`: see `atomic_cache::ToKey`"
+)]
 pub trait ToKey<K>: Hash + Equivalent<K> {
     /// The owned key.
     fn to_key(&self) -> K;

@@ -206,14 +206,14 @@ fn ask_each_other(cache: &TestCache, one: u64, other: u64) {
 
 models! {
     /// L1, clause 1, cold: two callers, one fill, one value; it can be read by both.
-    l1_one_fill_for_two: Explore::All => || one_fill(1);
+    l1_one_fill_for_two: Explore::AtMost(5) => || one_fill(1);
 
     /// L1 with three.
     l1_one_fill_for_three: Explore::AtMost(2) => || one_fill(2);
 
     /// L2, clause 4, cold: the first fill's error goes to all who joined, once; a later caller
     /// fills again, and its fill comes after the first (`Fills`).
-    l2_an_error_is_shared_and_not_kept_by_two: Explore::All => || first_fill_fails(1);
+    l2_an_error_is_shared_and_not_kept_by_two: Explore::AtMost(4) => || first_fill_fails(1);
 
     /// L2 with three.
     l2_an_error_is_shared_and_not_kept_by_three: Explore::AtMost(2) => || first_fill_fails(2);
@@ -221,7 +221,7 @@ models! {
 
     /// L3, clause 4: a leader is lost while one waits for it, or is about to. The waiter leads;
     /// afterwards the key is as good as ever.
-    l3_a_waiter_takes_a_lost_lead: Explore::All => || {
+    l3_a_waiter_takes_a_lost_lead: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -236,7 +236,7 @@ models! {
     };
 
     /// L3 with two who wait: one of them leads, the other gets its value.
-    l3_one_of_two_waiters_takes_a_lost_lead: Explore::Bounded => || {
+    l3_one_of_two_waiters_takes_a_lost_lead: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -254,7 +254,7 @@ models! {
 
     /// L4, clause 4 ("nobody ever hangs"): a publisher looks for waiters while one enlists. That
     /// the model ends is the proof: a lost wake-up is a deadlock.
-    l4_no_lost_wake_up_of_one: Explore::All => || {
+    l4_no_lost_wake_up_of_one: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -268,7 +268,7 @@ models! {
     };
 
     /// L4 with two who enlist.
-    l4_no_lost_wake_up: Explore::Bounded => || {
+    l4_no_lost_wake_up: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -285,7 +285,7 @@ models! {
     };
 
     /// L5: a waiter leaves while the publisher takes the list; another stays. All is freed once.
-    l5_a_waiter_leaves_while_its_flight_ends: Explore::Bounded => || {
+    l5_a_waiter_leaves_while_its_flight_ends: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -308,7 +308,7 @@ models! {
 
     /// L5: the lead is lost, and handed to a waiter who is just leaving. It is passed on to the
     /// one who stays.
-    l5_a_leaver_passes_the_lead_on: Explore::Bounded => || {
+    l5_a_leaver_passes_the_lead_on: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -378,7 +378,7 @@ models! {
 
     /// L7, clause 2: `invalidate` against a fill that began before it. When it returns the fill
     /// has ended (all that it did comes before: `Fills`), and its value is not seen again.
-    l7_invalidate_waits_for_the_fill: Explore::All => || {
+    l7_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -421,7 +421,7 @@ models! {
 
     /// L7, clause 2: `invalidate_nowait` cuts the flight off; a caller after it fills at once,
     /// whatever becomes of the old fill, and its value is the one that is kept.
-    l7_nowait_cuts_a_fill_off: Explore::Bounded => || {
+    l7_nowait_cuts_a_fill_off: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -460,7 +460,7 @@ models! {
     };
 
     /// L7, clause 2: `invalidate_all` against a fill that began before it.
-    l7_invalidate_all_beats_a_fill: Explore::All => || {
+    l7_invalidate_all_beats_a_fill: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -498,7 +498,7 @@ models! {
 
     /// L8, clause 3, cold: `insert` against a `get_with`. Either the fill came first and was
     /// replaced, or it never ran; the inserted value stays.
-    l8_insert_wins: Explore::All => || {
+    l8_insert_wins: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let filler = fills.clone();
@@ -547,7 +547,7 @@ models! {
     };
 
     /// L8: two inserts and a reader. The reader never goes back (R6).
-    l8_two_inserts_and_a_reader: Explore::Bounded => || {
+    l8_two_inserts_and_a_reader: Explore::AtMost(3) => || {
         let cache = cache();
         let read = Rc::new(Cell::new((None, None)));
         let reader = read.clone();
@@ -572,7 +572,7 @@ models! {
 
     /// L9: a reader, a remover and an inserter at one entry. (The table alone, with two keys at
     /// one position, is in `table_models.rs`.)
-    l9_read_remove_insert: Explore::Bounded => || {
+    l9_read_remove_insert: Explore::AtMost(3) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
         let others = start([
@@ -661,7 +661,7 @@ models! {
 
     /// L13, clause 5: 1 asks for 2 and 2 asks for 1 on two threads. That the model ends is the
     /// proof; the error is the only way out of what would be a deadlock.
-    l13_a_cycle_over_two_threads_is_an_error: Explore::AtMost(2) => || {
+    l13_a_cycle_over_two_threads_is_an_error: Explore::AtMost(4) => || {
         let cache = cache();
         let others = start([actor(&cache, |cache| ask_each_other(cache, 1, 2))]);
         ask_each_other(&cache, 2, 1);
@@ -672,7 +672,7 @@ models! {
 
     /// L14, clauses 1 and 8: two find an entry expired. One leads, one waits; the old value is
     /// retired once. The sweep for expired entries takes part.
-    l14_an_expired_entry_is_refilled_once: Explore::AtMost(4) => || {
+    l14_an_expired_entry_is_refilled_once: Explore::AtMost(3) => || {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
         let cache = builder().time_to_live(ttl).clock(clock.clone()).build().expect("good");
@@ -693,7 +693,7 @@ models! {
     /// L15: the last handle of a cache goes with the last one who waits. All is freed, and
     /// nothing is touched after that. (The handles are counted by loom's `Arc`, whose orderings
     /// are those of std's.)
-    l15_the_cache_is_dropped_with_its_last_waiter: Explore::All => || {
+    l15_the_cache_is_dropped_with_its_last_waiter: Explore::AtMost(5) => || {
         let cache = loom::sync::Arc::new(cache());
         let fills = Fills::new();
         let (handle, other) = (cache.clone(), fills.clone());

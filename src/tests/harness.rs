@@ -14,10 +14,8 @@ use std::time::Instant;
 pub(super) enum Explore {
     /// Every interleaving.
     All,
-    /// Those in which running threads are interrupted at most `LOOM_MAX_PREEMPTIONS` times; 3
-    /// without that.
-    Bounded,
-    /// Those in which they are interrupted so many times, whatever the environment says.
+    /// Those in which threads that could go on are interrupted at most so many times; or
+    /// `LOOM_MAX_PREEMPTIONS` times, if that is set.
     AtMost(usize),
 }
 
@@ -27,8 +25,7 @@ pub(super) fn explore(name: &str, explore: Explore, model: impl Fn() + Send + Sy
     builder.max_branches = 20_000;
     builder.preemption_bound = match explore {
         Explore::All => None,
-        Explore::Bounded => builder.preemption_bound.or(Some(3)),
-        Explore::AtMost(bound) => Some(bound),
+        Explore::AtMost(bound) => builder.preemption_bound.or(Some(bound)),
     };
     let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = executions.clone();

@@ -247,7 +247,7 @@ models! {
     };
 
     /// The same with the tomb made by a third thread.
-    table_one_winner_although_somebody_makes_a_tomb: Explore::Bounded => || {
+    table_one_winner_although_somebody_makes_a_tomb: Explore::AtMost(3) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(NEIGHBOUR, 1));
         let won = Rc::new(Cell::new(0));
@@ -271,7 +271,7 @@ models! {
 
     /// An insert that is placed and then withdrawn is not seen by a reader, and does not hide the
     /// key from it: what was found once is found again.
-    table_a_reader_sees_the_winner_alone: Explore::Bounded => || {
+    table_a_reader_sees_the_winner_alone: Explore::AtMost(3) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(NEIGHBOUR, 1));
         let others = start([
@@ -291,7 +291,7 @@ models! {
 
     /// L9: a reader, a remover, and an inserter of another key at one and the same position. The
     /// reader never gets a freed object, nor another key's (ABA).
-    table_l9_read_remove_insert_at_one_position: Explore::Bounded => || {
+    table_l9_read_remove_insert_at_one_position: Explore::AtMost(3) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         let others = start([
@@ -310,7 +310,7 @@ models! {
     };
 
     /// Two removers and a replacer of one key: each object is taken out by one of them.
-    table_an_object_is_taken_out_once: Explore::Bounded => || {
+    table_an_object_is_taken_out_once: Explore::AtMost(3) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         let taken = Rc::new(Cell::new(0));
@@ -336,7 +336,7 @@ models! {
 
     /// L16: a key is removed while somebody else's insert moves the words. It is gone, and stays
     /// so: no slow helper copies it again.
-    table_l16_removed_while_words_move: Explore::AtMost(2) => || {
+    table_l16_removed_while_words_move: Explore::AtMost(3) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         shelf.use_up(1);
@@ -352,7 +352,7 @@ models! {
     };
 
     /// L16: two removers of two keys whose words stand side by side help each other to move them.
-    table_l16_two_removed_while_words_move: Explore::AtMost(2) => || {
+    table_l16_two_removed_while_words_move: Explore::AtMost(3) => || {
         let shelf = growing();
         let others = start([shelf.actor(|shelf| {
             assert_eq!(shelf.remove(KEY), Some(1));
@@ -366,7 +366,7 @@ models! {
     };
 
     /// L16: a key is replaced while words move. It is there at every moment, once.
-    table_l16_replaced_while_words_move: Explore::AtMost(2) => || {
+    table_l16_replaced_while_words_move: Explore::AtMost(5) => || {
         let shelf = growing();
         let others = start([
             shelf.actor(|shelf| {
@@ -382,7 +382,7 @@ models! {
 
     /// L16: one inserts into the old level while another begins to grow it and inserts the same
     /// key: one winner, in one level.
-    table_l16_one_winner_over_two_levels: Explore::AtMost(2) => || {
+    table_l16_one_winner_over_two_levels: Explore::AtMost(4) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         assert_eq!(shelf.remove(KEY), Some(1));
@@ -405,7 +405,7 @@ models! {
     };
 
     /// L16: a walk over everything finds what is there all the time once, while words move.
-    table_l16_scanned_while_words_move: Explore::AtMost(2) => || {
+    table_l16_scanned_while_words_move: Explore::AtMost(3) => || {
         let shelf = growing();
         let others = start([shelf.actor(|shelf| {
             let items = shelf.scan();

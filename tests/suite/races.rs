@@ -113,6 +113,22 @@ fn a_lead_that_is_handed_over_is_no_cycle() {
     }
 }
 
+/// A compute that an `insert` cuts off before it has looked is shown something all the same.
+#[test]
+fn a_compute_is_shown_what_is_there_all_along() {
+    let cache: Cache<u32, u32> = Cache::unbounded();
+    cache.insert(1, 0);
+    beside(
+        || cache.insert(1, 0),
+        || {
+            cache.entry(1).and_compute_with(|seen| {
+                assert!(seen.is_some(), "nobody removes it");
+                Op::Put(1)
+            });
+        },
+    );
+}
+
 /// A compute that was shown nothing comes after the `invalidate`, so what it puts in is kept: it
 /// is not cut off by that `invalidate` before it has looked.
 #[test]
