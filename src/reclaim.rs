@@ -94,14 +94,13 @@ impl Gauge {
 mod epoch {
     use super::{Garbage, Gauge};
     use crate::stats::{STRIPES, stripe};
-    use crate::sync::{Arc, Mutex, Ordering, lock, relax, yield_now};
+    use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, relax, yield_now};
     use crossbeam_epoch::{Collector, Guard, LocalHandle};
     use crossbeam_queue::SegQueue;
     use crossbeam_utils::CachePadded;
     use std::cell::Cell;
     use std::collections::VecDeque;
     use std::sync::LazyLock;
-    use std::sync::atomic::AtomicBool;
 
     /// How many objects are sealed at a time. Sealing costs about as much as 30 retires, so this
     /// makes it a small part of each, and it bounds what an idle cache keeps to

@@ -156,12 +156,6 @@ impl Domain {
         retired.iter().filter(not_freed).count()
     }
 
-    /// How many objects have been retired in all.
-    #[cfg(test)]
-    pub(super) fn retired_ever(&self) -> usize {
-        self.retired.lock().expect("no panic inside").len()
-    }
-
     pub(crate) fn panicked_drops(&self) -> usize {
         0
     }

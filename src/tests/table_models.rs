@@ -247,7 +247,7 @@ models! {
     };
 
     /// The same with the tomb made by a third thread.
-    table_one_winner_although_somebody_makes_a_tomb: Explore::AtMost(3) => || {
+    table_one_winner_although_somebody_makes_a_tomb: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(NEIGHBOUR, 1));
         let won = Rc::new(Cell::new(0));
@@ -271,7 +271,7 @@ models! {
 
     /// An insert that is placed and then withdrawn is not seen by a reader, and does not hide the
     /// key from it: what was found once is found again.
-    table_a_reader_sees_the_winner_alone: Explore::AtMost(3) => || {
+    table_a_reader_sees_the_winner_alone: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(NEIGHBOUR, 1));
         let others = start([
@@ -291,7 +291,7 @@ models! {
 
     /// L9: a reader, a remover, and an inserter of another key at one and the same position. The
     /// reader never gets a freed object, nor another key's (ABA).
-    table_l9_read_remove_insert_at_one_position: Explore::AtMost(3) => || {
+    table_l9_read_remove_insert_at_one_position: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         let others = start([
@@ -310,7 +310,7 @@ models! {
     };
 
     /// Two removers and a replacer of one key: each object is taken out by one of them.
-    table_an_object_is_taken_out_once: Explore::AtMost(3) => || {
+    table_an_object_is_taken_out_once: Explore::AtMost(6) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         let taken = Rc::new(Cell::new(0));
@@ -366,7 +366,7 @@ models! {
     };
 
     /// L16: a key is replaced while words move. It is there at every moment, once.
-    table_l16_replaced_while_words_move: Explore::AtMost(5) => || {
+    table_l16_replaced_while_words_move: Explore::All => || {
         let shelf = growing();
         let others = start([
             shelf.actor(|shelf| {

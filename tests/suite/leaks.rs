@@ -285,27 +285,36 @@ fn r10_the_books_balance_while_entries_expire() {
 #[test]
 fn r10_an_insert_that_races_a_failing_fill_leaks_nothing() {
     watched(|| {
+        const ROUNDS: u64 = 60_000;
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
+        // Rounds whose fill runs, and rounds whose insert is done.
+        let (filling, inserted) = (Tally::default(), Tally::default());
+        let spin = |turns| (0..turns).for_each(|_| std::hint::spin_loop());
         thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for _ in 0..40_000 {
-                        cache.optionally_get_with(&1, || None);
-                        cache.invalidate(&1);
-                    }
-                });
-            }
-            for id in 0..2 {
-                let (cache, ledger) = (&cache, &ledger);
-                scope.spawn(move || {
-                    for _ in 0..40_000 {
-                        cache.insert(1, ledger.make(id));
-                    }
-                });
-            }
+            scope.spawn(|| {
+                let mut dice = Dice::new(1);
+                for round in 1..=ROUNDS {
+                    let none = cache.optionally_get_with(&1, || {
+                        filling.add();
+                        spin(dice.roll(60));
+                        None
+                    });
+                    drop(none);
+                    spin_until(|| inserted.get() == round);
+                    cache.invalidate(&1);
+                }
+            });
+            scope.spawn(|| {
+                let mut dice = Dice::new(2);
+                for round in 1..=ROUNDS {
+                    spin_until(|| filling.get() == round);
+                    spin(dice.roll(60));
+                    cache.insert(1, ledger.make(round));
+                    inserted.add();
+                }
+            });
         });
-        cache.invalidate_all();
         cache.quiesce();
         assert_eq!((ledger.alive(), cache.len(), cache.retired()), (0, 0, 0));
     });
