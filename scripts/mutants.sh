@@ -100,6 +100,9 @@ mutant nobody-enters-the-graph src/core/part.rs \
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
     l8_insert_meets_a_lost_lead
+mutant replacement-let-go-early src/flight.rs \
+    's/if room\.readers == 0 => \{/if true => {/' \
+    l8_insert_beats_a_fill_that_is_waited_for l8_an_inserted_value_is_held_for_the_waiters
 mutant deadline-before-ready src/slot.rs \
     's/if prior\.is_none\(\) \{\n            self\.aux\.store/if true {\n            self.aux.store/' \
     refresh_replaces_the_entry
