@@ -83,8 +83,11 @@ mutant leader-leaves-before-its-pin src/core/part.rs \
     's/            pin = crate::reclaim::pin\(\);\n        \}\n        if !before\.lets_go\(\) \{/            self.core.leave(node, before.flight());\n            pin = crate::reclaim::pin();\n        } else if !before.lets_go() {/' \
     l7_invalidate_waits_for_the_fill
 mutant waiter-leaves-before-its-pin src/core/part.rs \
-    's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                drop(part);\n                Waited::Found(unsafe { Found::new(pin(), node) })/' \
-    l7_invalidate_beats_a_fill_that_is_read l7_nowait_cuts_a_fill_off
+    's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                drop(self);\n                return Waited::Found(unsafe { Found::new(pin(), node) });/' \
+    l7_nowait_cuts_a_fill_off
+mutant reader-leaves-before-its-pin src/core/part.rs \
+    's/(Waited::Found\(unsafe \{ Found::new\(pin\(\), object as)/drop(self);\n                return $1/' \
+    l8_an_inserted_value_is_held_for_the_waiters
 mutant publish-forgets-the-cut src/slot.rs \
     's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | CUT) | phase/' \
     l7_invalidate_waits_for_the_fill

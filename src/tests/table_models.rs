@@ -163,7 +163,7 @@ impl Shelf {
 
     /// Every key and object in the order in which a scan finds them.
     fn scan(&self) -> Vec<(u64, u64)> {
-        let mut items = vec![];
+        let mut found = vec![];
         let mut from = Some(0);
         while let Some(stretch) = from {
             let pin = pin();
@@ -171,13 +171,13 @@ impl Shelf {
             from = self
                 .table
                 .scan(stretch, &pin, &(), &self.domain, &mut spots);
-            items.extend(spots.iter().map(|spot| {
+            found.extend(spots.iter().map(|spot| {
                 // SAFETY: linked at the load of its word, under this pin.
                 let item = unsafe { deref(spot.object::<Item>(), &pin) };
                 (item.key.number(), item.id)
             }));
         }
-        items
+        found
     }
 
     /// Uses up words until the next one makes the table grow. They are all at or before `KEY`
@@ -201,14 +201,14 @@ impl Shelf {
     fn end(self: Rc<Self>) -> Vec<(u64, u64)> {
         let mut shelf = Rc::into_inner(self).expect("all threads have ended");
         let objects = shelf.table.drain();
-        let item = |object: &*const Item| {
+        let take = |object: &*const Item| {
             // SAFETY: linked, and we are alone.
             let item = unsafe { Box::from_raw(object.cast_mut()) };
             (item.key.number(), item.id)
         };
-        let mut items: Vec<_> = objects.iter().map(item).collect();
-        items.sort_unstable();
-        items
+        let mut left: Vec<_> = objects.iter().map(take).collect();
+        left.sort_unstable();
+        left
     }
 }
 
