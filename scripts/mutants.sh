@@ -127,6 +127,24 @@ mutant no-store-load-fence src/table.rs \
 mutant rival-is-spared src/table.rs \
     's/if level\.swap\(at, other, Word::TOMB\) \{\n\s*break;\n\s*\}/break;/' \
     table_one_winner_although_a_tomb_appears
+mutant cleared-without-second-look src/table/clear.rs \
+    's/if !ends_run\(at\) \{\n                self/if false {\n                self/' \
+    table_a_run_is_cleared_under_an_insert
+mutant numbers-are-left src/table.rs \
+    's/if !other\.is_being_cleared\(\) \|\| /if !other.is_being_cleared() || true || /' \
+    table_a_run_is_cleared_under_an_insert
+mutant one-number-for-all src/table/clear.rs \
+    's/tomb_of\(actor\(\)\)/tomb_of(1)/; s/ \|\| tomb\.is_being_cleared\(\)//' \
+    table_two_clear_one_run
+mutant empty-is-passed src/table.rs \
+    's/other\.is_moving\(\) \|\| other\.is_empty\(\) \|\| is_rival/other.is_moving() || is_rival/' \
+    table_a_run_is_cleared_under_an_insert
+mutant home-first src/table.rs \
+    's/in Probe::back\(hash, level\.bits\(\), ours\)/in Probe::back(hash, level.bits(), ours).collect::<Vec<_>>().into_iter().rev()/' \
+    table_a_run_is_cleared_under_two_inserts
+mutant clears-while-copied src/table/grow.rs \
+    's/settled: Arc::new\(AtomicUsize::new\(0\)\)/settled: Arc::new(AtomicUsize::new(1))/' \
+    table_l16_two_removed_while_words_move table_l16_removed_while_words_move table_l16_insert_remove_read_while_words_move
 mutant no-ledger src/table/grow.rs \
     's/let ledger = &growth\.ledger\[at\];/let ledger = \&AtomicU64::new(0);/' \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move

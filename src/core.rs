@@ -9,7 +9,8 @@
 mod fence;
 mod part;
 
-use crate::cycle::{actor, leads_any};
+use crate::actor::actor;
+use crate::cycle::leads_any;
 use crate::flight::{Flight, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
 use crate::linger::Lingering;

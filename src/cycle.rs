@@ -12,20 +12,13 @@
 //! cannot end while we walk, back to the first: each is waited for by an actor that can only go on
 //! when the next one ends.
 
+use crate::actor::actor;
 use crate::flight::{Flight, WaitFor};
-use crate::sync::{Mutex, Ordering, Tally, global, lock, thread_cell};
+use crate::sync::{Mutex, global, lock, thread_cell};
 use std::collections::HashMap;
-
-static NEXT_ACTOR: Tally = Tally::new(1);
 
 global! {
     WAITING: Mutex<HashMap<u64, Edge>> = Mutex::new(HashMap::new())
-}
-
-thread_cell! {
-    /// This thread's number, from 1; 0 before it is asked for. Below 2^48: a program that starts
-    /// a million threads a second reaches that after nine years.
-    ACTOR: u64 = 0
 }
 
 thread_cell! {
@@ -125,17 +118,6 @@ impl Edge {
 // SAFETY: the flight is followed only under the lock of `WAITING`, while the edge is in it; the
 // actor takes its edge out before it leaves the flight.
 unsafe impl Send for Edge {}
-
-/// This thread's number.
-pub(crate) fn actor() -> u64 {
-    let actor = ACTOR.with(std::cell::Cell::get);
-    if actor != 0 {
-        return actor;
-    }
-    let actor = NEXT_ACTOR.fetch_add(1, Ordering::Relaxed);
-    ACTOR.with(|cell| cell.set(actor));
-    actor
-}
 
 /// Counts a fill that this thread leads, for as long as it lives. Not `Send`: it is this thread's.
 pub(crate) struct Leading {

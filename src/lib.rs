@@ -12,6 +12,7 @@ compile_error!(
      puts a tag into the highest byte of its addresses"
 );
 
+mod actor;
 mod atomic_cache;
 mod builder;
 mod cache;

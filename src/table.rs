@@ -9,14 +9,14 @@
 //! ```text
 //!          place               confirm              unlink
 //!   EMPTY ------> TENTATIVE ------------> LIVE ----------------> TOMB
-//!   TOMB  ---'        | withdraw, kill     |  ^ replace           |
-//!                     '--> TOMB            |  '----- (in place)   | place (reused)
+//!   TOMB  ---'        | withdraw, kill     |  ^ replace           | place (reused), or, with an
+//!                     '--> TOMB            |  '----- (in place)   | EMPTY behind it, clear: EMPTY
 //!                                          v                      v
 //!        growth:   EMPTY -> MOVED_END   LIVE -> FROZEN -> MOVED   TOMB, TENTATIVE -> MOVED
 //! ```
 //!
-//! A word that has been used never becomes `EMPTY` again in this level. So whatever is reachable
-//! from its home position stays reachable, and an `EMPTY` ends a probe.
+//! An `EMPTY` ends a probe. So between a live word and its home none ever appears: whatever is
+//! reachable stays reachable.
 //!
 //! # One word a key, although tombs are reused
 //!
@@ -35,9 +35,11 @@
 //! number of turns, after which they kill it. So everything here is lock-free but for inserts
 //! of one key racing each other, which are obstruction-free.
 //!
-//! What a word says is in `table/word.rs`, the order of positions in `table/probe.rs`, growth in
-//! `table/grow.rs`, walks over everything in `table/scan.rs`.
+//! What a word says is in `table/word.rs`, the order of positions in `table/probe.rs`, what
+//! becomes of tombs in `table/clear.rs`, growth in `table/grow.rs`, walks over everything in
+//! `table/scan.rs`.
 
+mod clear;
 mod grow;
 mod probe;
 mod scan;
@@ -280,6 +282,9 @@ impl<T> Table<T> {
     /// The second step of an insert: after our word was placed, look once more at every word
     /// that could be of the same key, then confirm. False: our word is out of the table again.
     ///
+    /// First backwards to the key's home, so that nothing on the way to our word can be cleared
+    /// after we have passed it (`table/clear.rs`), then on to the next `EMPTY`.
+    ///
     /// Foreign code (`Eq`) runs in between. If it panics the word is withdrawn.
     fn settle(
         level: &Level,
@@ -297,30 +302,32 @@ impl<T> Table<T> {
         // one key: if the other's word is placed before our walk reads its position, we see it.
         // If it is placed after, then it is placed after ours, and its walk sees ours.
         store_load();
-        let mut passed_ours = false;
-        for at in Probe::new(hash, level.bits()) {
-            if at == ours {
-                passed_ours = true;
-                continue;
-            }
+        let is_rival = |other: Word| other.could_be(hash) && is_key(other.pointer() as *const T);
+        for at in Probe::back(hash, level.bits(), ours) {
             loop {
                 let other = level.load(at);
-                if other.is_moving() {
-                    // What stood here may have been of our key, and lives in the next level now.
+                // What stood in a word that moves may have been of our key, and lives in the next
+                // level now. An `EMPTY` hides our word from those who come by it.
+                if other.is_moving() || other.is_empty() || is_rival(other) {
                     return false;
                 }
-                if other.is_empty() {
-                    return withdraw.confirm();
-                }
-                if !other.could_be(hash) || !is_key(other.pointer() as *const T) {
+                if !other.is_being_cleared() || level.swap(at, other, Word::TOMB) {
                     break;
                 }
-                if !other.is_tentative() || !passed_ours {
-                    return false;
-                }
-                if level.swap(at, other, Word::TOMB) {
-                    break;
-                }
+            }
+        }
+        for at in Probe::on(hash, level.bits(), ours) {
+            let other = level.load(at);
+            if other.is_empty() {
+                break;
+            }
+            if other.is_moving() {
+                return false;
+            }
+            // Of two that are tentative the earlier one stays.
+            let killed = || other.is_tentative() && level.swap(at, other, Word::TOMB);
+            if is_rival(other) && !killed() {
+                return false;
             }
         }
         withdraw.confirm()
@@ -337,7 +344,12 @@ impl<T> Table<T> {
 
     /// Takes the object at `spot` out.
     pub(crate) fn unlink(&self, spot: &Spot<'_>) -> bool {
-        !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB)
+        let unlinked =
+            !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB);
+        if unlinked {
+            spot.level.clear_tombs(spot.at);
+        }
+        unlinked
     }
 
     /// Takes `object` out (or puts `instead` in its place) wherever it stands. False when it is

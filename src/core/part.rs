@@ -1,7 +1,8 @@
 //! Taking part in a flight: as its leader, as one who waits, and what comes out of it.
 
 use super::{Core, Node};
-use crate::cycle::{Leading, Waiting, Words, actor, leads_any, within};
+use crate::actor::actor;
+use crate::cycle::{Leading, Waiting, Words, leads_any, within};
 use crate::error::CycleError;
 use crate::flight::{Flight, Outcome, SharedError, Ticket, Verdict, WaitFor};
 use crate::reclaim::{Pin, pin};

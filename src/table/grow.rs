@@ -14,8 +14,8 @@
 //! 1. **Freeze** `old[i]`: from now on it changes into `MOVED` and into nothing else.
 //! 2. **Agree** on the destination: `ledger[i]` is set to `q`, a position of the next level that
 //!    was `EMPTY`, with the tag that the copy is to have.
-//! 3. **Copy**: swap `next[q]` from `EMPTY` to the word, marked *fresh*. `EMPTY` never comes back,
-//!    so of all helpers one succeeds at `q`, whenever they try.
+//! 3. **Copy**: swap `next[q]` from `EMPTY` to the word, marked *fresh*. `EMPTY` does not come back
+//!    there while anybody might still try, so of all helpers one succeeds at `q`.
 //! 4. If `q` was taken by another key first, agree on another `q` - but only after having seen
 //!    `old[i]` still frozen *after* having seen `next[q]` hold something else. A fresh word is
 //!    neither replaced nor unlinked, and it is fresh until `old[i]` is `MOVED`; so if our copy
@@ -31,7 +31,7 @@ use super::word::Word;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::{STRIPES, Striped};
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_words};
+use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_words};
 
 /// The smallest level: 256 words, 2 KiB.
 const MIN_BITS: u32 = if cfg!(any(test, atomic_cache_loom)) {
@@ -60,6 +60,9 @@ pub(super) struct Level {
     used: Striped,
     /// Set once. Release when set, Acquire when read: the reader sees the next level's words.
     growth: AtomicPtr<Growth>,
+    /// Whether tombs may become `EMPTY` again here (clear.rs): not before the last who might copy
+    /// into this level is gone. Shared with the growth that leads here.
+    settled: Arc<AtomicUsize>,
 }
 
 /// The moving from one level to the next. Owned by the level it moves from.
@@ -71,6 +74,8 @@ pub(super) struct Growth {
     cursor: AtomicUsize,
     /// Words moved by those who began a block.
     moved: AtomicUsize,
+    /// Of the next level; it may be gone before the growth is.
+    settles: Arc<AtomicUsize>,
 }
 
 impl Level {
@@ -80,12 +85,21 @@ impl Level {
             bits,
             used: Striped::new(),
             growth: AtomicPtr::new(std::ptr::null_mut()),
+            settled: Arc::new(AtomicUsize::new(0)),
         }
     }
 
+    /// The first level of a table: nothing is moved to it.
     pub(super) fn for_objects(n: usize) -> Self {
         let words = n.saturating_mul(2).max(1).next_power_of_two();
-        Self::new(words.trailing_zeros().clamp(MIN_BITS, MAX_BITS))
+        let level = Self::new(words.trailing_zeros().clamp(MIN_BITS, MAX_BITS));
+        level.settled.store(1, Ordering::Release);
+        level
+    }
+
+    /// Acquire: pairs with the Release in `Level::drop`; the last copy comes before.
+    pub(super) fn may_clear(&self) -> bool {
+        self.settled.load(Ordering::Acquire) == 1
     }
 
     #[inline(always)]
@@ -152,7 +166,7 @@ impl Level {
         true
     }
 
-    /// Takes a note back whose word was not placed.
+    /// Takes a note back: the word was not placed, or is `EMPTY` again.
     pub(super) fn unreserve(&self) {
         self.used.sub(1);
     }
@@ -180,7 +194,9 @@ impl Drop for Level {
         let growth = self.growth.load(Ordering::Acquire);
         if !growth.is_null() {
             // SAFETY: made by `Box::into_raw`, set once, owned by this level.
-            drop(unsafe { Box::from_raw(growth) });
+            let growth = unsafe { Box::from_raw(growth) };
+            // A grace period has passed since this level was replaced: nobody copies any more.
+            growth.settles.store(1, Ordering::Release);
         }
     }
 }
@@ -247,8 +263,10 @@ impl<T> Table<T> {
         } else {
             level.bits
         };
+        let next = Level::new(bits);
         let growth = Box::into_raw(Box::new(Growth {
-            next: Box::into_raw(Box::new(Level::new(bits))),
+            settles: next.settled.clone(),
+            next: Box::into_raw(Box::new(next)),
             ledger: zeroed_words(level.len()),
             cursor: AtomicUsize::new(0),
             moved: AtomicUsize::new(0),

@@ -26,6 +26,26 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// From the position before `from` backwards to the home.
+    pub(super) fn back(hash: u64, bits: u32, from: usize) -> impl Iterator<Item = usize> {
+        let mask = (1 << bits) - 1;
+        let steps = from.wrapping_sub(home(hash, bits)) & mask;
+        (1..=steps).map(move |step| from.wrapping_sub(step) & mask)
+    }
+
+    /// From the position after `from` to the last of the probe.
+    pub(super) fn on(hash: u64, bits: u32, from: usize) -> impl Iterator<Item = usize> {
+        let at = (from + 1) & ((1 << bits) - 1);
+        let passed = from.wrapping_sub(home(hash, bits)) & ((1 << bits) - 1);
+        Self {
+            at,
+            left: (1 << bits) - 1 - passed,
+            mask: (1 << bits) - 1,
+        }
+    }
+}
+
 impl Iterator for Probe {
     type Item = usize;
 

@@ -6,15 +6,19 @@
 //! |   tag    | free |p | clock |  pointer, 8-aligned               | f | t | z |
 //! +----------+------+--+-------+-----------------------------------+---+---+---+
 //! ```
-//! `z` frozen, `t` tentative, `f` fresh. `clock` (0 to 15) and `p` (probation) belong to the
-//! policy of a bounded cache; here they travel with the word. A word without a pointer is one of
-//! four constants.
+//! `z` frozen, `t` tentative, `f` fresh. The eight bits from 48 on, `clock` (0 to 15), `p`
+//! (probation) and three that are free, are the word's *mark*: they belong to the policy of a
+//! bounded cache, and travel with the word. A word without a pointer is one of four constants, or
+//! a tomb that somebody is about to clear: frozen and tentative at once, with that thread's number
+//! in the place of all else.
 
 /// One word of a level, decoded by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word(pub(super) u64);
 
 const TAG_SHIFT: u32 = 56;
+const MARK_SHIFT: u32 = 48;
+const MARK: u64 = 0xFF << MARK_SHIFT;
 const POINTER: u64 = (1 << 48) - 8;
 
 /// Being moved to the next level: not to be changed but into `MOVED`.
@@ -24,12 +28,15 @@ const TENTATIVE: u64 = 2;
 /// Copied from the level before, whose own word may still be `FROZEN`: not to be replaced or
 /// unlinked before that is `MOVED`, or a slow helper would copy it a second time.
 const FRESH: u64 = 4;
+/// The bits that tell a tomb, also one that is being cleared.
+const TOMB: u64 = FROZEN | TENTATIVE;
+const TOMB_OWNER_SHIFT: u32 = 3;
 
 impl Word {
     /// Never used. The end of every probe that comes here.
     pub(super) const EMPTY: Self = Self(0);
     /// Used before, free now.
-    pub(super) const TOMB: Self = Self(FROZEN | TENTATIVE);
+    pub(super) const TOMB: Self = Self(TOMB);
     /// What stood here is in the next level, if anything did.
     pub(super) const MOVED: Self = Self(FRESH);
     /// `EMPTY` until it was sealed: nothing was placed behind it by a probe that came here.
@@ -53,6 +60,11 @@ impl Word {
         Self(pointer | Self::tag(hash) | TENTATIVE)
     }
 
+    /// A tomb that the thread of this number, from 1, is about to clear.
+    pub(super) const fn tomb_of(actor: u64) -> Self {
+        Self(actor << TOMB_OWNER_SHIFT | TOMB)
+    }
+
     #[inline(always)]
     pub(super) const fn pointer(self) -> usize {
         (self.0 & POINTER) as usize
@@ -67,15 +79,20 @@ impl Word {
 
     /// Any word with a pointer and the tag of `hash`.
     pub(super) const fn could_be(self, hash: u64) -> bool {
-        self.0 >> TAG_SHIFT == hash & 0xFF && self.pointer() != 0
+        self.0 >> TAG_SHIFT == hash & 0xFF && self.pointer() != 0 && !self.is_tomb()
     }
 
     pub(super) const fn is_empty(self) -> bool {
         self.0 == Self::EMPTY.0
     }
 
+    /// Free, and used before; also when somebody is about to clear it.
     pub(super) const fn is_tomb(self) -> bool {
-        self.0 == Self::TOMB.0
+        self.0 & TOMB == TOMB
+    }
+
+    pub(super) const fn is_being_cleared(self) -> bool {
+        self.is_tomb() && self.0 != TOMB
     }
 
     pub(super) const fn is_free(self) -> bool {
@@ -93,7 +110,7 @@ impl Word {
     }
 
     pub(super) const fn is_tentative(self) -> bool {
-        self.pointer() != 0 && self.0 & TENTATIVE != 0
+        self.pointer() != 0 && self.0 & TOMB == TENTATIVE
     }
 
     pub(super) const fn is_live(self) -> bool {
@@ -101,7 +118,7 @@ impl Word {
     }
 
     pub(super) const fn is_frozen(self) -> bool {
-        self.pointer() != 0 && self.0 & FROZEN != 0
+        self.pointer() != 0 && self.0 & TOMB == FROZEN
     }
 
     pub(super) const fn is_fresh(self) -> bool {
@@ -135,9 +152,22 @@ impl Word {
         Self(self.0 & !FRESH)
     }
 
-    /// A word of the same key and another object, as if newly placed.
+    /// A word of the same key, with the same mark, and another object.
     pub(super) fn of_object(self, pointer: usize) -> Self {
-        Self::tentative(pointer, self.0 >> TAG_SHIFT).confirmed()
+        Self::tentative(pointer, self.0 >> TAG_SHIFT)
+            .confirmed()
+            .with_mark(self.mark())
+    }
+
+    /// The policy's bits.
+    #[inline(always)]
+    pub(super) const fn mark(self) -> u8 {
+        (self.0 >> MARK_SHIFT) as u8
+    }
+
+    #[inline(always)]
+    pub(super) const fn with_mark(self, mark: u8) -> Self {
+        Self(self.0 & !MARK | (mark as u64) << MARK_SHIFT)
     }
 }
 
@@ -167,9 +197,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_word_keeps_pointer_and_tag_through_its_life(pointer in 1_usize..1 << 45, hash: u64) {
+        fn a_tomb_is_nothing_but_free(actor in 1_u64..1 << 48, hash: u64) {
+            for tomb in [Word::TOMB, Word::tomb_of(actor)] {
+                prop_assert!(tomb.is_tomb() && tomb.is_free() && !tomb.is_empty());
+                prop_assert!(!tomb.is_live() && !tomb.is_tentative() && !tomb.is_fresh());
+                prop_assert!(!tomb.is_moving() && !tomb.ends_probe());
+                prop_assert!(!tomb.matches(hash) && !tomb.could_be(hash));
+                prop_assert!((0..=255).all(|tag| !tomb.matches(tag) && !tomb.could_be(tag)));
+            }
+            prop_assert!(Word::tomb_of(actor).is_being_cleared());
+        }
+
+        #[test]
+        fn a_word_keeps_pointer_and_tag_through_its_life(
+            pointer in 1_usize..1 << 45,
+            hash: u64,
+            mark: u8,
+        ) {
             let pointer = pointer << 3;
-            let word = Word::tentative(pointer, hash);
+            let word = Word::tentative(pointer, hash).with_mark(mark);
             prop_assert!(word.is_tentative() && !word.matches(hash) && word.could_be(hash));
             let live = word.confirmed();
             prop_assert!(live.is_live() && live.matches(hash) && !live.is_pinned_down());
@@ -179,10 +225,13 @@ mod tests {
             prop_assert!(copy.is_fresh() && !copy.is_frozen() && copy.matches(!hash));
             prop_assert_eq!(copy.settled().fresh_copy(hash).settled(), live);
             for step in [word, live, frozen, copy] {
-                prop_assert_eq!(step.pointer(), pointer);
+                prop_assert_eq!((step.pointer(), step.mark()), (pointer, mark));
                 prop_assert!(!step.is_moved() && !step.is_free() && !step.ends_probe());
             }
             prop_assert_eq!(live.of_object(ADDRESS).pointer(), ADDRESS);
+            prop_assert_eq!(live.of_object(ADDRESS).mark(), mark);
+            prop_assert_eq!(live.with_mark(!mark).mark(), !mark);
+            prop_assert_eq!(live.with_mark(!mark).with_mark(mark), live);
             prop_assert!(live.of_object(ADDRESS).matches(hash));
         }
     }

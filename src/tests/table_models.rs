@@ -29,6 +29,8 @@ const KEY: u64 = 8;
 /// Another key with the same home, and one more.
 const NEIGHBOUR: u64 = KEY + 16;
 const THIRD: u64 = KEY + 32;
+/// A key whose home is the position after.
+const BEHIND: u64 = KEY + 1;
 /// A key with a home of its own.
 const FAR: u64 = 12;
 
@@ -180,15 +182,12 @@ impl Shelf {
         found
     }
 
-    /// Uses up words until the next one makes the table grow. They are all at or before `KEY`
-    /// or at the level's end, and are tombs afterwards.
+    /// Uses up words until the next one makes the table grow: tombs, all before `KEY` or at the
+    /// level's end.
     fn use_up(&self, used: usize) {
         let homes = [0, 1, 2, 3, 4, 5, 6, 7, 15];
-        for &key in &homes[..10 - used] {
-            assert!(self.insert(key, 0));
-        }
-        for &key in &homes[..10 - used] {
-            assert!(self.remove(key).is_some());
+        for &at in &homes[..10 - used] {
+            self.table.entomb(at, &pin());
         }
     }
 
@@ -332,6 +331,65 @@ models! {
         others.join();
         assert!([1, 10].contains(&taken.get()), "{}", taken.get());
         assert_eq!(shelf.end(), []);
+    };
+
+    /// A run of words is cleared from its end while two others place words behind and in it: each
+    /// is found for as long as it is there. (`Z` goes behind the run, or into it.)
+    table_a_run_is_cleared_under_an_insert: Explore::All => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        assert!(shelf.insert(NEIGHBOUR, 2));
+        let others = start([shelf.actor(|shelf| {
+            assert!(shelf.insert(THIRD, 3));
+            assert_eq!(shelf.read(THIRD), Some(3));
+        })]);
+        assert_eq!(shelf.remove(NEIGHBOUR), Some(2));
+        assert_eq!(shelf.remove(KEY), Some(1));
+        others.join();
+        assert_eq!(shelf.read(THIRD), Some(3));
+        assert_eq!(shelf.end(), [(THIRD, 3)]);
+    };
+
+    /// The same with somebody who places a word whose home is in the middle of the run, so that it
+    /// does not come by the words before.
+    table_a_run_is_cleared_under_two_inserts: Explore::AtMost(5) => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        assert!(shelf.insert(NEIGHBOUR, 2));
+        let others = start([
+            shelf.actor(|shelf| {
+                assert!(shelf.insert(THIRD, 3));
+                assert_eq!(shelf.read(THIRD), Some(3));
+            }),
+            shelf.actor(|shelf| {
+                assert!(shelf.insert(BEHIND, 4));
+                assert_eq!(shelf.read(BEHIND), Some(4));
+            }),
+        ]);
+        assert_eq!(shelf.remove(NEIGHBOUR), Some(2));
+        assert_eq!(shelf.remove(KEY), Some(1));
+        others.join();
+        assert_eq!((shelf.read(THIRD), shelf.read(BEHIND)), (Some(3), Some(4)));
+        assert_eq!(shelf.end(), [(BEHIND, 4), (THIRD, 3)]);
+    };
+
+    /// Two who clear one run, and a third who places a word in it: a number that was put into a
+    /// tomb and taken away stays away.
+    table_two_clear_one_run: Explore::AtMost(5) => || {
+        let shelf = Shelf::new();
+        assert!(shelf.insert(KEY, 1));
+        assert!(shelf.insert(NEIGHBOUR, 2));
+        let others = start([
+            shelf.actor(|shelf| {
+                assert!(shelf.insert(THIRD, 3));
+                assert_eq!(shelf.read(THIRD), Some(3));
+            }),
+            shelf.actor(|shelf| assert_eq!(shelf.remove(KEY), Some(1))),
+        ]);
+        assert_eq!(shelf.remove(NEIGHBOUR), Some(2));
+        others.join();
+        assert_eq!(shelf.read(THIRD), Some(3));
+        assert_eq!(shelf.end(), [(THIRD, 3)]);
     };
 
     /// L16: a key is removed while somebody else's insert moves the words. It is gone, and stays
