@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
 use crate::core::Aim;
-use crate::error::TryGetError;
+use crate::error::{BuildError, TryGetError};
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::AtomicPinned;
 use crate::stats::CacheStats;
@@ -376,6 +376,84 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     /// Whether there are no entries; see [`Cache::len`].
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
+    }
+
+    /// See [`Cache::capacity`].
+    pub fn capacity(&self) -> Option<u64> {
+        self.cache.capacity()
+    }
+
+    /// See [`Cache::weighted_size`].
+    pub fn weighted_size(&self) -> u64 {
+        self.cache.weighted_size()
+    }
+
+    /// See [`Cache::weight`].
+    pub fn weight<Q>(&self, key: &Q) -> Option<u64>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.weight(key)
+    }
+
+    /// See [`Cache::set_max_capacity`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_max_capacity(&self, capacity: u64) -> Result<(), BuildError> {
+        self.cache.set_max_capacity(capacity)
+    }
+
+    /// See [`Cache::promote`].
+    pub fn promote<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.promote(key)
+    }
+
+    /// See [`Cache::demote`].
+    pub fn demote<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.demote(key)
+    }
+
+    /// See [`Cache::hottest`].
+    pub fn hottest(&self, limit: usize) -> Vec<(K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.cache.hottest(limit)
+    }
+
+    /// See [`Cache::coldest`].
+    pub fn coldest(&self, limit: usize) -> Vec<(K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.cache.coldest(limit)
+    }
+
+    /// See [`Cache::keys`].
+    pub fn keys(&self) -> impl Iterator<Item = K> + '_
+    where
+        K: Clone,
+    {
+        self.cache.keys()
+    }
+
+    /// See [`Cache::run_pending_tasks`].
+    pub fn run_pending_tasks(&self) {
+        self.cache.run_pending_tasks();
+    }
+
+    /// See [`Cache::close`].
+    pub fn close(&self) {
+        self.cache.close();
     }
 
     /// Every entry, cloned; see [`Cache::iter`].

@@ -1,16 +1,23 @@
 //! [`Builder`]: every setting, and every check of one.
 
 use crate::atomic_cache::AtomicCache;
+use crate::bound::{Bound, Weigher};
 use crate::cache::{Cache, DefaultHashBuilder};
 use crate::core::{Config, Core, Describe};
 use crate::error::BuildError;
+use crate::janitor::Janitor;
+use crate::listener::{Listener, RemovalCause};
 use crate::table::MAX_OBJECTS;
 use crate::time::Clock;
 use std::fmt::{self, Debug, Write};
 use std::hash::{BuildHasher, Hash};
+use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A cache bounded in entries takes its whole table at once up to this many.
+const MOST_AT_ONCE: u64 = 1 << 24;
 
 /// Keys are named in cycle errors: they are [`Debug`]. The default of a [`Builder`].
 #[derive(Clone, Copy, Debug)]
@@ -38,61 +45,217 @@ pub struct OpaqueKeys;
 #[must_use = "settings do nothing until the cache is built"]
 pub struct Builder<K, V, S = DefaultHashBuilder, N = NamedKeys> {
     hasher: S,
+    settings: Settings<K, V>,
+    janitor: Hook<K, V, S>,
+    _naming: PhantomData<fn() -> N>,
+}
+
+/// What starts the janitor once there is a cache. It is made where keys, values and hasher are
+/// known to be fit for another thread.
+enum Hook<K, V, S> {
+    None,
+    Start(
+        Duration,
+        fn(&Arc<Core<K, V, S>>, Duration) -> io::Result<Janitor>,
+    ),
+    /// The hasher was changed after it was set.
+    Lost,
+}
+
+impl<K, V, S> Hook<K, V, S> {
+    fn interval(&self) -> Option<Duration> {
+        match self {
+            Self::Start(interval, _) => Some(*interval),
+            _ => None,
+        }
+    }
+}
+
+/// What does not change a builder's type.
+struct Settings<K, V> {
     ttl: Option<Duration>,
     clock: Clock,
     initial_capacity: usize,
+    max_capacity: Option<Result<u64, BuildError>>,
+    weigher: Option<Weigher<K, V>>,
+    listener: Option<Listener<K, V>>,
     record_stats: bool,
     name: Option<Box<str>>,
-    _cache: PhantomData<fn() -> (K, V, N)>,
 }
 
 impl<K, V> Builder<K, V> {
     pub(crate) fn new() -> Self {
         Self {
             hasher: DefaultHashBuilder::default(),
-            ttl: None,
-            clock: Clock::system(),
-            initial_capacity: 0,
-            record_stats: false,
-            name: None,
-            _cache: PhantomData,
+            settings: Settings {
+                ttl: None,
+                clock: Clock::system(),
+                initial_capacity: 0,
+                max_capacity: None,
+                weigher: None,
+                listener: None,
+                record_stats: false,
+                name: None,
+            },
+            janitor: Hook::None,
+            _naming: PhantomData,
         }
     }
 }
 
 impl<K, V, S, N> Builder<K, V, S, N> {
+    /// The most the cache may hold: in entries, or, with a [`weigher`](Self::weigher), in what
+    /// that counts. Not set: there is no bound, and nothing is evicted.
+    ///
+    /// The total never exceeds it by more than the inserts in progress. What is evicted to make
+    /// room is what was not used, or less often than others: see the
+    /// [policy](crate::internals#the-policy). Zero is fine: concurrent callers still share one
+    /// fill, and nothing is kept.
+    ///
+    /// A cache bounded in entries takes its table at once, 16 to 32 bytes an entry of address space
+    /// (up to 2^24 entries; from there on it grows), and memory as that is touched.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    ///
+    /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(100).build()?;
+    /// for key in 0..1_000 {
+    ///     cache.insert(key, key)?;
+    ///     assert!(cache.len() <= 100);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_capacity(mut self, capacity: u64) -> Self {
+        self.settings.max_capacity = Some(Ok(capacity));
+        self
+    }
+
+    /// What an entry weighs. Not set: one.
+    ///
+    /// It is asked once, when the value has been computed or is put in, with nothing held; what it
+    /// says is kept with the entry, so it may answer differently another time. An entry that is
+    /// heavier than the whole capacity (or than 2^48 - 1) is handed out and not kept; so is one
+    /// whose weigher panics. An entry of weight zero takes no room, and is never evicted to make
+    /// some. Without a `max_capacity` the weights are only summed up:
+    /// [`weighted_size`](Cache::weighted_size).
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let pages = AtomicCache::<u32, String>::builder()
+    ///     .max_capacity(10)
+    ///     .weigher(|_, page| page.len() as u64)
+    ///     .build_with(|&n| "x".repeat(n as usize))?;
+    /// pages.get(&6);
+    /// pages.get(&7);
+    /// assert_eq!(pages.weighted_size(), 7);
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.settings.weigher = Some(Box::new(weigher));
+        self
+    }
+
+    /// Called once for every entry that has been removed, with the cause.
+    ///
+    /// It runs on whichever thread comes by with nothing held, as a rule the one that removed the
+    /// entry, before its call returns; on a thread that holds a pinned view, when that is gone; at
+    /// the latest in [`run_pending_tasks`](Cache::run_pending_tasks) or
+    /// [`quiesce`](Cache::quiesce). One thread at a time calls it, in the order in which the entries
+    /// were removed, unless more than a thousand removals wait because it is slow. It may use the
+    /// cache: what that removes is told of when it has returned. If it panics, that is counted
+    /// ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
+    ///
+    /// Not told of: values that were never kept, and what the cache still holds when its last
+    /// handle is dropped.
+    ///
+    /// ```
+    /// use atomic_cache::{Cache, RemovalCause};
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let removed = Arc::new(Mutex::new(vec![]));
+    /// let log = removed.clone();
+    /// let cache: Cache<u32, u32> = Cache::builder()
+    ///     .eviction_listener(move |&key, &value, cause| log.lock().unwrap().push((key, value, cause)))
+    ///     .build()?;
+    /// cache.insert(1, 10)?;
+    /// cache.insert(1, 11)?;
+    /// cache.invalidate(&1);
+    /// assert_eq!(
+    ///     *removed.lock().unwrap(),
+    ///     [(1, 10, RemovalCause::Replaced), (1, 11, RemovalCause::Explicit)],
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn eviction_listener(
+        mut self,
+        listener: impl Fn(&K, &V, RemovalCause) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.listener = Some(Box::new(listener));
+        self
+    }
+
     /// How long a value is served, from when it was published. Not set: for ever.
     ///
     /// Zero is fine: a fill's value goes to everyone who joined its flight and is not kept. So
     /// is `Duration::MAX`. An expired entry is never served; it is reclaimed by later traffic.
     pub fn time_to_live(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
+        self.settings.ttl = Some(ttl);
         self
     }
 
     /// Room for this many entries before the table grows. The table takes 16 bytes an entry of
     /// address space at once, and memory as it is touched.
     pub fn initial_capacity(mut self, entries: usize) -> Self {
-        self.initial_capacity = entries;
+        self.settings.initial_capacity = entries;
+        self
+    }
+
+    /// Has a thread, the *janitor*, remove what has expired once an interval, and tell the
+    /// listener. Not set: ordinary traffic does that in passing, without a thread. To be set after
+    /// the [`hasher`](Self::hasher).
+    ///
+    /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at
+    /// [`Cache::close`]. Its interval is one of the system's clock, whatever the cache's own is.
+    /// Cost: a walk over the table once an interval, some ten nanoseconds an entry.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use atomic_cache::Cache;
+    ///
+    /// let cache: Cache<u32, u32> = Cache::builder()
+    ///     .time_to_live(Duration::from_secs(60))
+    ///     .purge_interval(Duration::from_secs(10))
+    ///     .build()?;
+    /// cache.close();
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn purge_interval(mut self, interval: Duration) -> Self
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        self.janitor = Hook::Start(interval, start_janitor);
         self
     }
 
     /// The clock that times are measured with. Not set: [`Clock::system`].
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
-        self.clock = clock.into();
+        self.settings.clock = clock.into();
         self
     }
 
     /// Whether hits and misses are counted. Not set: no, because then a hit writes no memory.
     /// Everything else in [`CacheStats`](crate::CacheStats) is always counted.
     pub fn record_stats(mut self, record: bool) -> Self {
-        self.record_stats = record;
+        self.settings.record_stats = record;
         self
     }
 
     /// A name, shown by [`Debug`] and by [`Cache::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(name.into().into_boxed_str());
+        self.settings.name = Some(name.into().into_boxed_str());
         self
     }
 
@@ -103,12 +266,12 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T, N> {
         Builder {
             hasher,
-            ttl: self.ttl,
-            clock: self.clock,
-            initial_capacity: self.initial_capacity,
-            record_stats: self.record_stats,
-            name: self.name,
-            _cache: PhantomData,
+            settings: self.settings,
+            janitor: match self.janitor {
+                Hook::None => Hook::None,
+                _ => Hook::Lost,
+            },
+            _naming: PhantomData,
         }
     }
 
@@ -120,35 +283,43 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// let cache: atomic_cache::Cache<Secret, u32> =
     ///     atomic_cache::Cache::builder().opaque_keys().build()?;
-    /// cache.insert(Secret(1), 10);
+    /// cache.get_with(&Secret(1), || 10);
     /// # Ok::<(), atomic_cache::BuildError>(())
     /// ```
     pub fn opaque_keys(self) -> Builder<K, V, S, OpaqueKeys> {
         Builder {
             hasher: self.hasher,
-            ttl: self.ttl,
-            clock: self.clock,
-            initial_capacity: self.initial_capacity,
-            record_stats: self.record_stats,
-            name: self.name,
-            _cache: PhantomData,
+            settings: self.settings,
+            janitor: self.janitor,
+            _naming: PhantomData,
         }
     }
 
-    fn config(self, describe: Option<Describe<K>>) -> Result<Config<K, S>, BuildError> {
-        if self.initial_capacity > MAX_OBJECTS {
+    fn config(self, describe: Option<Describe<K>>) -> Result<Config<K, V, S>, BuildError> {
+        let settings = self.settings;
+        if settings.initial_capacity > MAX_OBJECTS {
             return Err(BuildError::InitialCapacity {
-                given: self.initial_capacity,
+                given: settings.initial_capacity,
                 limit: MAX_OBJECTS,
             });
         }
+        let capacity = settings.max_capacity.transpose()?;
+        // A cache bounded in entries never grows.
+        let at_once = match (capacity, &settings.weigher) {
+            (Some(capacity), None) => capacity.min(MOST_AT_ONCE) as usize,
+            _ => 0,
+        };
+        // Weights without a capacity are summed up, and nothing is ever too much.
+        let capacity = capacity.or_else(|| settings.weigher.as_ref().map(|_| u64::MAX));
         Ok(Config {
             hasher: self.hasher,
-            ttl: self.ttl,
-            clock: self.clock,
-            initial_capacity: self.initial_capacity,
-            record_stats: self.record_stats,
-            name: self.name,
+            ttl: settings.ttl,
+            clock: settings.clock,
+            initial_capacity: settings.initial_capacity.max(at_once),
+            bound: capacity.map(|capacity| Bound::new(capacity, settings.weigher)),
+            listener: settings.listener,
+            record_stats: settings.record_stats,
+            name: settings.name,
             describe,
         })
     }
@@ -164,11 +335,18 @@ where
     ///
     /// # Errors
     /// A setting that cannot be: see [`BuildError`].
-    pub fn build(self) -> Result<Cache<K, V, S>, BuildError> {
-        let config = self.config(N::DESCRIBE)?;
-        Ok(Cache {
-            core: Arc::new(Core::new(config)),
-        })
+    pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
+        let janitor = std::mem::replace(&mut self.janitor, Hook::None);
+        let core = Arc::new(Core::new(self.config(N::DESCRIBE)?));
+        match janitor {
+            Hook::None => {}
+            Hook::Lost => return Err(BuildError::PurgeIntervalBeforeHasher),
+            Hook::Start(interval, start) => {
+                let janitor = start(&core, interval);
+                core.set_janitor(janitor.map_err(|error| BuildError::Janitor(error.to_string()))?);
+            }
+        }
+        Ok(Cache { core })
     }
 
     /// A cache with its own fill: see [`AtomicCache::new`].
@@ -221,14 +399,36 @@ where
     }
 }
 
+fn start_janitor<K, V, S>(core: &Arc<Core<K, V, S>>, interval: Duration) -> io::Result<Janitor>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    let core = Arc::downgrade(core);
+    let round = move || {
+        let Some(core) = core.upgrade() else {
+            return false;
+        };
+        core.purge();
+        true
+    };
+    Janitor::start(interval, Box::new(round))
+}
+
 impl<K, V, S: Debug, N> Debug for Builder<K, V, S, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
         f.debug_struct("Builder")
-            .field("time_to_live", &self.ttl)
-            .field("initial_capacity", &self.initial_capacity)
-            .field("clock", &self.clock)
-            .field("record_stats", &self.record_stats)
-            .field("name", &self.name)
+            .field("time_to_live", &settings.ttl)
+            .field("max_capacity", &settings.max_capacity)
+            .field("weigher", &settings.weigher.is_some())
+            .field("eviction_listener", &settings.listener.is_some())
+            .field("initial_capacity", &settings.initial_capacity)
+            .field("purge_interval", &self.janitor.interval())
+            .field("clock", &settings.clock)
+            .field("record_stats", &settings.record_stats)
+            .field("name", &settings.name)
             .field("hasher", &self.hasher)
             .finish()
     }

@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::core::{Aim, Core, Spare};
 use crate::entry::EntrySelector;
-use crate::error::TryGetError;
+use crate::error::{BuildError, OversizeError, TryGetError};
 use crate::fill::{Borrowed, Call};
 use crate::guard::GuardResult;
 use crate::key::{Equivalent, ToKey};
@@ -57,21 +57,21 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// ```
 /// let text = "spam and eggs".to_owned();
 /// let words: atomic_cache::Cache<&str, &str> = atomic_cache::Cache::unbounded();
-/// words.insert("first", &text[..4]);
+/// words.insert("first", &text[..4]).unwrap();
 /// assert_eq!(words.get("first"), Some("spam"));
 /// ```
 /// ```compile_fail
 /// let words: atomic_cache::Cache<u32, &'static str> = atomic_cache::Cache::unbounded();
 /// let text = "spam".to_owned();
 /// let shorter: atomic_cache::Cache<u32, &str> = words.clone(); // not the same type
-/// shorter.insert(1, &text);
+/// shorter.insert(1, &text).unwrap();
 /// drop(text);
 /// println!("{:?}", words.get(&1));
 /// ```
 /// ```compile_fail
 /// let words: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
 /// let text = "spam".to_owned();
-/// words.insert(1, &text);
+/// words.insert(1, &text).unwrap();
 /// drop(text); // still borrowed by the cache
 /// println!("{}", words.len());
 /// ```
@@ -163,7 +163,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// # let cache: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
     /// assert_eq!(cache.get(&1), None);
-    /// cache.insert(1, "one");
+    /// cache.insert(1, "one").unwrap();
     /// assert_eq!(cache.get(&1), Some("one"));
     /// ```
     #[inline]
@@ -182,7 +182,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, "one".to_owned());
+    /// cache.insert(1, "one".to_owned()).unwrap();
     /// assert_eq!(cache.with(&1, |text| text.len()), Some(3));
     /// ```
     #[inline]
@@ -198,7 +198,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// assert_eq!(cache.peek(&1), Some(10));
     /// ```
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
@@ -329,6 +329,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 return Ok(read(value));
             }
         }
+        let _tidied = core.afterwards();
         let mut call = Call::new(fill);
         let mut spare = Spare::none(core);
         match core.obtain(pin, hash, &mut Borrowed(key), aim, &mut spare, &mut call) {
@@ -377,16 +378,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// Never waits.
     ///
+    /// # Errors
+    /// If the entry is heavier than the whole capacity ([`max_capacity`](Builder::max_capacity)):
+    /// it is not put in, and what was there stays. So never in an unbounded cache, nor in one
+    /// that is bounded in entries, unless its capacity is zero.
+    ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
     /// let computed = cache.get_with(&1, || {
-    ///     cache.insert(1, 11);
+    ///     cache.insert(1, 11).unwrap();
     ///     10
     /// });
     /// assert_eq!((computed, cache.get(&1)), (10, Some(11)));
     /// ```
-    pub fn insert(&self, key: K, value: V) {
-        self.core.insert(self.core.hash(&key), key, value);
+    pub fn insert(&self, key: K, value: V) -> Result<(), OversizeError> {
+        self.core.insert(self.core.hash(&key), key, value)
     }
 
     /// Starts an operation on one key that is given away.
@@ -420,7 +426,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// assert!(cache.invalidate(&1));
     /// assert!(!cache.invalidate(&1));
     /// ```
@@ -454,7 +460,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// assert_eq!(cache.remove(&1), Some(10));
     /// assert_eq!(cache.remove(&1), None);
     /// ```
@@ -493,7 +499,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// cache.invalidate_all();
     /// assert!(cache.is_empty());
     /// ```
@@ -513,7 +519,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// cache.clear();
     /// assert!(cache.is_empty());
     /// ```
@@ -532,7 +538,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// (0..10).for_each(|i| cache.insert(i, i));
+    /// (0..10).for_each(|i| cache.insert(i, i).unwrap());
     /// cache.invalidate_if(|key, _value| key % 2 == 0);
     /// assert_eq!(cache.len(), 5);
     /// ```
@@ -554,7 +560,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// assert_eq!(cache.len(), 1);
     /// ```
     pub fn len(&self) -> usize {
@@ -570,6 +576,182 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.len() == 0
     }
 
+    /// The most the cache may hold: see [`Builder::max_capacity`]. `None`: it is unbounded.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// assert_eq!(cache.capacity(), None);
+    /// ```
+    pub fn capacity(&self) -> Option<u64> {
+        self.core.capacity()
+    }
+
+    /// What all entries weigh together; without a [`weigher`](Builder::weigher), how many there
+    /// are. It never exceeds the [`capacity`](Self::capacity) by more than the inserts in progress.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, String> = Cache::builder()
+    ///     .max_capacity(100)
+    ///     .weigher(|_, text: &String| text.len() as u64)
+    ///     .build()?;
+    /// cache.insert(1, "spam".to_owned())?;
+    /// assert_eq!((cache.weighted_size(), cache.weight(&1)), (4, Some(4)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn weighted_size(&self) -> u64 {
+        self.core.weighted_size()
+    }
+
+    /// What the entry of a key weighs; without a [`weigher`](Builder::weigher), one. `None`: it is
+    /// not there. Not a use of the entry.
+    pub fn weight<Q>(&self, key: &Q) -> Option<u64>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.weight(self.core.hash(key), key)
+    }
+
+    /// Changes the capacity of a cache that has one. If that makes it less, what is too much is
+    /// evicted before the call returns (a fill that is running is not).
+    ///
+    /// Cost: of making it less, that of every eviction; of making it more, that of the table's
+    /// growth, when the entries come.
+    ///
+    /// # Errors
+    /// If the cache was built without a bound. For one that may be bounded later, build with
+    /// `max_capacity(u64::MAX)`.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(100).build()?;
+    /// (0..100).try_for_each(|key| cache.insert(key, key))?;
+    /// cache.set_max_capacity(10)?;
+    /// assert_eq!(cache.len(), 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_max_capacity(&self, capacity: u64) -> Result<(), BuildError> {
+        if self.core.set_capacity(capacity) {
+            return Ok(());
+        }
+        Err(BuildError::Unbounded)
+    }
+
+    /// Makes the entry of a key the last to be evicted, until it has not been used for long. False:
+    /// it is not there.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(10).build()?;
+    /// cache.insert(0, 0)?;
+    /// assert!(cache.promote(&0));
+    /// (1..30).try_for_each(|key| cache.insert(key, key))?;
+    /// assert!(cache.contains(&0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn promote<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.promote(self.core.hash(key), key)
+    }
+
+    /// Makes the entry of a key the first to be evicted, unless it is used before. False: it is
+    /// not there.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(10).build()?;
+    /// (0..10).try_for_each(|key| cache.insert(key, key))?;
+    /// assert!(cache.demote(&7));
+    /// cache.insert(10, 10)?;
+    /// assert_eq!((cache.contains(&7), cache.len()), (false, 10));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn demote<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.demote(self.core.hash(key), key)
+    }
+
+    /// At most `limit` entries, cloned: those that would be the last to be evicted, the hottest
+    /// first. Of a cache without a bound, any.
+    ///
+    /// Cost: a walk over the whole table, and clones of the entries that are, for the time being,
+    /// among the hottest. Not a use of the entries. Blocks nobody.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(10).build()?;
+    /// (0..10).try_for_each(|key| cache.insert(key, key))?;
+    /// cache.get(&7);
+    /// assert_eq!(cache.hottest(1), [(7, 7)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn hottest(&self, limit: usize) -> Vec<(K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.core.by_heat(limit, true)
+    }
+
+    /// As [`hottest`](Self::hottest), those that would be the first to be evicted, the coldest
+    /// first.
+    pub fn coldest(&self, limit: usize) -> Vec<(K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        self.core.by_heat(limit, false)
+    }
+
+    /// Every key, cloned, in no particular order; weakly consistent as [`iter`](Self::iter) is.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10).unwrap();
+    /// assert!(cache.keys().eq([1]));
+    /// ```
+    pub fn keys(&self) -> impl Iterator<Item = K> + '_
+    where
+        K: Clone,
+    {
+        Keys::new(&self.core)
+    }
+
+    /// Does at once what ordinary traffic does in passing: removes what has expired, tells the
+    /// listener, and drops what nobody can see any more.
+    ///
+    /// Cost: without a lifetime next to nothing, with one a walk over the whole table.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use atomic_cache::{Cache, ManualClock};
+    /// # let clock = ManualClock::new();
+    /// let cache: Cache<u32, u32> = Cache::builder()
+    ///     .time_to_live(Duration::from_secs(1))
+    ///     .clock(clock.clone())
+    ///     .build()?;
+    /// cache.insert(1, 10)?;
+    /// clock.advance(Duration::from_secs(1));
+    /// cache.run_pending_tasks();
+    /// assert_eq!(cache.len(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run_pending_tasks(&self) {
+        self.core.purge();
+        self.core.tidy();
+    }
+
+    /// Stops the [janitor](Builder::purge_interval), if there is one, and waits for its last round
+    /// to end; called from inside that round (by a listener), it does not wait. The cache itself
+    /// goes on. Dropping the last handle needs none of this.
+    pub fn close(&self) {
+        self.core.close();
+    }
+
     /// Every entry, cloned, in no particular order.
     ///
     /// Weakly consistent, and blocks nobody: an entry that is there from start to end is seen
@@ -578,7 +760,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// (0..10).for_each(|i| cache.insert(i, i * i));
+    /// (0..10).for_each(|i| cache.insert(i, i * i).unwrap());
     /// assert_eq!(cache.iter().map(|(_, square)| square).sum::<u32>(), 285);
     /// ```
     pub fn iter(&self) -> Iter<'_, K, V, S>
@@ -597,7 +779,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert("spam".to_owned(), 1);
+    /// cache.insert("spam".to_owned(), 1).unwrap();
     /// let view = cache.pin();
     /// assert_eq!(view["spam"], 1);
     /// assert_eq!(view.get("eggs"), None);
@@ -622,7 +804,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10);
+    /// cache.insert(1, 10).unwrap();
     /// cache.invalidate(&1);
     /// cache.quiesce();
     /// assert_eq!(cache.retired(), 0);
@@ -708,6 +890,39 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V,
             let mut batch = VecDeque::new();
             self.from = self.core.stretch(self.from?, &pin, &mut |key, value| {
                 batch.push_back((key.clone(), value.clone()));
+            });
+            self.batch = batch;
+        }
+        self.batch.pop_front()
+    }
+}
+
+/// The keys of a cache: see [`Cache::keys`].
+struct Keys<'c, K, V, S> {
+    core: &'c Core<K, V, S>,
+    from: Option<u64>,
+    batch: VecDeque<K>,
+}
+
+impl<'c, K, V, S> Keys<'c, K, V, S> {
+    fn new(core: &'c Core<K, V, S>) -> Self {
+        Self {
+            core,
+            from: Some(0),
+            batch: VecDeque::new(),
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V, S: BuildHasher> Iterator for Keys<'_, K, V, S> {
+    type Item = K;
+
+    fn next(&mut self) -> Option<K> {
+        while self.batch.is_empty() {
+            let pin = pin();
+            let mut batch = VecDeque::new();
+            self.from = self.core.stretch(self.from?, &pin, &mut |key, _| {
+                batch.push_back(key.clone());
             });
             self.batch = batch;
         }

@@ -8,14 +8,19 @@
 
 mod fence;
 mod part;
+mod room;
 
 use crate::actor::actor;
+use crate::bound::Bound;
 use crate::cycle::leads_any;
+use crate::error::OversizeError;
 use crate::flight::{Flight, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
+use crate::janitor::Janitor;
 use crate::linger::Lingering;
-use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
-use crate::slot::Slot;
+use crate::listener::{Bulletin, Listener, is_listening};
+use crate::reclaim::{Domain, Garbage, Pin, deref, is_pinned, pin};
+use crate::slot::{Released, Slot};
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicUsize, Ordering, relax};
 use crate::table::{Claim, Key, Rehash, Spot, Table};
@@ -23,9 +28,11 @@ use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub(crate) use part::{Found, Leader, Part, Waited};
+use room::Room;
 
 /// What the table's words point to: a key and its slot.
 pub(crate) struct Node<K, V> {
@@ -56,11 +63,13 @@ impl<K, V> Node<K, V> {
 pub(crate) type Describe<K> = fn(&K) -> String;
 
 /// What a builder settles.
-pub(crate) struct Config<K, S> {
+pub(crate) struct Config<K, V, S> {
     pub(crate) hasher: S,
     pub(crate) ttl: Option<Duration>,
     pub(crate) clock: Clock,
     pub(crate) initial_capacity: usize,
+    pub(crate) bound: Option<Bound<K, V>>,
+    pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) record_stats: bool,
     pub(crate) name: Option<Box<str>>,
     pub(crate) describe: Option<Describe<K>>,
@@ -74,13 +83,17 @@ pub(crate) struct Core<K, V, S> {
     clock: Clock,
     name: Option<Box<str>>,
     describe: Option<Describe<K>>,
+    /// Capacity and policy, if the cache is bounded.
+    room: Option<Room<K, V>>,
     /// Entries: live and linked.
     len: Striped,
     stats: Stats,
     /// Where the search for expired entries goes on.
     hand: AtomicUsize,
-    /// Removed, and about to be read by waiters.
+    /// Removed, and about to be read by waiters, or to be told of.
     lingering: Lingering,
+    bulletin: Option<Bulletin<K, V, Node<K, V>>>,
+    janitor: OnceLock<Janitor>,
     /// Last: what it holds is dropped after everything else here.
     domain: Domain,
 }
@@ -163,6 +176,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
 
 /// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
 struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
+    hash: u64,
     wanted: &'a mut dyn Wanted<K>,
     spare: &'a mut Spare<'c, K, V, S>,
     pin: &'a Pin,
@@ -178,15 +192,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, 
     fn object(&mut self) -> *const Node<K, V> {
         self.spare.filling(self.wanted, None)
     }
+
+    fn mark(&self) -> u8 {
+        self.spare.core.newcomer(self.hash, self.pin)
+    }
 }
 
 /// What [`Core::insert`] claims: a node that is ready.
-struct Ready<'a, K, V> {
+struct Ready<'a, K, V, S> {
+    core: &'a Core<K, V, S>,
+    hash: u64,
     node: &'a Node<K, V>,
     pin: &'a Pin,
 }
 
-impl<K: Eq, V> Key<Node<K, V>> for Ready<'_, K, V> {
+impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
     fn is(&self, node: *const Node<K, V>) -> bool {
         // SAFETY: as of `Claimed`.
         self.node.key == unsafe { deref(node, self.pin) }.key
@@ -194,6 +214,10 @@ impl<K: Eq, V> Key<Node<K, V>> for Ready<'_, K, V> {
 
     fn object(&mut self) -> *const Node<K, V> {
         self.node
+    }
+
+    fn mark(&self) -> u8 {
+        self.core.newcomer(self.hash, self.pin)
     }
 }
 
@@ -229,9 +253,12 @@ unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Send for Core<K, V, 
 unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Sync for Core<K, V, S> {}
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    pub(crate) fn new(config: Config<K, S>) -> Self {
+    pub(crate) fn new(config: Config<K, V, S>) -> Self {
+        let table = Table::new(config.initial_capacity);
+        let positions = table.positions(&pin());
         Self {
-            table: Table::new(config.initial_capacity),
+            table,
+            room: config.bound.map(|bound| Room::new(bound, positions)),
             hasher: config.hasher,
             ttl: config.ttl,
             clock: config.clock,
@@ -241,6 +268,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             stats: Stats::new(config.record_stats),
             hand: AtomicUsize::new(0),
             lingering: Lingering::new(),
+            bulletin: config.listener.map(Bulletin::new),
+            janitor: OnceLock::new(),
             domain: Domain::new(),
         }
     }
@@ -254,9 +283,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (product >> 64) as u64 ^ product as u64
     }
 
-    /// The entry of a key, if it is there and fresh: the hot path.
+    /// The entry of a key, if it is there and fresh: the hot path. Not a use of it.
     #[inline]
     pub(crate) fn look<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.look_and(hash, key, pin, |_| {})
+    }
+
+    /// As [`look`](Self::look), and tells `used` where the entry stands.
+    #[inline(always)]
+    fn look_and<'p, Q>(
+        &'p self,
+        hash: u64,
+        key: &Q,
+        pin: &'p Pin,
+        used: impl FnOnce(&Spot<'p>),
+    ) -> Option<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
@@ -267,6 +311,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         // SAFETY: as above.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
         if node.slot.state().is_live() && self.is_fresh(node) {
+            used(&spot);
             // SAFETY: live was loaded, the pin keeps it.
             Some(unsafe { node.slot.value() })
         } else {
@@ -307,13 +352,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// As [`look`](Self::look), for the verbs that count.
+    /// As [`look`](Self::look), for the verbs that use the entry.
     #[inline]
     pub(crate) fn look_up<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let value = self.look(hash, key, pin);
+        let value = self.look_and(hash, key, pin, |spot| self.touch(spot));
         self.stats.look_up(value.is_some());
         value
     }
@@ -373,6 +418,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     ) -> Turn<'c, K, V, S> {
         for turn in 0.. {
             let mut key = Claimed {
+                hash,
                 wanted,
                 spare,
                 pin: &pin,
@@ -479,10 +525,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         })
     }
 
-    /// Puts a value in, over whatever there is.
-    pub(crate) fn insert(&self, hash: u64, key: K, value: V) {
+    /// Puts a value in, over whatever there is, unless it is too heavy.
+    pub(crate) fn insert(&self, hash: u64, key: K, value: V) -> Result<(), OversizeError> {
+        let weight = self.weigh(&key, &value)?;
         let deadline = self.deadline();
-        let mut spare = Spare::with(self, key, Slot::ready(value, deadline));
+        let mut spare = Spare::with(self, key, Slot::ready(value, deadline, weight));
+        let owed = self.charge(weight);
         let fenced = {
             let pin = pin();
             // SAFETY: ours until it is in the table, and kept by the pin after that.
@@ -491,9 +539,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             spare.used();
             self.stats.count(Event::Inserted);
             if deadline == Deadline::Past {
-                self.unlink_node(hash, node, &pin);
+                self.unlink_node(hash, node, Event::Expired, &pin);
             }
             self.sweep(&pin);
+            self.make_room(owed, hash, node, &pin);
             fenced
         };
         if let Some((part, node)) = fenced {
@@ -505,7 +554,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 self.release_held(unsafe { &*node });
             }
         }
-        self.domain.tidy();
+        self.tidy();
+        Ok(())
     }
 
     /// Puts a ready node in its place. If that cut a flight off, returns a part in it, and the
@@ -518,7 +568,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         pin: &Pin,
     ) -> Option<(Part<'c, K, V, S>, *const Node<K, V>)> {
         loop {
-            let mut key = Ready { node, pin };
+            let mut key = Ready {
+                core: self,
+                hash,
+                node,
+                pin,
+            };
             let spot = match self.table.claim(hash, &mut key, pin, self, &self.domain) {
                 Claim::Placed(_) => {
                     self.len.add(1);
@@ -537,7 +592,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }
             self.len.add(1);
             let part = if filling { self.cut_off(old) } else { None };
-            self.released(old, Event::Replaced);
+            self.released(old, self.replaced(old));
             if part.is_none() && filling {
                 self.release_held(node);
             }
@@ -590,13 +645,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let now = self.clock.now();
         let hand = self.hand.fetch_add(SWEEP, Ordering::Relaxed);
         self.table.sweep(hand, SWEEP, pin, &mut |spot: Spot<'_>| {
-            // SAFETY: linked at the load of its word, under this pin.
-            let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            let expired = node.slot.state().is_live() && node.slot.is_expired(now);
-            if expired && self.table.unlink(&spot) {
-                self.released(node, Event::Expired);
-            }
+            self.take_expired(&spot, now, pin);
         });
+    }
+
+    fn take_expired(&self, spot: &Spot<'_>, now: u64, pin: &Pin) {
+        // SAFETY: linked at the load of its word, under this pin.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+        let expired = node.slot.state().is_live() && node.slot.is_expired(now);
+        if expired && self.table.unlink(spot) {
+            self.released(node, Event::Expired);
+        }
+    }
+
+    /// The weight of an entry; of a cache without a weigher, one.
+    pub(crate) fn weight<Q>(&self, hash: u64, key: &Q) -> Option<u64>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let pin = pin();
+        let spot = self.find(hash, &pin, &|other| key.equivalent(other))?;
+        // SAFETY: linked at the load of its word, under this pin.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+        let serving = self.serving(node, &pin)?;
+        Some(serving.slot.state().weight())
     }
 
     fn find<'p>(&self, hash: u64, pin: &'p Pin, is_key: &dyn Fn(&K) -> bool) -> Option<Spot<'p>> {
@@ -607,15 +679,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             })
     }
 
+    /// What it is called when a node gives way to a newer one.
+    fn replaced(&self, node: &Node<K, V>) -> Event {
+        if self.ttl.is_some() && node.slot.is_expired(self.clock.now()) {
+            Event::Expired
+        } else {
+            Event::Replaced
+        }
+    }
+
     /// Takes a node out of the table if it is still there.
-    fn unlink_node(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
+    fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) {
         let linked = || node.slot.state().is_linked();
         if linked()
             && self
                 .table
                 .exchange(hash, node, None, pin, self, &self.domain, &linked)
         {
-            self.released(node, Event::Explicit);
+            self.released(node, event);
         }
     }
 
@@ -630,18 +711,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             self.released(node, Event::Replaced);
         }
         restored
-    }
-
-    /// The table has let go of a node, or of one that another stood before.
-    fn released(&self, node: &Node<K, V>, event: Event) {
-        let (before, last) = node.slot.release_linked(&self.lingering);
-        if before.counts() {
-            self.len.sub(1);
-            self.stats.count(event);
-        }
-        if last {
-            self.retire(std::ptr::from_ref(node).cast_mut());
-        }
     }
 
     /// One who took part in a flight leaves it; with `None` it was a leader nobody waited for.
@@ -665,23 +734,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             .retire(unsafe { Garbage::boxed(flight.cast_mut()) });
     }
 
-    fn release_held(&self, node: &Node<K, V>) {
-        let (before, last) = node.slot.release_held();
-        if last {
-            self.retire(std::ptr::from_ref(node).cast_mut());
-        }
-        if let Some(generation) = before.lingers() {
-            self.lingering.leave(generation);
-        }
-    }
-
-    fn retire(&self, node: *mut Node<K, V>) {
-        // SAFETY: nodes come from `Box::into_raw`; both holds are gone, or it was never in the
-        // table, so this is the one retire.
-        self.domain
-            .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
-    }
-
     /// A key in words, cut to some length.
     fn describe(&self, key: &K) -> String {
         self.describe.map_or_else(
@@ -691,6 +743,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     .unwrap_or_else(|| "<a key whose Debug panicked>".to_owned())
             },
         )
+    }
+}
+
+/// See [`Core::afterwards`].
+pub(crate) struct Afterwards<'c, K, V, S> {
+    core: &'c Core<K, V, S>,
+}
+
+impl<K, V, S> Drop for Afterwards<'_, K, V, S> {
+    fn drop(&mut self) {
+        self.core.tidy();
     }
 }
 
@@ -706,6 +769,69 @@ enum Judged<'p, K, V> {
 }
 
 impl<K, V, S> Core<K, V, S> {
+    /// The table has let go of a node, or of one that another stood before.
+    fn released(&self, node: &Node<K, V>, event: Event) {
+        let told = self.bulletin.as_ref().zip(event.cause());
+        let released = node.slot.release_linked(&self.lingering, told.is_some());
+        if released.before.counts() {
+            self.len.sub(1);
+            self.stats.count(event);
+            self.discharge(released.before.weight());
+            if let Some((bulletin, cause)) = told {
+                // Held for the listener.
+                return bulletin.post(node, cause);
+            }
+        }
+        self.end_hold(node, &released);
+    }
+
+    fn release_held(&self, node: &Node<K, V>) {
+        let released = node.slot.release_held();
+        self.end_hold(node, &released);
+    }
+
+    fn end_hold(&self, node: &Node<K, V>, released: &Released) {
+        if released.last {
+            self.retire(std::ptr::from_ref(node).cast_mut());
+        }
+        if let Some(generation) = released.lingered() {
+            self.lingering.leave(generation);
+        }
+    }
+
+    fn retire(&self, node: *mut Node<K, V>) {
+        // SAFETY: nodes come from `Box::into_raw`; all holds are gone, or it was never in the
+        // table, so this is the one retire.
+        self.domain
+            .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
+    }
+
+    /// Tells the listener what has been removed, unless this thread holds a pin.
+    fn tell(&self) {
+        let Some(bulletin) = &self.bulletin else {
+            return;
+        };
+        if bulletin.len() > 0 && !is_pinned() {
+            self.tell_of(bulletin);
+        }
+    }
+
+    #[cold]
+    fn tell_of(&self, bulletin: &Bulletin<K, V, Node<K, V>>) {
+        bulletin.tell(
+            |node| {
+                // SAFETY: held for the listener, since it was a live entry: it has a value.
+                unsafe { (&(*node).key, (*node).slot.value()) }
+            },
+            |node| {
+                // SAFETY: held until this call.
+                let node = unsafe { &*node };
+                let released = node.slot.release_told();
+                self.end_hold(node, &released);
+            },
+        );
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len.sum()
     }
@@ -715,26 +841,49 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(crate) fn stats(&self) -> CacheStats {
-        self.stats.snapshot(self.domain.panicked_drops())
+        let panicked_listeners = self.bulletin.as_ref().map_or(0, Bulletin::panics);
+        self.stats
+            .snapshot(self.domain.panicked_drops(), panicked_listeners)
     }
 
     pub(crate) fn retired(&self) -> usize {
-        self.domain.retired()
+        self.domain.retired() + self.bulletin.as_ref().map_or(0, Bulletin::len)
     }
 
     pub(crate) fn quiesce(&self) {
+        self.tell();
         self.domain.quiesce();
-        // Whoever is about to read may be waiting for a fill, and that fill may be ours.
-        if !leads_any() {
-            self.lingering.settle();
+        // Whoever is about to read may be waiting for a fill, and that fill may be ours; and what
+        // the listener is being told of may be told by us.
+        if !leads_any() && !is_listening() {
+            self.lingering.settle(|| self.tell());
             self.domain.quiesce();
         }
     }
 
-    /// Housekeeping after removals: drops what nobody can see any more. Does nothing on a thread
-    /// that is pinned.
+    /// Housekeeping after removals: tells the listener, and drops what nobody can see any more.
+    /// Does nothing on a thread that is pinned.
+    #[inline]
     pub(crate) fn tidy(&self) {
+        self.tell();
         self.domain.tidy();
+    }
+
+    /// Tidies up when it is dropped: of those who are about to remove something, declared first.
+    pub(crate) fn afterwards(&self) -> Afterwards<'_, K, V, S> {
+        Afterwards { core: self }
+    }
+
+    /// Stops the janitor, if there is one.
+    pub(crate) fn close(&self) {
+        if let Some(janitor) = self.janitor.get() {
+            janitor.stop();
+        }
+    }
+
+    pub(crate) fn set_janitor(&self, janitor: Janitor) {
+        // There is one builder, and it sets one.
+        let _ = self.janitor.set(janitor);
     }
 
     /// A pin for a miss, which puts things in and so must also help to get rid of things: `pin`,
@@ -744,7 +893,7 @@ impl<K, V, S> Core<K, V, S> {
             return pin;
         }
         drop(pin);
-        self.domain.tidy();
+        self.tidy();
         crate::reclaim::pin()
     }
 }
@@ -763,8 +912,10 @@ where
 }
 
 impl<K, V, S> Drop for Core<K, V, S> {
-    /// Alone with everything: drops each entry, each drop contained.
+    /// Alone with everything: tells what is still to be told, and drops each entry, each drop
+    /// contained.
     fn drop(&mut self) {
+        self.tell();
         for node in self.table.drain() {
             // SAFETY: linked, and we are alone; each is listed once. What it stands before is
             // linked to it alone.

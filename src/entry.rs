@@ -138,6 +138,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
                 fresh: false,
             });
         }
+        let _tidied = core.afterwards();
         let hash = core.hash(&self.key);
         let (mut spare, mut held) = Spare::holding(core, self.key);
         let mut call = Call::new(|_: &K| fill());
@@ -177,6 +178,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     #[track_caller]
     pub fn and_compute_with(self, f: impl FnOnce(Option<&V>) -> Op<V>) -> CompResult<V> {
         let core = &*self.cache.core;
+        let _tidied = core.afterwards();
         let hash = core.hash(&self.key);
         let (mut spare, mut held) = Spare::holding(core, self.key);
         match lead(core, hash, &mut held, &mut spare) {

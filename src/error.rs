@@ -81,6 +81,54 @@ impl<E: std::error::Error + 'static> std::error::Error for TryGetError<E> {
     }
 }
 
+/// A value that is heavier than the whole capacity: it was not put in, and what was there stays.
+///
+/// ```
+/// use atomic_cache::Cache;
+///
+/// let cache: Cache<&str, String> = Cache::builder()
+///     .max_capacity(10)
+///     .weigher(|_, text: &String| text.len() as u64)
+///     .build()?;
+/// let error = cache.insert("spam", "more than ten".to_owned()).unwrap_err();
+/// assert_eq!((error.weight(), error.capacity()), (13, 10));
+/// # Ok::<(), atomic_cache::BuildError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OversizeError {
+    weight: u64,
+    capacity: u64,
+}
+
+impl OversizeError {
+    /// What the value weighs; `u64::MAX` if the weigher panicked.
+    pub fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// The cache's capacity at that moment.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn new(weight: u64, capacity: u64) -> Self {
+        Self { weight, capacity }
+    }
+}
+
+impl fmt::Display for OversizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { weight, capacity } = self;
+        write!(
+            f,
+            "a value of weight {weight} does not fit a cache of capacity {capacity}: give the \
+             cache more capacity, or keep such values elsewhere"
+        )
+    }
+}
+
+impl std::error::Error for OversizeError {}
+
 /// A setting that [`Builder::build`](crate::Builder::build) refuses.
 ///
 /// ```
@@ -98,6 +146,12 @@ pub enum BuildError {
         /// The most there can be.
         limit: usize,
     },
+    /// `purge_interval` was set before the hasher, and does not know that.
+    PurgeIntervalBeforeHasher,
+    /// The janitor's thread could not be started; what the system said.
+    Janitor(String),
+    /// A new capacity for a cache that was built without one.
+    Unbounded,
 }
 
 impl fmt::Display for BuildError {
@@ -107,6 +161,19 @@ impl fmt::Display for BuildError {
                 f,
                 "initial_capacity({given}) is more than a table can hold: give at most {limit}, \
                  or leave the setting out and let the table grow"
+            ),
+            Self::PurgeIntervalBeforeHasher => f.write_str(
+                "purge_interval(..) came before hasher(..): set the hasher first, and then the \
+                 interval",
+            ),
+            Self::Janitor(reason) => write!(
+                f,
+                "the thread for purge_interval(..) could not be started: {reason}; without the \
+                 setting, expired entries are removed by ordinary traffic"
+            ),
+            Self::Unbounded => f.write_str(
+                "set_max_capacity(..) of a cache that was built without a bound: build it with \
+                 max_capacity(..), u64::MAX for none as yet",
             ),
         }
     }

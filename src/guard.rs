@@ -90,6 +90,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
     where
         V: Clone,
     {
+        let _tidied = self.leader.core().afterwards();
         self.leader.publish(value).0.value().clone()
     }
 

@@ -14,6 +14,7 @@ compile_error!(
 
 mod actor;
 mod atomic_cache;
+mod bound;
 mod builder;
 mod cache;
 mod core;
@@ -25,10 +26,13 @@ mod flight;
 mod foreign;
 mod guard;
 pub mod internals;
+mod janitor;
 mod key;
 mod linger;
+mod listener;
 mod memoize;
 mod pinned;
+mod policy;
 mod reclaim;
 mod slot;
 mod stats;
@@ -43,9 +47,10 @@ pub use crate::atomic_cache::AtomicCache;
 pub use crate::builder::{Builder, NamedKeys, Naming, OpaqueKeys};
 pub use crate::cache::{Cache, DefaultHashBuilder, Iter};
 pub use crate::entry::{CompResult, Entry, EntrySelector, Op};
-pub use crate::error::{BuildError, CycleError, TryGetError};
+pub use crate::error::{BuildError, CycleError, OversizeError, TryGetError};
 pub use crate::guard::{GuardResult, PlaceholderGuard};
 pub use crate::key::{Equivalent, ToKey};
+pub use crate::listener::RemovalCause;
 #[doc(hidden)]
 pub use crate::memoize::__memoize;
 pub use crate::pinned::{AtomicPinned, Pinned, PinnedIter};

@@ -40,13 +40,13 @@ impl Lingering {
         self.counts[generation].fetch_sub(1, Ordering::Release);
     }
 
-    /// Returns when whatever lingered at the call has been retired. Those who are waited for have
+    /// Returns when whatever lingered at the call has been retired; lends a `hand` meanwhile. Those who are waited for have
     /// been woken; one of them may wait for another flight before it reads, so a thread that leads
     /// a fill must not call this.
     ///
     /// Two generations: one who read the generation before the last change of it may have added to
     /// the count after that change was waited for.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn settle(&self, hand: impl Fn()) {
         let settling = lock(&self.settling);
         for _ in 0..2 {
             let old = self.generation.fetch_add(1, Ordering::SeqCst) & 1;
@@ -54,6 +54,7 @@ impl Lingering {
                 if self.counts[old].load(Ordering::SeqCst) == 0 {
                     break;
                 }
+                hand();
                 relax(turn);
             }
         }

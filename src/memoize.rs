@@ -928,7 +928,8 @@ pub mod __memoize {
         }
 
         fn insert(&self, cache: &Cache<K, V>, value: V) {
-            cache.insert(self.make_key(), value);
+            // What is too heavy to be kept would not be kept if it had been computed, either.
+            let _ = cache.insert(self.make_key(), value);
         }
 
         fn invalidate(&self, cache: &Cache<K, V>) -> bool {

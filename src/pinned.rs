@@ -42,7 +42,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, "one".to_owned());
+    /// cache.insert(1, "one".to_owned()).unwrap();
     /// let view = cache.pin();
     /// let lent: Option<&String> = view.get(&1);
     /// assert_eq!(lent.map(String::as_str), Some("one"));
@@ -75,7 +75,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, "one".to_owned());
+    /// cache.insert(1, "one".to_owned()).unwrap();
     /// assert!(cache.pin().iter().all(|(&key, value)| (key, value.as_str()) == (1, "one")));
     /// ```
     pub fn iter(&self) -> PinnedIter<'_, K, V, S> {
@@ -170,6 +170,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
             }
             Err(obstacle) => Err(call.explain(obstacle)),
         }
+    }
+}
+
+impl<K, V, S> Drop for Pinned<'_, K, V, S> {
+    /// What had to wait for this thread to be unpinned.
+    fn drop(&mut self) {
+        self.pin = None;
+        self.core.tidy();
     }
 }
 

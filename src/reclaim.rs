@@ -19,9 +19,9 @@ use crate::foreign::contain;
 use crate::sync::{AtomicUsize, Ordering};
 
 #[cfg(atomic_cache_loom)]
-pub(crate) use crate::tests::reclaim_checker::{Domain, Pin, deref, pin};
+pub(crate) use crate::tests::reclaim_checker::{Domain, Pin, deref, is_pinned, pin};
 #[cfg(not(atomic_cache_loom))]
-pub(crate) use epoch::{Domain, Pin, deref, pin};
+pub(crate) use epoch::{Domain, Pin, deref, is_pinned, pin};
 
 /// A retired object: where it is, and how to drop it.
 pub(crate) struct Garbage {
@@ -166,7 +166,7 @@ mod epoch {
     }
 
     /// Whether this thread holds a pin.
-    fn is_pinned() -> bool {
+    pub(crate) fn is_pinned() -> bool {
         HANDLE
             .try_with(LocalHandle::is_pinned)
             .unwrap_or(LATE_PINS.get() > 0)

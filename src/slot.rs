@@ -6,12 +6,12 @@
 //! ```text
 //!              publish                         Holds, in any phase: LINKED (the table points here)
 //!   FILLING ------------> READY                and HELD (a leader fills it, or waiters of its
-//!      |                                       flight still read it). Who clears the last of
-//!      |  finish                               the two retires the slot.
-//!      '------------> GONE
-//!                                              CUT, in any phase: not for newcomers. Set while
-//!   FLIGHT: somebody waits; the word           filling by whoever fences the flight off.
-//!   holds the flight's address
+//!      |                                       flight still read it). After LINKED, TOLD (the
+//!      |  finish                               listener is still to be told). Who clears the
+//!      '------------> GONE                     last of them retires the slot.
+//!
+//!   FLIGHT: somebody waits; the word           CUT, in any phase: not for newcomers. Set while
+//!   holds the flight's address                 filling by whoever fences the flight off.
 //! ```
 //!
 //! # Orderings
@@ -42,10 +42,16 @@ const CUT: u64 = 1 << 4;
 /// The payload is a flight's address; else, while filling, the leader's actor number.
 const FLIGHT: u64 = 1 << 5;
 
-/// Out of the table with its value, and held for waiters: counted as lingering, in the generation
-/// that the bit above says.
+/// Out of the table with its value, and held for waiters or for the listener: counted as
+/// lingering, in the generation that the bit above says.
 const LINGERS: u64 = 1 << 6;
 const GENERATION_SHIFT: u32 = 7;
+
+/// The hold of the listener, which is to be told that the value was removed.
+const TOLD: u64 = 1 << 8;
+
+/// Any of the holds.
+const HOLDS: u64 = LINKED | HELD | TOLD;
 
 const FLAGS: u64 = (1 << PAYLOAD_SHIFT) - 1;
 const PAYLOAD_SHIFT: u32 = 16;
@@ -86,8 +92,13 @@ impl State {
         self.0 & LINKED != 0
     }
 
+    /// What the value weighs; of a slot with a value.
+    pub(crate) const fn weight(self) -> u64 {
+        self.0 >> PAYLOAD_SHIFT
+    }
+
     /// The generation in which the slot lingers, if it does.
-    pub(crate) const fn lingers(self) -> Option<usize> {
+    const fn lingers(self) -> Option<usize> {
         if self.0 & LINGERS == 0 {
             return None;
         }
@@ -129,6 +140,27 @@ impl State {
     }
 }
 
+/// What came of giving up a hold.
+pub(crate) struct Released {
+    /// The state before.
+    pub(crate) before: State,
+    /// It was the last one: the slot is to be retired, by us.
+    pub(crate) last: bool,
+}
+
+impl Released {
+    fn new(before: State, hold: u64) -> Self {
+        debug_assert!(before.0 & hold != 0, "a hold is released once");
+        let last = before.0 & HOLDS == hold;
+        Self { before, last }
+    }
+
+    /// The generation that the slot has ended to linger in.
+    pub(crate) fn lingered(&self) -> Option<usize> {
+        self.before.lingers().filter(|_| self.last)
+    }
+}
+
 impl<V> Slot<V> {
     /// A slot that `leader` is going to fill.
     pub(crate) fn filling(leader: u64) -> Self {
@@ -140,9 +172,9 @@ impl<V> Slot<V> {
     }
 
     /// A slot that has its value from the start.
-    pub(crate) fn ready(value: V, deadline: Deadline) -> Self {
+    pub(crate) fn ready(value: V, deadline: Deadline, weight: u64) -> Self {
         Self {
-            state: AtomicU64::new(READY | LINKED),
+            state: AtomicU64::new(READY | LINKED | weight << PAYLOAD_SHIFT),
             aux: AtomicU64::new(deadline.to_bits()),
             value: UnsafeCell::new(MaybeUninit::new(value)),
         }
@@ -220,11 +252,17 @@ impl<V> Slot<V> {
     /// the slot stood before. If the state before [`lets_go`](State::lets_go), the leader's hold
     /// is gone with it, and what keeps the slot is the caller's pin.
     ///
-    /// Without `keep` the value is for those who joined, as if the flight had been cut off.
+    /// Without a weight the value is for those who joined, as if the flight had been cut off; so it
+    /// is if its time is over at once.
     ///
     /// # Safety
     /// The caller is this slot's leader, and has not ended the flight before.
-    pub(crate) unsafe fn publish(&self, value: V, deadline: Deadline) -> (State, Option<usize>) {
+    pub(crate) unsafe fn publish(
+        &self,
+        value: V,
+        deadline: Deadline,
+        weight: Option<u64>,
+    ) -> (State, Option<usize>) {
         // SAFETY: the leader alone writes, nobody reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
         // What it stands before can only be taken away meanwhile, by whoever cuts the flight off.
@@ -232,7 +270,10 @@ impl<V> Slot<V> {
         if prior.is_none() {
             self.aux.store(deadline.to_bits(), Ordering::Relaxed);
         }
-        let more = if deadline == Deadline::Past { CUT } else { 0 };
+        let more = match weight {
+            Some(weight) if deadline != Deadline::Past => weight << PAYLOAD_SHIFT,
+            _ => CUT,
+        };
         // Release: pairs with the Acquire of `state`; value and deadline come first.
         let before = self
             .update(|state| {
@@ -313,33 +354,41 @@ impl<V> Slot<V> {
         );
     }
 
-    /// Gives up the hold of a flight: the state before, and whether it was the last, so that the
-    /// slot is to be retired.
-    pub(crate) fn release_held(&self) -> (State, bool) {
-        // AcqRel: see the module's Orderings.
-        let before = self.state.fetch_and(!HELD, Ordering::AcqRel);
-        debug_assert!(before & HELD != 0, "a hold is released once");
-        (State(before), before & LINKED == 0)
+    /// Gives up the hold of a flight.
+    pub(crate) fn release_held(&self) -> Released {
+        self.release(HELD)
     }
 
-    /// Gives up the table's hold: the state before, and whether it was the last. A slot with a
-    /// value that waiters are still about to read lingers.
-    pub(crate) fn release_linked(&self, lingering: &Lingering) -> (State, bool) {
+    /// Gives up the hold of the listener.
+    pub(crate) fn release_told(&self) -> Released {
+        self.release(TOLD)
+    }
+
+    fn release(&self, hold: u64) -> Released {
+        // AcqRel: see the module's Orderings.
+        Released::new(State(self.state.fetch_and(!hold, Ordering::AcqRel)), hold)
+    }
+
+    /// Gives up the table's hold. With `tell`, a slot that counted is held for the listener in its
+    /// stead. A slot with a value that somebody is still about to read lingers.
+    pub(crate) fn release_linked(&self, lingering: &Lingering, tell: bool) -> Released {
         loop {
             let before = self.state();
-            debug_assert!(before.is_linked(), "a hold is released once");
-            let lingers = before.0 & (PHASE | HELD) == READY | HELD;
+            let told = if tell && before.counts() { TOLD } else { 0 };
+            let lingers = before.0 & PHASE == READY && (before.0 & HELD | told) != 0;
             let generation = if lingers { lingering.enter() } else { 0 };
             let mark = if lingers { LINGERS } else { 0 } | (generation as u64) << GENERATION_SHIFT;
             // AcqRel: see the module's Orderings.
             let released = self.state.compare_exchange(
                 before.0,
-                before.0 & !LINKED | mark,
+                before.0 & !LINKED | mark | told,
                 Ordering::AcqRel,
                 Ordering::Acquire,
             );
             if released.is_ok() {
-                return (before, before.0 & HELD == 0);
+                let mut released = Released::new(before, LINKED);
+                released.last &= told == 0;
+                return released;
             }
             if lingers {
                 lingering.leave(generation);

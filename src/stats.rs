@@ -1,5 +1,6 @@
 //! Striped counters and their snapshot.
 
+use crate::listener::RemovalCause;
 use crate::sync::{Ordering, Tally, global, thread_cell};
 use crossbeam_utils::CachePadded;
 
@@ -104,8 +105,25 @@ pub(crate) enum Event {
     Expired,
     Explicit,
     Replaced,
+    Evicted,
+    Oversize,
+    GaveUp,
+    WeigherPanic,
     // Keep last: the number of events.
     Count,
+}
+
+impl Event {
+    /// Of a removal: its cause, as a listener is told.
+    pub(crate) const fn cause(self) -> Option<RemovalCause> {
+        match self {
+            Self::Expired => Some(RemovalCause::Expired),
+            Self::Explicit => Some(RemovalCause::Explicit),
+            Self::Replaced => Some(RemovalCause::Replaced),
+            Self::Evicted => Some(RemovalCause::Size),
+            _ => None,
+        }
+    }
 }
 
 const EVENTS: usize = Event::Count as usize;
@@ -148,7 +166,7 @@ impl Stats {
             .sum()
     }
 
-    pub(crate) fn snapshot(&self, panicked_drops: usize) -> CacheStats {
+    pub(crate) fn snapshot(&self, panicked_drops: usize, panicked_listeners: usize) -> CacheStats {
         CacheStats {
             hits: self.look_ups.then(|| self.sum(Event::Hit)),
             misses: self.look_ups.then(|| self.sum(Event::Miss)),
@@ -161,6 +179,11 @@ impl Stats {
             expired: self.sum(Event::Expired),
             explicit: self.sum(Event::Explicit),
             replaced: self.sum(Event::Replaced),
+            evicted: self.sum(Event::Evicted),
+            oversize: self.sum(Event::Oversize),
+            gave_up: self.sum(Event::GaveUp),
+            panicked_listeners: panicked_listeners as u64,
+            panicked_weighers: self.sum(Event::WeigherPanic),
             panicked_drops: panicked_drops as u64,
         }
     }
@@ -196,6 +219,18 @@ pub struct CacheStats {
     pub explicit: u64,
     /// Entries replaced by a newer value.
     pub replaced: u64,
+    /// Entries removed to make room.
+    pub evicted: u64,
+    /// Values that were heavier than the whole capacity (or whose weigher panicked): handed out,
+    /// and not kept.
+    pub oversize: u64,
+    /// Entries that were removed right after they had been put in, because the search for a
+    /// victim had reached its bound: a sign that all else was being filled, or in constant use.
+    pub gave_up: u64,
+    /// Calls of the eviction listener that panicked.
+    pub panicked_listeners: u64,
+    /// Calls of the weigher that panicked.
+    pub panicked_weighers: u64,
     /// Keys or values whose `Drop` panicked while the cache dropped them.
     pub panicked_drops: u64,
 }

@@ -148,6 +148,12 @@ mod real {
 
 pub(crate) use real::*;
 
+/// What no model has: a thread of our own, and how it sleeps.
+pub(crate) mod os {
+    pub(crate) use std::sync::{Arc, Condvar, Mutex, PoisonError};
+    pub(crate) use std::thread;
+}
+
 /// Asks the processor to fetch what is at an address, because it will be read soon. Only a hint:
 /// nothing where the target has none.
 #[inline(always)]

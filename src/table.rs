@@ -37,16 +37,18 @@
 //!
 //! What a word says is in `table/word.rs`, the order of positions in `table/probe.rs`, what
 //! becomes of tombs in `table/clear.rs`, growth in `table/grow.rs`, walks over everything in
-//! `table/scan.rs`.
+//! `table/scan.rs`, and what a policy sees of it in `table/dial.rs`.
 
 mod clear;
+mod dial;
 mod grow;
 mod probe;
 mod scan;
 mod word;
 
 use crate::reclaim::{Domain, Pin};
-use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax, store_load};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering, PATIENCE, relax, store_load};
+pub(crate) use dial::{Dial, PROBATION};
 use grow::Level;
 use probe::Probe;
 use word::Word;
@@ -68,6 +70,8 @@ pub(crate) struct Table<T> {
     /// The oldest level that may still hold something. Release when promoted (grow.rs), Acquire
     /// in `root`: the reader of a new root sees its words.
     root: AtomicPtr<Level>,
+    /// How many words have [`PROBATION`] in their mark.
+    probation: AtomicUsize,
     /// Invariant in `T`: what one handle puts in, every other handle takes out. A table that
     /// let `T` shrink would let a value that lives short be put in for one that lives long.
     _objects: std::marker::PhantomData<*mut T>,
@@ -105,6 +109,8 @@ pub(crate) trait Key<T> {
     /// It may be in the table for a moment and then not after all; others may be reading it from
     /// the first time it was asked for. So if it is not used it must be retired, not dropped.
     fn object(&mut self) -> *const T;
+    /// The mark that its word is to begin with.
+    fn mark(&self) -> u8;
 }
 
 /// What a walk over one key's probe ended with.
@@ -125,6 +131,7 @@ impl<T> Table<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             root: AtomicPtr::new(Box::into_raw(Box::new(Level::for_objects(capacity)))),
+            probation: AtomicUsize::new(0),
             _objects: std::marker::PhantomData,
         }
     }
@@ -226,7 +233,8 @@ impl<T> Table<T> {
                         self.grow(level, pin, rehash, domain);
                         continue;
                     }
-                    let word = Word::tentative(object as usize, hash);
+                    let mark = key.mark();
+                    let word = Word::tentative(object as usize, hash).with_mark(mark);
                     if !level.swap(at, free, word) {
                         if free.is_empty() {
                             level.unreserve();
@@ -234,6 +242,7 @@ impl<T> Table<T> {
                         continue;
                     }
                     if Self::settle(level, hash, at, word, &|object| key.is(object)) {
+                        self.probation_begins(mark);
                         return Claim::Placed(object);
                     }
                 }
@@ -347,6 +356,7 @@ impl<T> Table<T> {
         let unlinked =
             !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB);
         if unlinked {
+            self.probation_ends(spot.mark());
             spot.level.clear_tombs(spot.at);
         }
         unlinked

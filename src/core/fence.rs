@@ -49,7 +49,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     None
                 };
                 if !wait {
-                    self.unlink_node(hash, node, &pin);
+                    self.unlink_node(hash, node, Event::Explicit, &pin);
                 }
                 return (value.is_some(), part);
             }
@@ -70,7 +70,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Lets go of a fenced-off flight that is not to be waited for.
     pub(crate) fn give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
-        self.unlink_node(hash, part.node(), &pin());
+        self.unlink_node(hash, part.node(), Event::Explicit, &pin());
     }
 
     /// Cuts off a flight whose value was to be judged, and lets go of it.
@@ -98,7 +98,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 parts.extend(self.fence_one(node, &pin, &mut which));
             }
             drop(pin);
-            self.domain.tidy();
+            self.tidy();
         }
         parts
     }
@@ -153,7 +153,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .find_to_change(hash, pin, self, &self.domain, &stands_for);
             let Some(spot) = found else {
                 // Where its hash says it is not: only a `Hash` that lies does that.
-                return self.unlink_node(hash, node, pin);
+                return self.unlink_node(hash, node, Event::Explicit, pin);
             };
             // SAFETY: as above.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };

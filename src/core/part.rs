@@ -85,6 +85,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         unsafe { &*self.node }
     }
 
+    pub(crate) fn core(&self) -> &'c Core<K, V, S> {
+        self.core
+    }
+
     /// The key that is filled.
     pub(crate) fn key(&self) -> &K {
         &self.node().key
@@ -97,27 +101,42 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         within(node.slot.address(), &describe, || fill(&node.key))
     }
 
+    /// What the value weighs; `None`: too much.
+    fn weigh(&self, value: &V) -> Option<u64> {
+        if !self.core.has_weigher() {
+            return self.core.weigh(self.key(), value).ok();
+        }
+        // Foreign code, and as much a part of the fill as what made the value.
+        self.run(|key| self.core.weigh(key, value)).ok()
+    }
+
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
-    /// the flight was fenced off, or the value's time is over at once.
+    /// the flight was fenced off, the value's time is over at once, or it is too heavy.
     pub(crate) fn publish(mut self, value: V) -> (Found<'c, K, V>, bool) {
+        let weight = self.weigh(&value);
         let deadline = self.core.deadline();
         let node = self.node();
+        let owed = self.core.charge(weight.unwrap_or(0));
         let mut pin = pin();
         // SAFETY: we are the leader, and `Ending::Over` below makes this the one end.
-        let (before, prior) = unsafe { node.slot.publish(value, deadline) };
+        let (before, prior) = unsafe { node.slot.publish(value, deadline, weight) };
         self.ending = Ending::Over;
         if let Some(prior) = prior {
             // SAFETY: held by our slot until now.
-            self.core
-                .released(unsafe { &*(prior as *const Node<K, V>) }, Event::Replaced);
+            let prior = unsafe { &*(prior as *const Node<K, V>) };
+            self.core.released(prior, self.core.replaced(prior));
         }
         // Not live: it was fenced off before, or its time is over at once.
         let live = node.slot.state().is_live();
         let kept = live && before.is_linked();
         if kept {
             self.core.len.add(1);
-        } else if !live {
-            self.core.unlink_node(self.hash, node, &pin);
+        } else {
+            self.core.discharge(weight.unwrap_or(0));
+        }
+        if !live {
+            self.core
+                .unlink_node(self.hash, node, Event::Explicit, &pin);
         }
         if let Some(flight) = before.flight() {
             // Wakers are foreign code: no pin.
@@ -128,6 +147,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             let _ = flight.resolve(Outcome::Published);
             flight.end();
             pin = crate::reclaim::pin();
+        }
+        if kept {
+            self.core.make_room(owed, self.hash, node, &pin);
         }
         if !before.lets_go() {
             self.core.leave(node, before.flight());
@@ -203,7 +225,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let (core, node) = (self.core, self.node());
         let pin = pin();
         if cut || !keep_prior {
-            core.unlink_node(self.hash, node, &pin);
+            core.unlink_node(self.hash, node, Event::Explicit, &pin);
             core.drop_prior(node);
             return;
         }
@@ -211,7 +233,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         // on saying what that is: a reader that comes from the table a moment late is to find it.
         // Its pin keeps that, as it keeps the slot.
         let Some(prior) = node.slot.prior() else {
-            return core.unlink_node(self.hash, node, &pin);
+            return core.unlink_node(self.hash, node, Event::Explicit, &pin);
         };
         let prior = prior as *const Node<K, V>;
         if !core.restore(self.hash, node, prior, &pin) {

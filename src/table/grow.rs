@@ -371,6 +371,7 @@ impl<T> Table<T> {
             if note == Note::LOST {
                 // Of all helpers one seals the word, and lets go of the object.
                 if level.swap(at, frozen, Word::MOVED) {
+                    self.probation_ends(frozen.mark());
                     rehash.lost(object);
                 }
                 return;

@@ -68,6 +68,10 @@ impl Key<Item> for Wanted<'_> {
         }
         self.object
     }
+
+    fn mark(&self) -> u8 {
+        0
+    }
 }
 
 fn is(key: u64, object: *const Item, pin: &Pin) -> bool {

@@ -12,7 +12,7 @@ use std::time::Duration;
 /// cache allocate once has been allocated.
 fn warm() -> Cache<u64, u64> {
     let cache = Cache::builder().initial_capacity(4096).build().unwrap();
-    (0..200).for_each(|key| cache.insert(key, key));
+    (0..200).for_each(|key| cache.insert(key, key).unwrap());
     (0..200).for_each(|key| assert_eq!(cache.get_with(&key, || 0), key));
     cache
 }
@@ -88,7 +88,7 @@ fn c7_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
             .clock(clock)
             .build()
             .unwrap();
-        (0..100).for_each(|key| cache.insert(key, key));
+        (0..100).for_each(|key| cache.insert(key, key).unwrap());
         let allocated = allocations(|| {
             (0..100).for_each(|key| assert_eq!(cache.get(&key), Some(key)));
             (0..100).for_each(|key| assert_eq!(cache.get_with(&key, || 0), key));
@@ -149,7 +149,7 @@ fn a_fill_without_waiters_allocates_once() {
     }
     let cache = warm();
     for key in 1000..1500 {
-        assert_eq!(allocations(|| cache.insert(key, key)), 1);
+        assert_eq!(allocations(|| cache.insert(key, key).unwrap()), 1);
     }
 }
 
@@ -168,7 +168,7 @@ fn a_fill_by_a_borrowed_key_allocates_twice() {
 #[test]
 fn fills_and_removals_allocate_at_most_two_each_with_growth() {
     let cache: Cache<u64, u64> = Cache::unbounded();
-    cache.insert(0, 0);
+    cache.insert(0, 0).unwrap();
     let fills = 20_000;
     let allocated = allocations(|| {
         for key in 0..fills {
@@ -179,7 +179,7 @@ fn fills_and_removals_allocate_at_most_two_each_with_growth() {
     let allocated = allocations(|| {
         for key in 0..fills {
             assert!(cache.invalidate(&key));
-            cache.insert(key, key);
+            cache.insert(key, key).unwrap();
         }
     });
     assert!(allocated <= 2 * fills, "{allocated} for {fills}");

@@ -96,7 +96,7 @@ fn c1_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
             for expired in [false, true] {
                 let (clock, cache) = timed(SECOND);
                 if expired {
-                    cache.insert(1, 5);
+                    cache.insert(1, 5).unwrap();
                     clock.advance(SECOND);
                 }
                 let (fills, held) = (Tally::default(), Held::new());
@@ -213,7 +213,7 @@ fn c1_waiters_do_not_read_the_table_again() {
                     let value = cache.get_with(&1, || held.hold(10));
                     match round % 3 {
                         0 => assert!(cache.invalidate(&1)),
-                        1 => cache.insert(1, 30),
+                        1 => cache.insert(1, 30).unwrap(),
                         _ => cache.invalidate_all(),
                     }
                     value
@@ -447,7 +447,7 @@ fn c2_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
     watched(|| {
         for eraser in [Eraser::Invalidate, Eraser::Remove, Eraser::InvalidateAll] {
             let cache = plain();
-            cache.insert(1, 5);
+            cache.insert(1, 5).unwrap();
             let held = Held::new();
             let leader = start_compute(&cache, 1, 10, &held);
             assert_eq!(cache.get(&1), Some(5));
@@ -525,7 +525,7 @@ fn c2_invalidate_nowait_cuts_the_flight_off() {
 fn c2_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 5);
+        cache.insert(1, 5).unwrap();
         let held = Held::new();
         let leader = start_compute(&cache, 1, 10, &held);
         assert!(cache.invalidate_nowait(&1));
@@ -543,7 +543,7 @@ fn c2_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
 fn c2_what_invalidate_nowait_has_removed_is_not_counted() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 5);
+        cache.insert(1, 5).unwrap();
         let held = Held::new();
         let leader = start_compute(&cache, 1, 10, &held);
         assert!(cache.invalidate_nowait(&1));
@@ -561,7 +561,7 @@ fn c2_invalidate_says_whether_the_key_was_cached() {
         let (clock, cache) = timed(SECOND);
         for absent in [Cache::invalidate, Cache::invalidate_nowait] {
             assert!(!absent(&cache, &1));
-            cache.insert(1, 10);
+            cache.insert(1, 10).unwrap();
             assert!(absent(&cache, &1));
             assert!(!absent(&cache, &1));
             cache.get_with(&1, || 10);
@@ -569,11 +569,11 @@ fn c2_invalidate_says_whether_the_key_was_cached() {
             assert!(!absent(&cache, &1), "it had expired");
         }
         assert_eq!(cache.remove(&1), None);
-        cache.insert(1, 10);
+        cache.insert(1, 10).unwrap();
         assert_eq!(cache.remove(&1), Some(10));
         assert_eq!(cache.remove(&1), None);
         // The value that a compute stands before counts as cached, and is what `remove` returns.
-        cache.insert(1, 10);
+        cache.insert(1, 10).unwrap();
         let held = Held::new();
         let leader = start_compute(&cache, 1, 11, &held);
         let removing = {
@@ -593,7 +593,7 @@ fn c2_invalidate_if_judges_what_a_running_fill_computes() {
     watched(|| {
         for odd in [false, true] {
             let cache = plain();
-            (0..100).for_each(|key| cache.insert(key, key));
+            (0..100).for_each(|key| cache.insert(key, key).unwrap());
             let held = Held::new();
             let leader = start_fill(&cache, 1000, if odd { 11 } else { 10 }, &held);
             let erasing = {
@@ -616,7 +616,7 @@ fn c2_invalidate_if_judges_what_a_running_fill_computes() {
 fn c2_invalidate_all_waits_for_every_fill_and_for_no_later_one() {
     watched(|| {
         let cache = plain();
-        (0..500).for_each(|key| cache.insert(key, key));
+        (0..500).for_each(|key| cache.insert(key, key).unwrap());
         let fills: Vec<_> = (1000..1004)
             .map(|key| {
                 let held = Held::new();
@@ -760,7 +760,7 @@ fn c2_invalidate_if_removes_a_value_that_a_compute_has_stepped_in_front_of_meanw
     watched(|| {
         const KEYS: u64 = 16;
         let cache = plain();
-        (0..KEYS).for_each(|key| cache.insert(key, key));
+        (0..KEYS).for_each(|key| cache.insert(key, key).unwrap());
         let held = Held::new();
         let (begun, step_in_front) = (Tally::default(), Gate::new());
         let computes: Vec<_> = (0..KEYS)
@@ -903,7 +903,7 @@ fn c3_insert_beats_a_running_fill_whatever_leads_it() {
                 })
                 .collect();
             await_joined(|| cache.stats(), joined.len() as u64);
-            cache.insert(1, 99);
+            cache.insert(1, 99).unwrap();
             assert_eq!(cache.get(&1), Some(99));
             // At once: the fill is still running.
             for joined in joined {
@@ -926,7 +926,7 @@ fn c3_insert_with_ttl_zero_still_reaches_the_waiters() {
         let held = Held::new();
         let leader = start_fill(&cache, 1, 10, &held);
         let waiters = join_flight(&cache, 1, 3, 20);
-        cache.insert(1, 99);
+        cache.insert(1, 99).unwrap();
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), 99);
         }
@@ -944,11 +944,11 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
         // How the old fill ends, what is done meanwhile, and what is to be there at last.
         type Step = (&'static str, fn(&Cache<u64, u64>), Option<u64>);
         let steps: [Step; 5] = [
-            ("insert", |cache| cache.insert(1, 30), Some(30)),
+            ("insert", |cache| cache.insert(1, 30).unwrap(), Some(30)),
             (
                 "insert, invalidate",
                 |cache| {
-                    cache.insert(1, 30);
+                    cache.insert(1, 30).unwrap();
                     assert!(cache.invalidate(&1));
                 },
                 None,
@@ -956,8 +956,8 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
             (
                 "insert, insert",
                 |cache| {
-                    cache.insert(1, 30);
-                    cache.insert(1, 31);
+                    cache.insert(1, 30).unwrap();
+                    cache.insert(1, 31).unwrap();
                 },
                 Some(31),
             ),
@@ -972,7 +972,7 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
             (
                 "insert, compute",
                 |cache| {
-                    cache.insert(1, 30);
+                    cache.insert(1, 30).unwrap();
                     cache
                         .entry(1)
                         .and_compute_with(|there| Op::Put(there.unwrap() + 1));
@@ -985,7 +985,7 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
                 for prior in [None, Some(5)] {
                     let cache = plain();
                     if let Some(prior) = prior {
-                        cache.insert(1, prior);
+                        cache.insert(1, prior).unwrap();
                     }
                     let held = Held::new();
                     let old = {
@@ -1048,7 +1048,7 @@ fn c3_reads_after_an_insert_see_it_or_something_newer() {
             let inserter = scope.spawn(|| {
                 for _ in 0..4000 {
                     let inserted = stamp();
-                    cache.insert(1, inserted);
+                    cache.insert(1, inserted).unwrap();
                     let seen = cache.get(&1);
                     assert!(
                         seen.is_none_or(|seen| seen >= inserted),
@@ -1639,13 +1639,13 @@ fn c6_fills_run_with_nothing_held_and_may_use_the_cache() {
     watched(|| {
         for verb in Verb::ALL {
             let cache = plain();
-            cache.insert(2, 1);
+            cache.insert(2, 1).unwrap();
             let came = verb.ask(&cache, 1, || {
                 assert!(cache.invalidate(&2));
                 cache.quiesce();
                 assert_eq!(cache.retired(), 0);
                 assert_eq!(cache.get(&1), None);
-                cache.insert(3, 30);
+                cache.insert(3, 30).unwrap();
                 assert_eq!(cache.get_with(&4, || 40), 40);
                 assert_eq!(cache.iter().count(), 2);
                 let view = cache.pin();
@@ -1701,7 +1701,7 @@ impl Drop for Restless {
         if number % 100 == 0 {
             thread::spawn(|| {
                 let other = plain();
-                other.insert(1, 1);
+                other.insert(1, 1).unwrap();
                 other.invalidate(&1);
                 other.quiesce();
                 assert_eq!(other.retired(), 0);
@@ -1722,7 +1722,7 @@ fn c6_values_are_dropped_with_nothing_held_and_may_use_the_cache() {
                 home: Some(home.clone()),
                 drops: drops.clone(),
             });
-            home.insert(key % 16, value);
+            home.insert(key % 16, value).unwrap();
         }
         home.invalidate_all();
         home.quiesce();
@@ -1784,16 +1784,16 @@ fn c6_errors_are_dropped_with_nothing_held() {
 fn c6_what_lends_a_value_may_use_the_cache() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 10);
+        cache.insert(1, 10).unwrap();
         let sum = cache.with(&1, |ten| {
-            cache.insert(2, 20);
+            cache.insert(2, 20).unwrap();
             assert!(cache.invalidate(&1));
             // Lent is lent: it is not dropped while it is looked at.
             ten + cache.get_with(&3, || 3) + cache.get(&2).unwrap()
         });
         assert_eq!(sum, Some(33));
         cache.invalidate_if(|&key, _| {
-            cache.insert(key + 100, 1);
+            cache.insert(key + 100, 1).unwrap();
             key < 100
         });
         assert!(!cache.contains(&2) && !cache.contains(&3));
@@ -1809,7 +1809,7 @@ fn c6_what_lends_a_value_may_use_the_cache() {
 fn c6_a_predicate_that_panics_leaves_the_cache_usable() {
     watched(|| {
         let cache = plain();
-        (0..100).for_each(|key| cache.insert(key, key));
+        (0..100).for_each(|key| cache.insert(key, key).unwrap());
         let held = Held::new();
         let leader = start_fill(&cache, 1000, 1000, &held);
         let mut calls = 0;
@@ -1849,7 +1849,7 @@ fn c8_an_entry_is_served_before_its_deadline_and_not_at_it() {
         for verb in Verb::ALL {
             for way in ["insert", "fill"] {
                 match way {
-                    "insert" => cache.insert(1, 10),
+                    "insert" => cache.insert(1, 10).unwrap(),
                     _ => assert_eq!(verb.ask(&cache, 1, || Ok(10)), Ok(10)),
                 }
                 is_there(true);
@@ -1906,7 +1906,7 @@ fn c8_ttl_counts_from_publish() {
 fn c8_the_old_value_is_not_served_beyond_its_deadline_while_a_refresh_runs() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
-        cache.insert(1, 5);
+        cache.insert(1, 5).unwrap();
         let held = Held::new();
         let leader = start_compute(&cache, 1, 10, &held);
         assert_eq!(cache.get(&1), Some(5));
@@ -1949,13 +1949,13 @@ fn c8_expired_entries_are_reclaimed_by_inserts_and_fills_of_other_keys() {
     watched(|| {
         for fill in [false, true] {
             let (clock, cache) = timed(SECOND);
-            (0..1000).for_each(|key| cache.insert(key, key));
+            (0..1000).for_each(|key| cache.insert(key, key).unwrap());
             clock.advance(SECOND);
             for key in 1000..3000 {
                 if fill {
                     cache.get_with(&key, || key);
                 } else {
-                    cache.insert(key, key);
+                    cache.insert(key, key).unwrap();
                 }
             }
             assert_eq!(cache.len(), 2000, "fills: {fill}");
@@ -1970,7 +1970,7 @@ fn c8_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
     watched(|| {
         type Hot = fn(&Cache<u64, u64>);
         let ways: [(&str, Hot); 3] = [
-            ("insert", |cache| cache.insert(0, 0)),
+            ("insert", |cache| cache.insert(0, 0).unwrap()),
             ("fill", |cache| {
                 cache.get_with(&0, || 0);
             }),
@@ -1980,7 +1980,7 @@ fn c8_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
         ];
         for (way, touch) in ways {
             let (clock, cache) = timed(SECOND);
-            (0..1000).for_each(|key| cache.insert(key, key));
+            (0..1000).for_each(|key| cache.insert(key, key).unwrap());
             for _ in 0..2000 {
                 clock.advance(SECOND);
                 touch(&cache);
@@ -2007,11 +2007,11 @@ fn c8_maximal_and_absent_lifetimes_never_end() {
             .build()
             .unwrap();
             clock.advance(SECOND);
-            cache.insert(1, 10);
+            cache.insert(1, 10).unwrap();
             cache.get_with(&2, || 20);
             clock.set(Duration::from_nanos(u64::MAX));
             assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(20)));
-            cache.insert(3, 30);
+            cache.insert(3, 30).unwrap();
             assert_eq!(cache.get(&3), Some(30));
         }
     });
@@ -2047,7 +2047,7 @@ fn c9_quiesce_returns_when_everything_removed_has_been_dropped() {
                 }
             }),
             ("insert", |cache, other| {
-                (0..500).for_each(|key| cache.insert(key, other.make(key)));
+                (0..500).for_each(|key| cache.insert(key, other.make(key)).unwrap());
             }),
         ];
         for (name, way) in ways {
@@ -2055,7 +2055,7 @@ fn c9_quiesce_returns_when_everything_removed_has_been_dropped() {
             let cache: Cache<u64, Counted> = Cache::unbounded();
             for key in 0..500 {
                 if key % 2 == 0 {
-                    cache.insert(key, ledger.make(key));
+                    cache.insert(key, ledger.make(key)).unwrap();
                 } else {
                     drop(cache.get_with(&key, || ledger.make(key)));
                 }
@@ -2079,7 +2079,7 @@ fn c9_quiesce_is_not_of_one_thread() {
                 let (cache, ledger) = (&cache, &ledger);
                 scope.spawn(move || {
                     for key in 0..50 {
-                        cache.insert(thread * 50 + key, ledger.make(key));
+                        cache.insert(thread * 50 + key, ledger.make(key)).unwrap();
                         cache.invalidate(&(thread * 50 + key));
                     }
                 });
@@ -2095,7 +2095,7 @@ fn c9_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
-        cache.insert(1, ledger.make(1));
+        cache.insert(1, ledger.make(1)).unwrap();
         let (looking, enough) = (Gate::new(), Gate::new());
         let reader = {
             let (cache, looking, enough) = (cache.clone(), looking.clone(), enough.clone());
@@ -2132,7 +2132,7 @@ fn c9_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
 fn c9_quiesce_under_a_view_says_what_to_do() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 10);
+        cache.insert(1, 10).unwrap();
         let view = cache.pin();
         let text = panic_text(|| cache.quiesce());
         assert!(text.contains("drop the view first"), "{text}");
@@ -2207,7 +2207,7 @@ fn c9_garbage_is_bounded_on_one_thread() {
         for key in 0..50_000 {
             match key % 3 {
                 0 => {
-                    cache.insert(1, ledger.make(key));
+                    cache.insert(1, ledger.make(key)).unwrap();
                 }
                 1 => {
                     drop(cache.get_with(&2, || ledger.make(key)));
@@ -2244,7 +2244,7 @@ fn c9_garbage_is_bounded_on_many_threads() {
                     let mut dice = Dice::new(thread + 9);
                     for _ in 0..20_000 {
                         let key = dice.roll(64);
-                        cache.insert(key, ledger.make(key));
+                        cache.insert(key, ledger.make(key)).unwrap();
                         cache.invalidate(&dice.roll(64));
                         peak.fetch_max(cache.retired(), SeqCst);
                     }
@@ -2369,7 +2369,7 @@ fn c11_a_setting_that_cannot_be_is_refused_by_name_and_value() {
     // Any other number of entries will do.
     for entries in [0, 1, 3, 1000] {
         let cache: Cache<u64, u64> = Cache::builder().initial_capacity(entries).build().unwrap();
-        (0..2000).for_each(|key| cache.insert(key, key));
+        (0..2000).for_each(|key| cache.insert(key, key).unwrap());
         assert_eq!(cache.len(), 2000);
     }
 }

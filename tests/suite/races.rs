@@ -42,7 +42,7 @@ fn beside(other: impl Fn() + Sync, mut main: impl FnMut()) {
 #[test]
 fn a_value_that_is_computed_anew_is_there_all_along() {
     let cache: Cache<u32, u32> = Cache::unbounded();
-    cache.insert(1, 0);
+    cache.insert(1, 0).unwrap();
     let increment = || {
         let seen = |seen: Option<&u32>| Op::Put(seen.expect("nobody removes it") + 1);
         cache.entry(1).and_compute_with(seen);
@@ -75,7 +75,7 @@ fn a_walk_that_invalidates_beats_a_compute() {
     let mut id = 0;
     beside(leave, || {
         id += 1;
-        cache.insert(1, id);
+        cache.insert(1, id).unwrap();
         if id % 2 == 0 {
             cache.invalidate_all();
         } else {
@@ -117,9 +117,9 @@ fn a_lead_that_is_handed_over_is_no_cycle() {
 #[test]
 fn a_compute_is_shown_what_is_there_all_along() {
     let cache: Cache<u32, u32> = Cache::unbounded();
-    cache.insert(1, 0);
+    cache.insert(1, 0).unwrap();
     beside(
-        || cache.insert(1, 0),
+        || cache.insert(1, 0).unwrap(),
         || {
             cache.entry(1).and_compute_with(|seen| {
                 assert!(seen.is_some(), "nobody removes it");
@@ -154,7 +154,7 @@ fn a_compute_is_shown_what_there_was_when_it_was_cut_off() {
         });
         let mut lost = 0;
         for turn in 1..=TRIES {
-            cache.insert(1, 1);
+            cache.insert(1, 1).unwrap();
             begun.store(turn, Ordering::SeqCst);
             (0..turn % 64).for_each(|_| hint::spin_loop());
             assert!(cache.invalidate_nowait(&1));

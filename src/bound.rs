@@ -1,0 +1,104 @@
+//! How much a cache may hold, and how much it does: capacity and weights.
+//!
+//! Every entry has a weight: what the weigher says, or one. It is *charged* before the entry can
+//! be seen, and *discharged* by whoever takes the entry out, who finds the weight in its slot. So
+//! the total never goes under zero.
+//!
+//! # The total never exceeds the capacity by more than the inserts in progress
+//!
+//! Who charges learns the new total, and owes the part of its own weight that lies above the
+//! capacity. It pays by taking out as much before it returns, or, if it finds nothing else, its
+//! own entry. What lies above the capacity is never more than what is owed together: a charge
+//! adds to both alike, and a discharge can only make both less.
+
+use crate::error::OversizeError;
+use crate::foreign::answer_of;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Weights are kept in 48 bits of a slot's state. Nothing heavier is kept.
+pub(crate) const MAX_WEIGHT: u64 = (1 << 48) - 1;
+
+/// A user's weigher: foreign code.
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+/// The capacity of a cache, and its total weight.
+pub(crate) struct Bound<K, V> {
+    capacity: AtomicU64,
+    total: AtomicU64,
+    weigher: Option<Weigher<K, V>>,
+}
+
+/// A weight, or why there is none that can be kept.
+pub(crate) type Weight = Result<u64, TooHeavy>;
+
+/// More than the whole capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooHeavy {
+    /// `None`: the weigher panicked.
+    pub(crate) weight: Option<u64>,
+    pub(crate) capacity: u64,
+}
+
+impl From<TooHeavy> for OversizeError {
+    fn from(heavy: TooHeavy) -> Self {
+        Self::new(heavy.weight.unwrap_or(u64::MAX), heavy.capacity)
+    }
+}
+
+impl<K, V> Bound<K, V> {
+    pub(crate) fn new(capacity: u64, weigher: Option<Weigher<K, V>>) -> Self {
+        Self {
+            capacity: AtomicU64::new(capacity),
+            total: AtomicU64::new(0),
+            weigher,
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        // Relaxed, here and below: the numbers order nothing. Whose charge comes after whose is
+        // settled by the one word that they all change.
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Whether the capacity is one in entries.
+    pub(crate) fn counts_entries(&self) -> bool {
+        self.weigher.is_none()
+    }
+
+    /// Asks the weigher: with nothing held.
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
+        let capacity = self.capacity();
+        let weight = match &self.weigher {
+            None => Some(1),
+            Some(weigher) => answer_of(|| weigher(key, value)),
+        };
+        match weight {
+            Some(weight) if weight <= capacity.min(MAX_WEIGHT) => Ok(weight),
+            _ => Err(TooHeavy { weight, capacity }),
+        }
+    }
+
+    /// Takes a weight in; what is owed for it.
+    pub(crate) fn charge(&self, weight: u64) -> u64 {
+        let total = self.total.fetch_add(weight, Ordering::Relaxed) + weight;
+        total.saturating_sub(self.capacity()).min(weight)
+    }
+
+    pub(crate) fn discharge(&self, weight: u64) {
+        let before = self.total.fetch_sub(weight, Ordering::Relaxed);
+        debug_assert!(before >= weight, "charged before it is discharged");
+    }
+
+    /// By how much the total exceeds the capacity.
+    pub(crate) fn excess(&self) -> u64 {
+        self.total().saturating_sub(self.capacity())
+    }
+}

@@ -1,0 +1,393 @@
+//! Making room: what the policy names is taken out.
+
+use super::{Core, Node};
+use crate::bound::{Bound, Weight};
+use crate::policy::{Mark, Policy, Ring};
+use crate::reclaim::{Garbage, Pin, deref, pin};
+use crate::stats::Event;
+use crate::sync::{AtomicPtr, Ordering};
+use crate::table::{Dial, Rehash, Spot};
+use crossbeam_queue::SegQueue;
+use equivalent::Equivalent;
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hash};
+
+/// What a cache with a capacity has besides.
+pub(super) struct Room<K, V> {
+    bound: Bound<K, V>,
+    /// Made anew when the table has another size.
+    policy: AtomicPtr<Policy>,
+    /// The hashes of keys that were demoted by their user.
+    demoted: SegQueue<u64>,
+}
+
+impl<K, V> Room<K, V> {
+    pub(super) fn new(bound: Bound<K, V>, positions: usize) -> Self {
+        Self {
+            bound,
+            policy: AtomicPtr::new(Box::into_raw(Box::new(Policy::new(positions)))),
+            demoted: SegQueue::new(),
+        }
+    }
+
+    fn policy<'p>(&self, _pin: &'p Pin) -> &'p Policy {
+        // Acquire: pairs with the Release of `renewed`.
+        // SAFETY: a policy that has been replaced is retired, so it outlives every pin that could
+        // load it.
+        unsafe { &*self.policy.load(Ordering::Acquire) }
+    }
+}
+
+impl<K, V> Drop for Room<K, V> {
+    fn drop(&mut self) {
+        // SAFETY: from `Box::into_raw`; we are alone, and what was replaced has been retired.
+        drop(unsafe { Box::from_raw(self.policy.load(Ordering::Acquire)) });
+    }
+}
+
+/// How often a live change of the capacity looks for victims in vain before it leaves the rest to
+/// those who are filling them: each look lowers the counts of what it comes by.
+const IN_VAIN: usize = 64;
+
+/// The table as the policy sees it, on behalf of an entry that needs room.
+struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
+    core: &'a Core<K, V, S>,
+    dial: Dial<'a>,
+    pin: &'a Pin,
+    /// Not to be taken for its own sake.
+    own: *const Node<K, V>,
+    /// The time, of a cache whose entries expire.
+    now: Option<u64>,
+    /// What has been freed.
+    freed: Cell<u64>,
+}
+
+impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
+    fn node(&self, spot: &Spot<'a>) -> &'a Node<K, V> {
+        // SAFETY: linked at the load of its word, under this pin.
+        unsafe { deref(spot.object::<Node<K, V>>(), self.pin) }
+    }
+
+    /// Takes an entry out, if it is one by now: a slot that fills is none.
+    fn take(&self, spot: &Spot<'a>) -> bool {
+        let node = self.node(spot);
+        let state = node.slot.state();
+        // What weighs nothing makes no room.
+        if !state.is_live() || state.weight() == 0 || std::ptr::eq(node, self.own) {
+            return false;
+        }
+        let expired = self.now.is_some_and(|now| node.slot.is_expired(now));
+        // Live it stays for as long as it stands here: a slot never goes back.
+        let taken = self.core.table.unlink(spot);
+        if taken {
+            self.freed.set(self.freed.get() + state.weight());
+            let event = if expired {
+                Event::Expired
+            } else {
+                Event::Evicted
+            };
+            self.core.released(node, event);
+        }
+        taken
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
+    fn positions(&self) -> usize {
+        self.dial.positions()
+    }
+
+    fn mark(&self, at: usize) -> Option<Mark> {
+        let spot = self.dial.spot(at)?;
+        // An expired entry goes first, whatever hand comes by it.
+        let expired = self.now.is_some_and(|now| {
+            let slot = &self.node(&spot).slot;
+            slot.state().is_live() && slot.is_expired(now)
+        });
+        if expired && self.take(&spot) {
+            return None;
+        }
+        Some(Mark(spot.mark()))
+    }
+
+    fn remark(&self, at: usize, from: Mark, to: Mark) -> bool {
+        let spot = self.dial.spot(at).filter(|spot| spot.mark() == from.0);
+        spot.is_some_and(|spot| self.core.table.remark(&spot, to.0))
+    }
+
+    fn evict(&self, at: usize, mark: Mark) -> Option<u64> {
+        let spot = self.dial.spot(at).filter(|spot| spot.mark() == mark.0)?;
+        let hash = self.core.rehash(self.node(&spot));
+        self.take(&spot).then_some(hash.unwrap_or(0))
+    }
+
+    fn on_probation(&self) -> usize {
+        self.core.table.on_probation()
+    }
+
+    fn entries(&self) -> usize {
+        self.core.len()
+    }
+
+    fn is_done(&self) -> bool {
+        self.freed.get() > 0
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// What a value weighs. Foreign code: the weigher.
+    pub(super) fn weigh(&self, key: &K, value: &V) -> Weight {
+        let Some(room) = &self.room else {
+            return Ok(1);
+        };
+        room.bound.weigh(key, value).inspect_err(|heavy| {
+            self.stats.count(Event::Oversize);
+            if heavy.weight.is_none() {
+                self.stats.count(Event::WeigherPanic);
+            }
+        })
+    }
+
+    /// Takes a weight in before its entry can be seen: what is owed for it.
+    pub(super) fn charge(&self, weight: u64) -> u64 {
+        self.room
+            .as_ref()
+            .map_or(0, |room| room.bound.charge(weight))
+    }
+
+    /// The mark of a key that is put in.
+    pub(super) fn newcomer(&self, hash: u64, pin: &Pin) -> u8 {
+        match &self.room {
+            Some(room) => room.policy(pin).newcomer(hash).0,
+            None => 0,
+        }
+    }
+
+    /// Notes a use of the entry at `spot`: at most one swap, and none once its count is full.
+    #[inline(always)]
+    pub(super) fn touch(&self, spot: &Spot<'_>) {
+        if self.room.is_some() {
+            if let Some(touched) = Mark(spot.mark()).touched() {
+                spot.touch(touched.0);
+            }
+        }
+    }
+
+    /// Takes out what is owed for the entry of `own`, or that entry itself.
+    pub(super) fn make_room(&self, owed: u64, hash: u64, own: &Node<K, V>, pin: &Pin) {
+        let Some(room) = self.room.as_ref().filter(|_| owed > 0) else {
+            return;
+        };
+        let mut paid = 0;
+        while paid < owed && room.bound.excess() > 0 {
+            match self.evict(room, own, pin) {
+                0 => {
+                    self.stats.count(Event::GaveUp);
+                    self.unlink_node(hash, own, Event::Evicted, pin);
+                    return;
+                }
+                freed => paid += freed,
+            }
+        }
+    }
+
+    /// Takes out one entry that the policy names: the weight that this has freed; zero when it
+    /// found none within its bound.
+    fn evict(&self, room: &Room<K, V>, own: *const Node<K, V>, pin: &Pin) -> u64 {
+        let clock = Clock {
+            core: self,
+            dial: self.table.dial(pin, self, &self.domain),
+            pin,
+            own,
+            now: self.ttl.map(|_| self.clock.now()),
+            freed: Cell::new(0),
+        };
+        self.evict_demoted(room, &clock);
+        if clock.freed.get() == 0 {
+            let policy = self.renewed(room, clock.positions(), pin);
+            policy.evict_one(&clock);
+        }
+        clock.freed.get()
+    }
+
+    /// The policy, made anew if the table has another size by now.
+    fn renewed<'p>(&self, room: &Room<K, V>, positions: usize, pin: &'p Pin) -> &'p Policy {
+        let policy = room.policy(pin);
+        if policy.positions() == positions {
+            return policy;
+        }
+        let old = std::ptr::from_ref(policy).cast_mut();
+        let new = Box::into_raw(Box::new(Policy::new(positions)));
+        // Release: pairs with the Acquire of `Room::policy`.
+        let swapped = room
+            .policy
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+        // SAFETY: both are from `Box::into_raw`. Of all who try, one swaps the old one out, and
+        // retires it; a new one that was not put in has been seen by nobody.
+        unsafe {
+            if swapped.is_ok() {
+                self.domain.retire(Garbage::boxed(old));
+            } else {
+                drop(Box::from_raw(new));
+            }
+        }
+        room.policy(pin)
+    }
+
+    /// Changes the mark of a live entry; false if there is none.
+    fn mark<Q>(&self, hash: u64, key: &Q, change: impl Fn(Mark) -> Mark) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let pin = pin();
+        while let Some(spot) = self.find(hash, &pin, &|other| key.equivalent(other)) {
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            if self.serving(node, &pin).is_none() {
+                return false;
+            }
+            let mark = Mark(spot.mark());
+            if change(mark) == mark || self.table.remark(&spot, change(mark).0) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Makes an entry the last to go.
+    pub(crate) fn promote<Q>(&self, hash: u64, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.mark(hash, key, Mark::promoted)
+    }
+
+    /// Makes an entry the first to go.
+    pub(crate) fn demote<Q>(&self, hash: u64, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let marked = self.mark(hash, key, Mark::demoted);
+        if let Some(room) = self.room.as_ref().filter(|_| marked) {
+            room.demoted.push(hash);
+        }
+        marked
+    }
+
+    /// Takes out an entry that was demoted and has not been used since, if there is one.
+    fn evict_demoted(&self, room: &Room<K, V>, clock: &Clock<'_, K, V, S>) {
+        while let Some(hash) = room.demoted.pop() {
+            let pin = clock.pin;
+            let is_demoted = |spot: &Spot<'_>| Mark(spot.mark()).is_demoted();
+            let spot = self.table.find_spot(hash, pin, is_demoted);
+            if spot.is_some_and(|spot| clock.take(&spot)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes out whatever has expired.
+    pub(crate) fn purge(&self) {
+        if self.ttl.is_none() {
+            return;
+        }
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let now = self.clock.now();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                self.take_expired(&spot, now, &pin);
+            }
+            drop(pin);
+            self.tidy();
+        }
+    }
+
+    /// The entries that are the last to go, or the first, in that order: at most `limit`.
+    pub(crate) fn by_heat(&self, limit: usize, hottest: bool) -> Vec<(K, V)>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        // The heat as a rank, the lowest first; the lowest `limit` seen so far are kept.
+        let mut found: Vec<(u8, K, V)> = Vec::new();
+        let keep = |found: &mut Vec<(u8, K, V)>| {
+            found.sort_by_key(|entry| entry.0);
+            found.truncate(limit);
+        };
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+                let Some(serving) = self.serving(node, &pin) else {
+                    continue;
+                };
+                let heat = Mark(spot.mark()).heat();
+                let rank = if hottest { u8::MAX - heat } else { heat };
+                if found.len() < limit || found[limit - 1].0 > rank {
+                    // SAFETY: it serves: live was loaded, the pin keeps it.
+                    let value = unsafe { serving.slot.value() };
+                    found.push((rank, node.key.clone(), value.clone()));
+                }
+                if found.len() >= limit.saturating_mul(2) {
+                    keep(&mut found);
+                }
+            }
+        }
+        keep(&mut found);
+        let entry = |(_, key, value)| (key, value);
+        found.into_iter().map(entry).collect()
+    }
+
+    /// Sets the capacity, and takes out what lies above it, but for what is being filled. `false`:
+    /// this cache has none.
+    pub(crate) fn set_capacity(&self, capacity: u64) -> bool {
+        let Some(room) = &self.room else {
+            return false;
+        };
+        room.bound.set_capacity(capacity);
+        let owed = room.bound.excess();
+        let (mut paid, mut in_vain) = (0, 0);
+        while paid < owed && room.bound.excess() > 0 && in_vain < IN_VAIN {
+            let freed = self.evict(room, std::ptr::null(), &pin());
+            paid += freed;
+            in_vain = if freed == 0 { in_vain + 1 } else { 0 };
+            self.tidy();
+        }
+        true
+    }
+}
+
+impl<K, V, S> Core<K, V, S> {
+    pub(super) fn discharge(&self, weight: u64) {
+        if let Some(room) = &self.room {
+            room.bound.discharge(weight);
+        }
+    }
+
+    /// Whether weighing a value runs foreign code.
+    pub(super) fn has_weigher(&self) -> bool {
+        self.room
+            .as_ref()
+            .is_some_and(|room| !room.bound.counts_entries())
+    }
+
+    /// The capacity, if there is one.
+    pub(crate) fn capacity(&self) -> Option<u64> {
+        self.room.as_ref().map(|room| room.bound.capacity())
+    }
+
+    /// The total weight; of a cache without a capacity, the number of entries.
+    pub(crate) fn weighted_size(&self) -> u64 {
+        match &self.room {
+            Some(room) => room.bound.total(),
+            None => self.len() as u64,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The words in a row, as the clock of a bounded cache's policy: marks are read and changed by
+//! position, without a look at any object.
+
+use super::grow::Level;
+use super::probe::Probe;
+use super::{Rehash, Spot, Table};
+use crate::reclaim::{Domain, Pin};
+use crate::sync::Ordering;
+
+/// The bit of a mark that says *on probation*. The table counts the words that have it.
+pub(crate) const PROBATION: u8 = 1 << 4;
+
+/// All positions of a table that is not being moved from.
+pub(crate) struct Dial<'p> {
+    level: &'p Level,
+}
+
+impl<'p> Dial<'p> {
+    /// How many positions there are: a power of two.
+    pub(crate) fn positions(&self) -> usize {
+        self.level.len()
+    }
+
+    /// What stands at a position, counted on round and round, if it may be changed now.
+    pub(crate) fn spot(&self, at: usize) -> Option<Spot<'p>> {
+        let at = at & (self.level.len() - 1);
+        let word = self.level.load(at);
+        let level = self.level;
+        (word.is_live() && !word.is_pinned_down()).then_some(Spot { level, at, word })
+    }
+}
+
+impl Spot<'_> {
+    /// The mark that was seen.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u8 {
+        self.word.mark()
+    }
+
+    /// Changes the mark of a word on behalf of a reader: once, and if it fails it is forgotten.
+    /// Not for the bit that is counted.
+    #[inline]
+    pub(crate) fn touch(&self, mark: u8) {
+        debug_assert_eq!((mark ^ self.mark()) & PROBATION, 0);
+        if !self.word.is_pinned_down() {
+            self.level
+                .swap(self.at, self.word, self.word.with_mark(mark));
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// The words of the table. Finishes a growth that is under way.
+    pub(crate) fn dial<'p>(
+        &self,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+    ) -> Dial<'p> {
+        let level = self.whole(pin, rehash, domain);
+        Dial { level }
+    }
+
+    /// How many words the table has now.
+    pub(crate) fn positions(&self, pin: &Pin) -> usize {
+        self.root(pin).len()
+    }
+
+    /// A word that could be of a key with this hash, and that `which` picks by its mark.
+    pub(crate) fn find_spot<'p>(
+        &self,
+        hash: u64,
+        pin: &'p Pin,
+        which: impl Fn(&Spot<'p>) -> bool,
+    ) -> Option<Spot<'p>> {
+        let level = self.root(pin);
+        Probe::new(hash, level.bits())
+            .map(|at| (at, level.load(at)))
+            .take_while(|(_, word)| !word.ends_probe())
+            .filter(|(_, word)| word.matches(hash) && !word.is_pinned_down())
+            .map(|(at, word)| Spot { level, at, word })
+            .find(which)
+    }
+
+    /// Changes a mark; false if the word is not what it was.
+    pub(crate) fn remark(&self, spot: &Spot<'_>, mark: u8) -> bool {
+        let changed = !spot.word.is_pinned_down()
+            && spot
+                .level
+                .swap(spot.at, spot.word, spot.word.with_mark(mark));
+        if changed {
+            self.probation_ends(spot.mark());
+            self.probation_begins(mark);
+        }
+        changed
+    }
+
+    /// How many words are on probation; a moment behind, and not exact while words change.
+    pub(crate) fn on_probation(&self) -> usize {
+        // One thread may count a word out before another has counted it in.
+        usize::try_from(self.probation.load(Ordering::Relaxed).cast_signed()).unwrap_or(0)
+    }
+
+    /// A word that comes with this mark is in the table.
+    pub(super) fn probation_begins(&self, mark: u8) {
+        if mark & PROBATION != 0 {
+            // Relaxed, here and below: a count that orders nothing.
+            self.probation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A word that had this mark is out of the table.
+    pub(super) fn probation_ends(&self, mark: u8) {
+        if mark & PROBATION != 0 {
+            self.probation.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
