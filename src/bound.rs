@@ -10,10 +10,13 @@
 //! capacity. It pays by taking out as much before it returns, or, if it finds nothing else, its
 //! own entry. What lies above the capacity is never more than what is owed together: a charge
 //! adds to both alike, and a discharge can only make both less.
+//!
+//! Who makes the capacity less owes what then lies above it. It and one who charges each write
+//! (`SeqCst`) before they read what the other writes: so at least one of two sees both, and owes.
 
 use crate::error::OversizeError;
 use crate::foreign::answer_of;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, store_load};
 
 /// Weights are kept in 48 bits of a slot's state. Nothing heavier is kept.
 pub(crate) const MAX_WEIGHT: u64 = (1 << 48) - 1;
@@ -55,17 +58,18 @@ impl<K, V> Bound<K, V> {
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        // Relaxed, here and below: the numbers order nothing. Whose charge comes after whose is
-        // settled by the one word that they all change.
-        self.capacity.load(Ordering::Relaxed)
+        self.capacity.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn set_capacity(&self, capacity: u64) {
-        self.capacity.store(capacity, Ordering::Relaxed);
+    /// Changes the capacity; what is owed for that.
+    pub(crate) fn set_capacity(&self, capacity: u64) -> u64 {
+        self.capacity.swap(capacity, Ordering::SeqCst);
+        store_load();
+        self.excess()
     }
 
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.total.load(Ordering::SeqCst)
     }
 
     /// Whether the capacity is one in entries.
@@ -88,11 +92,13 @@ impl<K, V> Bound<K, V> {
 
     /// Takes a weight in; what is owed for it.
     pub(crate) fn charge(&self, weight: u64) -> u64 {
-        let total = self.total.fetch_add(weight, Ordering::Relaxed) + weight;
+        let total = self.total.fetch_add(weight, Ordering::SeqCst) + weight;
+        store_load();
         total.saturating_sub(self.capacity()).min(weight)
     }
 
     pub(crate) fn discharge(&self, weight: u64) {
+        // Relaxed: whose charge comes after whose is settled by the one word that they all change.
         let before = self.total.fetch_sub(weight, Ordering::Relaxed);
         debug_assert!(before >= weight, "charged before it is discharged");
     }

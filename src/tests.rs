@@ -7,6 +7,8 @@
 //! larger tables is an argument from these cases, and the business of the soak tests.
 
 #[cfg(all(test, atomic_cache_loom))]
+mod bound_models;
+#[cfg(all(test, atomic_cache_loom))]
 mod flight_models;
 #[cfg(all(test, atomic_cache_loom))]
 mod harness;

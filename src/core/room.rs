@@ -351,8 +351,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(room) = &self.room else {
             return false;
         };
-        room.bound.set_capacity(capacity);
-        let owed = room.bound.excess();
+        let owed = room.bound.set_capacity(capacity);
         let (mut paid, mut in_vain) = (0, 0);
         while paid < owed && room.bound.excess() > 0 && in_vain < IN_VAIN {
             let freed = self.evict(room, std::ptr::null(), &pin());

@@ -505,7 +505,7 @@ models! {
         let others = start([actor(&cache, move |cache| {
             assert!([100, 200].contains(&get(cache, &filler)));
         })]);
-        cache.insert(key(), Token::new(200));
+        cache.insert(key(), Token::new(200)).unwrap();
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
         others.join();
         assert_holds(&cache, Some(200));
@@ -521,7 +521,7 @@ models! {
         let waiter = fills.clone();
         let others = start([
             actor(&cache, |cache| {
-                cache.insert(key(), Token::new(200));
+                cache.insert(key(), Token::new(200)).unwrap();
                 assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
             }),
             actor(&cache, move |cache| {
@@ -542,7 +542,7 @@ models! {
         let guard = lead(&cache);
         let others = start([
             actor(&cache, |cache| {
-                cache.insert(key(), Token::new(200));
+                cache.insert(key(), Token::new(200)).unwrap();
                 cache.invalidate_nowait(&key());
                 let value = cache.peek(&key()).map(|value| value.number());
                 assert!([None, Some(300)].contains(&value));
@@ -564,7 +564,7 @@ models! {
     l8_insert_meets_a_lost_lead: Explore::All => || {
         let cache = cache();
         let guard = lead(&cache);
-        let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(200)))]);
+        let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(200)).unwrap())]);
         drop(guard);
         others.join();
         assert_holds(&cache, Some(200));
@@ -577,13 +577,13 @@ models! {
         let read = Rc::new(Cell::new((None, None)));
         let reader = read.clone();
         let others = start([
-            actor(&cache, |cache| cache.insert(key(), Token::new(200))),
+            actor(&cache, |cache| cache.insert(key(), Token::new(200)).unwrap()),
             actor(&cache, move |cache| {
                 let peek = || cache.peek(&key()).map(|value| value.number());
                 reader.set((peek(), peek()));
             }),
         ]);
-        cache.insert(key(), Token::new(300));
+        cache.insert(key(), Token::new(300)).unwrap();
         others.join();
         let last = cache.peek(&key()).map(|value| value.number());
         let (first, second) = read.get();
@@ -599,7 +599,7 @@ models! {
     /// one position, is in `table_models.rs`.)
     l9_read_remove_insert: Explore::AtMost(5) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([
             actor(&cache, |cache| {
                 let value = cache.peek(&key()).map(|value| value.number());
@@ -609,7 +609,7 @@ models! {
                 cache.invalidate(&key());
             }),
         ]);
-        cache.insert(key(), Token::new(6));
+        cache.insert(key(), Token::new(6)).unwrap();
         others.join();
         let last = cache.peek(&key()).map(|value| value.number());
         assert!([None, Some(6)].contains(&last));
@@ -622,7 +622,7 @@ models! {
     /// A refresh that fails leaves the entry as it was, at every moment.
     refresh_that_fails_keeps_the_entry: Explore::All => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(5));
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(5));
@@ -635,7 +635,7 @@ models! {
     /// never goes back.
     refresh_replaces_the_entry: Explore::All => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert_eq!(refresh(cache, Some(6)), Some(6)))]);
         let peek = || cache.peek(&key()).map(|value| value.number());
         let (first, second) = (peek(), peek());
@@ -648,7 +648,7 @@ models! {
     /// L7 for a refresh: what stands behind it goes with it, once, whether it succeeds ...
     refresh_meets_invalidate: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert_eq!(refresh(cache, Some(6)), Some(6)))]);
         cache.invalidate(&key());
         assert_ne!(cache.peek(&key()).map(|value| value.number()), Some(5));
@@ -662,7 +662,7 @@ models! {
     /// ... or fails.
     refresh_that_fails_meets_invalidate: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         cache.invalidate(&key());
         assert_eq!(cache.peek(&key()), None);
@@ -673,9 +673,9 @@ models! {
     /// L8 for a refresh that fails: the inserted value stays.
     refresh_that_fails_meets_insert: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
-        cache.insert(key(), Token::new(6));
+        cache.insert(key(), Token::new(6)).unwrap();
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(6));
         others.join();
         assert_holds(&cache, Some(6));
@@ -701,7 +701,7 @@ models! {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
         let cache = builder().time_to_live(ttl).clock(clock.clone()).build().expect("good");
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         clock.advance(ttl);
         let fills = Fills::new();
         let other = fills.clone();

@@ -1,0 +1,159 @@
+//! A bounded cache under loom: who evicts what, and that the books are right.
+//!
+//! A level has 16 words here, so that a hand that goes round comes by everything soon.
+
+use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, models, start};
+
+/// A cache that may hold `capacity`, each entry as heavy as its value says.
+fn bounded(capacity: u64) -> TestCache {
+    builder()
+        .max_capacity(capacity)
+        .weigher(|_, value: &Token| value.number())
+        .build()
+        .expect("good settings")
+}
+
+fn actor(cache: &TestCache, act: impl FnOnce(&TestCache) + 'static) -> Actor {
+    let cache = cache.clone();
+    Box::new(move || act(&cache))
+}
+
+fn insert(cache: &TestCache, key: u64, weight: u64) {
+    cache
+        .insert(Token::new(key), Token::new(weight))
+        .expect("it fits");
+}
+
+/// At rest: the books say what is there, and that is not too much.
+fn balanced(cache: &TestCache) -> Vec<(u64, u64)> {
+    let mut entries: Vec<_> = cache
+        .iter()
+        .map(|(key, value)| (key.number(), value.number()))
+        .collect();
+    entries.sort_unstable();
+    let weight = entries.iter().map(|entry| entry.1).sum();
+    assert_eq!(cache.weighted_size(), weight, "{entries:?}");
+    assert_eq!(cache.len(), entries.len(), "{entries:?}");
+    assert!(weight <= cache.capacity().expect("bounded"), "{entries:?}");
+    entries
+}
+
+/// While it runs: never under zero, and never above the capacity by more than is coming in.
+fn within(cache: &TestCache, coming_in: u64) {
+    let (weight, capacity) = (cache.weighted_size(), cache.capacity().expect("bounded"));
+    assert!(weight <= capacity + coming_in, "{weight} of {capacity}");
+}
+
+models! {
+    /// L10: two inserts into a full cache evict at once. Each victim has one owner, and the weight
+    /// is exact.
+    l10_two_evict_at_once: Explore::AtMost(3) => || {
+        let cache = bounded(2);
+        insert(&cache, 1, 1);
+        insert(&cache, 2, 1);
+        let others = start([actor(&cache, |cache| {
+            insert(cache, 3, 1);
+            within(cache, 1);
+        })]);
+        insert(&cache, 4, 1);
+        within(&cache, 1);
+        others.join();
+        let entries = balanced(&cache);
+        // Who finds nothing that weighs anything but what the other is just putting in takes that,
+        // or its own; both at once is possible, and no more.
+        assert!(!entries.is_empty());
+    };
+
+    /// L10 with three, one victim for all.
+    l10_three_evict_at_once: Explore::AtMost(1) => || {
+        let cache = bounded(1);
+        insert(&cache, 1, 1);
+        let others = start([
+            actor(&cache, |cache| insert(cache, 2, 1)),
+            actor(&cache, |cache| insert(cache, 3, 1)),
+        ]);
+        insert(&cache, 4, 1);
+        within(&cache, 2);
+        others.join();
+        balanced(&cache);
+    };
+
+    /// L11: a hit raises the count of a word that an eviction lowers, or takes out. A lost count is
+    /// allowed, a torn word is not.
+    l11_a_hit_meets_an_eviction: Explore::AtMost(4) => || {
+        let cache = bounded(1);
+        insert(&cache, 1, 1);
+        let others = start([actor(&cache, |cache| {
+            let value = cache.get(&Token::new(1));
+            assert!(value.is_none_or(|value| value.number() == 1));
+        })]);
+        insert(&cache, 2, 1);
+        others.join();
+        assert_eq!(balanced(&cache), [(2, 1)]);
+    };
+
+    /// L11: a slot that fills is never evicted, whatever is evicted beside it; and who fills gets
+    /// its value, kept or not.
+    l11_a_filling_slot_is_not_evicted: Explore::AtMost(3) => || {
+        let cache = bounded(1);
+        insert(&cache, 1, 1);
+        let fills = Fills::new();
+        let others = start([{
+            let fills = fills.clone();
+            actor(&cache, move |cache| {
+                let value = cache.get_with(&Token::new(2), || {
+                    fills.fill();
+                    Token::new(1)
+                });
+                assert_eq!(value.number(), 1);
+            })
+        }]);
+        insert(&cache, 3, 1);
+        others.join();
+        assert_eq!(fills.count(), 1);
+        assert_eq!(balanced(&cache).len(), 1);
+    };
+
+    /// L12: a weight is charged and discharged by an insert, an eviction and an invalidate of one
+    /// and the same entry, and is right at the end.
+    l12_charged_once_and_discharged_once: Explore::AtMost(2) => || {
+        let cache = bounded(3);
+        insert(&cache, 1, 2);
+        let others = start([
+            actor(&cache, |cache| {
+                cache.invalidate_nowait(&Token::new(1));
+                within(cache, 2);
+            }),
+            actor(&cache, |cache| {
+                insert(cache, 1, 1);
+                within(cache, 2);
+            }),
+        ]);
+        insert(&cache, 2, 2);
+        within(&cache, 1);
+        others.join();
+        balanced(&cache);
+    };
+
+    /// L12: an entry is replaced while it is evicted.
+    l12_replaced_while_evicted: Explore::AtMost(3) => || {
+        let cache = bounded(2);
+        insert(&cache, 1, 1);
+        insert(&cache, 2, 1);
+        let others = start([actor(&cache, |cache| insert(cache, 1, 2))]);
+        insert(&cache, 3, 1);
+        others.join();
+        balanced(&cache);
+    };
+
+    /// L12: the capacity is made less while something comes in.
+    l12_the_capacity_is_made_less: Explore::AtMost(3) => || {
+        let cache = bounded(2);
+        insert(&cache, 1, 1);
+        insert(&cache, 2, 1);
+        let others = start([actor(&cache, |cache| insert(cache, 3, 1))]);
+        cache.set_max_capacity(1).expect("bounded");
+        others.join();
+        balanced(&cache);
+    };
+}
