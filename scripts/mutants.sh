@@ -98,20 +98,20 @@ mutant finish-without-the-flight src/slot.rs \
     's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \
     l2_an_error_is_shared_and_not_kept_by_two
 mutant nobody-enters-the-graph src/core/part.rs \
-    's/if !leads_any\(\) \{/if !leads_any() || true {/' \
+    's/leads_any\(\)\.then\(/(leads_any() \&\& false).then(/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
     l8_insert_meets_a_lost_lead
 mutant replacement-let-go-early src/flight.rs \
     's/if room\.readers == 0 => \{/if true => {/' \
-    l8_insert_beats_a_fill_that_is_waited_for l8_an_inserted_value_is_held_for_the_waiters
+    l8_an_inserted_value_is_let_go_of_by_its_last_reader
 mutant deadline-before-ready src/slot.rs \
     's/if prior\.is_none\(\) \{\n            self\.aux\.store/if true {\n            self.aux.store/' \
     refresh_replaces_the_entry
 mutant restored-entry-is-forgotten src/core/part.rs \
     's/if !(core\.restore\(self\.hash, node, prior, &pin\)) \{/let restored = $1;\n        node.slot.take_prior();\n        if !restored {/' \
-    refresh_that_fails_keeps_the_entry
+    refresh_that_fails_meets_invalidate_if
 mutant cut-refresh-is-restored src/core/part.rs \
     's/if cut \|\| !keep_prior \{/if cut \&\& false || !keep_prior {/' \
     refresh_that_fails_meets_invalidate
@@ -150,7 +150,7 @@ mutant no-ledger src/table/grow.rs \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
 mutant fresh-is-ignored src/table/word.rs \
     's/self\.pointer\(\) != 0 && self\.0 & FRESH != 0/self.0 == u64::MAX/' \
-    table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
+    table_l16_a_key_that_lies_is_removed_while_words_move
 mutant reader-stops-at-moved src/table/word.rs \
     's/self\.0 == Self::EMPTY\.0 \|\| self\.0 == Self::MOVED_END\.0/self.0 == Self::EMPTY.0 || self.is_moved()/' \
     table_l16_insert_remove_read_while_words_move table_l16_replaced_while_words_move

@@ -8,7 +8,7 @@ use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, cache, mo
 use crate::core::Aim;
 use crate::flight::{Flight, Outcome, Verdict, WaitFor};
 use crate::guard::{GuardResult, PlaceholderGuard};
-use crate::sync::Parker;
+use crate::sync::{Parker, UnsafeCell};
 use crate::time::ManualClock;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -560,6 +560,38 @@ models! {
         empty(&cache);
     };
 
+    /// L8, the flight's half: two have been told of the inserted value and read it. It is let go of
+    /// once, by the last of them, after both have read (loom checks that of the cell). Through the
+    /// cache this is not to be seen: between the look and the pin there is nothing at which loom
+    /// would switch.
+    l8_an_inserted_value_is_let_go_of_by_its_last_reader: Explore::All => || {
+        let flight = Arc::new(Flight::new(0, 1));
+        let value = Rc::new(UnsafeCell::new(7));
+        let let_go = Rc::new(Cell::new(0));
+        let enlist = || flight.enlist(WaitFor::Value, 2, Waker::noop().clone());
+        let reader = |ticket| {
+            let (flight, value, let_go) = (flight.clone(), value.clone(), let_go.clone());
+            move || {
+                let told = flight.look(&ticket);
+                assert!(matches!(told, Some(Verdict::Outcome(Outcome::Replaced(200)))));
+                // SAFETY: loom checks that nobody writes.
+                assert_eq!(value.with(|value| unsafe { *value }), 7);
+                if let Some(object) = flight.delist(&ticket).replacement {
+                    assert_eq!(object, 200);
+                    // SAFETY: loom checks that nobody else has access.
+                    value.with_mut(|value| unsafe { *value = 0 });
+                    let_go.set(let_go.get() + 1);
+                }
+            }
+        };
+        let (one, other) = (reader(enlist()), reader(enlist()));
+        assert!(flight.resolve(Outcome::Replaced(200)).is_ok());
+        let others = start([Box::new(one) as Actor]);
+        other();
+        others.join();
+        assert_eq!(let_go.get(), 1);
+    };
+
     /// L8: `insert` against a fill that ends without a value.
     l8_insert_meets_a_lost_lead: Explore::All => || {
         let cache = cache();
@@ -665,6 +697,18 @@ models! {
         cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         cache.invalidate(&key());
+        assert_eq!(cache.peek(&key()), None);
+        others.join();
+        assert_holds(&cache, None);
+    };
+
+    /// Clause 2 for a refresh that fails: `invalidate_if` takes out what it picks, whether it
+    /// meets the flight, the entry behind it, or what the flight has just put back.
+    refresh_that_fails_meets_invalidate_if: Explore::All => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
+        cache.invalidate_if(|_, value| value.number() == 5);
         assert_eq!(cache.peek(&key()), None);
         others.join();
         assert_holds(&cache, None);

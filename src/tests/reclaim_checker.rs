@@ -17,7 +17,8 @@
 //!   speaks of the protocol, and not of an order that an engine would have made.
 //!
 //! What it cannot see: a use, after the free, by way of a hold (a count on a flight or a slot)
-//! instead of a pin, unless it ends in a second retire or in none.
+//! instead of a pin, unless it ends in a second retire or in none; and what happens between an
+//! unlock, or a load, and a `pin` that follows it with nothing of loom's in between.
 
 use crate::reclaim::Garbage;
 use loom::sync::atomic::{Ordering, fence};

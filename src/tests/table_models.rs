@@ -34,14 +34,30 @@ const BEHIND: u64 = KEY + 1;
 /// A key with a home of its own.
 const FAR: u64 = 12;
 
+/// A home that is nobody's, and whose probe ends before it comes to `KEY`.
+const ASTRAY: u64 = 10;
+
 struct Shelf {
     table: Table<Item>,
     domain: Domain,
+    hashes: Hashes,
 }
 
-impl Rehash<Item> for () {
+/// What the table is told when it asks for a hash.
+#[derive(Default)]
+struct Hashes {
+    /// Of `KEY` not what it was put in with, but the hash of `ASTRAY`.
+    key_lies: Cell<bool>,
+}
+
+impl Rehash<Item> for Hashes {
     fn rehash(&self, item: &Item) -> Option<u64> {
-        Some(hash(item.key.number()))
+        let key = item.key.number();
+        Some(hash(if key == KEY && self.key_lies.get() {
+            ASTRAY
+        } else {
+            key
+        }))
     }
 
     fn lost(&self, _: &Item) {
@@ -89,6 +105,7 @@ impl Shelf {
         Rc::new(Self {
             table: Table::new(0),
             domain: Domain::new(),
+            hashes: Hashes::default(),
         })
     }
 
@@ -108,7 +125,10 @@ impl Shelf {
             pin: &pin,
         };
         let hash = hash(key);
-        match self.table.claim(hash, &mut wanted, &pin, &(), &self.domain) {
+        match self
+            .table
+            .claim(hash, &mut wanted, &pin, &self.hashes, &self.domain)
+        {
             Claim::Placed(_) => true,
             Claim::Found(_) => {
                 if !wanted.object.is_null() {
@@ -121,13 +141,17 @@ impl Shelf {
 
     /// Which object was taken out.
     fn remove(&self, key: u64) -> Option<u64> {
+        self.remove_by(hash(key), key)
+    }
+
+    /// As [`remove`](Self::remove), by a hash that may not be the key's.
+    fn remove_by(&self, hash: u64, key: u64) -> Option<u64> {
         let pin = pin();
         loop {
-            let hash = hash(key);
             let is_key = |object: *const Item| is(key, object, &pin);
-            let spot = self
-                .table
-                .find_to_change(hash, &pin, &(), &self.domain, &is_key)?;
+            let spot =
+                self.table
+                    .find_to_change(hash, &pin, &self.hashes, &self.domain, &is_key)?;
             if self.table.unlink(&spot) {
                 // SAFETY: linked until just now, under this pin.
                 let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
@@ -143,9 +167,9 @@ impl Shelf {
         loop {
             let hash = hash(key);
             let is_key = |object: *const Item| is(key, object, &pin);
-            let spot = self
-                .table
-                .find_to_change(hash, &pin, &(), &self.domain, &is_key)?;
+            let spot =
+                self.table
+                    .find_to_change(hash, &pin, &self.hashes, &self.domain, &is_key)?;
             let new = item(key, id);
             if self.table.replace(&spot, new) {
                 // SAFETY: linked until just now, under this pin.
@@ -176,7 +200,7 @@ impl Shelf {
             let mut spots = vec![];
             from = self
                 .table
-                .scan(stretch, &pin, &(), &self.domain, &mut spots);
+                .scan(stretch, &pin, &self.hashes, &self.domain, &mut spots);
             found.extend(spots.iter().map(|spot| {
                 // SAFETY: linked at the load of its word, under this pin.
                 let item = unsafe { deref(spot.object::<Item>(), &pin) };
@@ -425,6 +449,23 @@ models! {
         others.join();
         assert_eq!((shelf.read(KEY), shelf.read(NEIGHBOUR)), (None, None));
         assert_eq!(shelf.end(), [(FAR, 3)]);
+    };
+
+    /// L16: a key's `Hash` answers otherwise while its word moves, so that its copy is found by one
+    /// who has not moved the word itself. What is taken out there is not copied a second time.
+    table_l16_a_key_that_lies_is_removed_while_words_move: Explore::AtMost(3) => || {
+        let shelf = growing();
+        shelf.hashes.key_lies.set(true);
+        let others = start([shelf.actor(|shelf| assert_eq!(shelf.remove(NEIGHBOUR), Some(2)))]);
+        let taken = shelf.remove_by(hash(ASTRAY), KEY);
+        others.join();
+        // What has come back is freed by now; the checker says so before `end` frees it again.
+        shelf.scan();
+        let left = shelf.end();
+        match taken {
+            Some(id) => assert_eq!((id, left), (1, vec![(FAR, 3)])),
+            None => assert_eq!(left, [(KEY, 1), (FAR, 3)]),
+        }
     };
 
     /// L16: a key is replaced while words move. It is there at every moment, once.
