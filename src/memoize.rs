@@ -69,6 +69,54 @@
 /// assert_eq!(rate("EUR"), 3);
 /// ```
 ///
+/// **`clock = expression`**, a [`Clock`](crate::Clock) or what turns into one: what `ttl` is measured
+/// with. Not set: the system's clock. Evaluated once, at the first use of the function. With the
+/// feature `test-util` it may be a `ManualClock`, which a test moves by hand. (The cache is one for
+/// the whole program, and so is its clock: let tests that move it take turns, or have one function
+/// each.)
+///
+/// ```
+/// use atomic_cache::ManualClock;
+/// use std::sync::LazyLock;
+/// use std::time::Duration;
+///
+/// static CLOCK: LazyLock<ManualClock> = LazyLock::new(ManualClock::new);
+///
+/// atomic_cache::memoize! {
+///     #[memoize(ttl = Duration::from_secs(60), clock = CLOCK.clone())]
+///     fn rate(currency: &str) -> u32 {
+///         currency.len() as u32
+///     }
+/// }
+///
+/// assert_eq!(rate("EUR"), 3);
+/// CLOCK.advance(Duration::from_secs(59));
+/// assert!(rate::contains("EUR"));
+/// CLOCK.advance(Duration::from_secs(1));
+/// assert!(!rate::contains("EUR"));
+/// ```
+///
+/// A program whose tests need that asks a function for the clock:
+///
+/// ```
+/// use atomic_cache::Clock;
+///
+/// fn clock() -> Clock {
+///     #[cfg(test)]
+///     return tests::CLOCK.clone().into();
+///     #[cfg(not(test))]
+///     Clock::system()
+/// }
+///
+/// atomic_cache::memoize! {
+///     #[memoize(ttl = std::time::Duration::from_secs(60), clock = clock())]
+///     fn rate(currency: &str) -> u32 {
+///         currency.len() as u32
+///     }
+/// }
+/// # assert_eq!(rate("EUR"), 3);
+/// ```
+///
 /// **`skip(argument, ..)`**: not part of the key, but handed on to the function when it has to run.
 /// Such an argument may be of any type but a `&mut` reference. The first call decides: the others
 /// get its value whatever they skip.
@@ -412,59 +460,80 @@ macro_rules! __memoize {
         [$vis:tt $name:ident $args:tt () $block:block]
     ) => {
         $crate::__memoize! {
-            @opts [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
+            @opts [] [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
         }
     };
     (@attrs $all:tt $func:tt $body:tt $opts:tt []
         [$vis:tt $name:ident $args:tt ($ret:ty) $block:block]
     ) => {
         $crate::__memoize! {
-            @opts [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
+            @opts [] [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
         }
     };
 
-    // ---- The options: [ttl] [key] [skip] [those still to be read] [the function].
-    (@opts $ttl:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
-        $crate::__memoize! { @opts $ttl $key $skip [$($opts)*] $item }
+    // ---- The options: [ttl] [clock] [key] [skip] [those still to be read] [the function].
+    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
+        $crate::__memoize! { @opts $ttl $clock $key $skip [$($opts)*] $item }
     };
-    (@opts [] $key:tt $skip:tt [(ttl = $ttl:expr $(, $($opt:tt)*)?) $($opts:tt)*] $item:tt) => {
-        $crate::__memoize! { @opts [$ttl] $key $skip [($($($opt)*)?) $($opts)*] $item }
+    (@opts [] $clock:tt $key:tt $skip:tt [
+        (ttl = $ttl:expr $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! { @opts [$ttl] $clock $key $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt [] $skip:tt [(key = $key:expr $(, $($opt:tt)*)?) $($opts:tt)*] $item:tt) => {
-        $crate::__memoize! { @opts $ttl [$key] $skip [($($($opt)*)?) $($opts)*] $item }
+    (@opts $ttl:tt [] $key:tt $skip:tt [
+        (clock = $clock:expr $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! { @opts $ttl [$clock] $key $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt $key:tt [$($skip:ident)*] [
+    (@opts $ttl:tt $clock:tt [] $skip:tt [
+        (key = $key:expr $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! { @opts $ttl $clock [$key] $skip [($($($opt)*)?) $($opts)*] $item }
+    };
+    (@opts $ttl:tt $clock:tt $key:tt [$($skip:ident)*] [
         (skip($($more:ident),* $(,)?) $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
         $crate::__memoize! {
-            @opts $ttl $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
+            @opts $ttl $clock $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
         }
     };
-    (@opts [$old:expr] $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
+    (@opts [$old:expr] $clock:tt $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `ttl` twice" }
     };
-    (@opts $ttl:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt [$old:expr] $key:tt $skip:tt [(clock = $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name "has the option `clock` twice" }
+    };
+    (@opts $ttl:tt $clock:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `key` twice" }
     };
-    (@opts $ttl:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `ttl` in a form that is not `ttl = expression`"
         }
     };
-    (@opts $ttl:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(clock $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `clock` in a form that is not `clock = expression`"
+        }
+    };
+    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `key` in a form that is not `key = expression`"
         }
     };
-    (@opts $ttl:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
@@ -472,21 +541,22 @@ macro_rules! __memoize {
              arguments"
         }
     };
-    (@opts $ttl:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         ::core::compile_error!(::core::concat!(
             "memoize!: `", ::core::stringify!($name), "` has the unknown option `",
             ::core::stringify!($unknown),
-            "`; the options are `ttl = expression`, `key = expression` and `skip(argument, ..)`",
+            "`; the options are `ttl = expression`, `clock = expression`, `key = expression` and \
+             `skip(argument, ..)`",
         ));
     };
-    (@opts $ttl:tt $key:tt [$($skip:ident)*] []
+    (@opts $ttl:tt $clock:tt $key:tt [$($skip:ident)*] []
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $args:tt $ret:tt $body:block]
     ) => {
         $crate::__memoize! {
             @start ($) $key [$($skip)*] $args
-            [$all $func $battr $vis $name $ret $body $ttl [$($skip)*]]
+            [$all $func $battr $vis $name $ret $body $ttl $clock [$($skip)*]]
         }
     };
 
@@ -717,7 +787,7 @@ macro_rules! __memoize {
         [
             [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
             ($vis:vis) $name:ident [[$($arrow:tt)*] $value:ty] $body:block
-            [$($ttl:expr)?] [$($skip:ident)*]
+            [$($ttl:expr)?] [$($clock:expr)?] [$($skip:ident)*]
         ]
     ) => {
         $($all)*
@@ -747,7 +817,8 @@ macro_rules! __memoize {
                         let name = ::core::concat!(
                             ::core::module_path!(), "::", ::core::stringify!($name)
                         );
-                        let options = $crate::__memoize::Options::new(name)$(.ttl($ttl))?;
+                        let options =
+                            $crate::__memoize::Options::new(name)$(.ttl($ttl))?$(.clock($clock))?;
                         <$any as $crate::__memoize::Lookup<$key, $value>>::build(options)
                     });
                 &MEMOIZE_CACHE
@@ -850,7 +921,7 @@ pub mod __memoize {
     use std::hash::{Hash, Hasher};
     use std::time::Duration;
 
-    use crate::{Cache, CacheStats, Equivalent, ToKey};
+    use crate::{Cache, CacheStats, Clock, Equivalent, ToKey};
 
     pub use std::borrow::ToOwned;
     pub use std::sync::LazyLock;
@@ -860,18 +931,29 @@ pub mod __memoize {
     pub struct Options {
         name: &'static str,
         ttl: Option<Duration>,
+        clock: Option<Clock>,
     }
 
     impl Options {
         #[must_use]
         pub fn new(name: &'static str) -> Self {
-            Options { name, ttl: None }
+            Options {
+                name,
+                ttl: None,
+                clock: None,
+            }
         }
 
         /// Also takes an `Option`, so that a program can decide when it starts.
         #[must_use]
         pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
             self.ttl = ttl.into();
+            self
+        }
+
+        #[must_use]
+        pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+            self.clock = Some(clock.into());
             self
         }
     }
@@ -899,6 +981,9 @@ pub mod __memoize {
             let mut builder = Cache::builder().name(options.name);
             if let Some(ttl) = options.ttl {
                 builder = builder.time_to_live(ttl);
+            }
+            if let Some(clock) = options.clock {
+                builder = builder.clock(clock);
             }
             builder.build().unwrap_or_else(|error| {
                 panic!("memoize!: the cache of `{}`: {error}", options.name)

@@ -3,13 +3,13 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
-use atomic_cache::memoize;
+use atomic_cache::{Clock, ManualClock, memoize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, LazyLock};
 use std::thread;
 use std::time::Duration;
 
@@ -411,33 +411,46 @@ fn a_result_is_kept_whole() {
 #[test]
 fn a_value_of_its_time() {
     static RUNS: Runs = Runs::none();
+    static CLOCK: LazyLock<ManualClock> = LazyLock::new(ManualClock::new);
     memoize! {
-        #[memoize(ttl = Duration::from_millis(40))]
+        #[memoize(ttl = Duration::from_secs(40), clock = CLOCK.clone())]
         fn short(n: u64) -> u64 {
             RUNS.one_more();
             n
         }
 
-        #[memoize(ttl = if RUNS.so_far() > 1000 { Some(Duration::ZERO) } else { None })]
+        #[memoize(
+            ttl = if RUNS.so_far() > 1000 { Some(Duration::ZERO) } else { None },
+            clock = CLOCK.clone(),
+        )]
         fn endless(n: u64) -> u64 {
             n
         }
 
+        #[memoize(clock = Clock::from(CLOCK.clone()))]
         #[memoize(ttl = Duration::from_secs(3600),)]
         fn long(n: u64) -> u64 {
             n
         }
+
+        #[memoize(ttl = Duration::from_secs(3600))]
+        fn by_the_system(n: u64) -> u64 {
+            n
+        }
     }
     assert_eq!(short(1), 1);
-    thread::sleep(Duration::from_millis(80));
+    assert_eq!((endless(1), long(1), by_the_system(1)), (1, 1, 1));
+    CLOCK.advance(Duration::from_secs(39));
+    assert_eq!(short::peek(1), Some(1));
+    CLOCK.advance(Duration::from_secs(1));
     assert_eq!(short::peek(1), None);
     assert_eq!(short(1), 1);
     assert_eq!(RUNS.so_far(), 2);
-
-    assert_eq!((endless(1), long(1)), (1, 1));
-    thread::sleep(Duration::from_millis(1));
-    assert!(endless::contains(1));
     assert!(long::contains(1));
+    CLOCK.advance(Duration::from_secs(3600));
+    assert!(!long::contains(1));
+    assert!(endless::contains(1));
+    assert!(by_the_system::contains(1));
 }
 
 #[test]

@@ -37,6 +37,24 @@ mod ttl_form {
     }
 }
 
+mod clock_twice {
+    atomic_cache::memoize! {
+        #[memoize(clock = atomic_cache::Clock::system(), clock = atomic_cache::Clock::system())]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
+mod clock_form {
+    atomic_cache::memoize! {
+        #[memoize(clock)]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
 mod key_form {
     atomic_cache::memoize! {
         #[memoize(key)]
