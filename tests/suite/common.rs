@@ -580,14 +580,27 @@ static ALLOCATOR: Counting = Counting;
 /// Bytes that are allocated now, by all threads.
 static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether what is freed is overwritten first.
+static POISONS: AtomicBool = AtomicBool::new(false);
+
+/// Of the one thread that is to stop in an allocation: whether it has, and whether it may go on.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+static RESUMED: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     /// Allocations of this thread. Without a destructor: counts to the thread's very end.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// The allocation in which this thread stops.
+    static STOPS_AT: Cell<u64> = const { Cell::new(0) };
 }
 
 fn allocated(bytes: usize) {
     LIVE_BYTES.fetch_add(bytes, Relaxed);
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+    if STOPS_AT.get() == ALLOCATIONS.get() {
+        STOPPED.store(true, SeqCst);
+        spin_until(|| RESUMED.load(SeqCst));
+    }
 }
 
 fn freed(bytes: usize) {
@@ -610,6 +623,10 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         freed(layout.size());
+        if POISONS.load(Relaxed) {
+            // SAFETY: the caller has given it up, and it is so long.
+            unsafe { pointer.write_bytes(0xDD, layout.size()) };
+        }
         // SAFETY: as our caller promised.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -632,4 +649,35 @@ pub(crate) fn allocations(f: impl FnOnce()) -> u64 {
 /// Bytes that the whole process has allocated and not freed; of use in a process of its own.
 pub(crate) fn live_bytes() -> usize {
     LIVE_BYTES.load(Relaxed)
+}
+
+/// From now on whatever is freed is overwritten, so that who uses it notices; of use in a process
+/// of its own.
+pub(crate) fn poison_what_is_freed() {
+    POISONS.store(true, Relaxed);
+}
+
+/// Before a thread is started that [is to stop](stopping_at).
+pub(crate) fn prepare_to_stop() {
+    STOPPED.store(false, SeqCst);
+    RESUMED.store(false, SeqCst);
+}
+
+/// Runs `f`, which stops in its `n`th allocation until it is [resumed](resume); one at a time, of
+/// use in a process of its own.
+pub(crate) fn stopping_at<R>(n: u64, f: impl FnOnce() -> R) -> R {
+    STOPS_AT.set(ALLOCATIONS.get() + n);
+    let result = f();
+    STOPS_AT.set(0);
+    result
+}
+
+/// Whether the one that is to stop has.
+pub(crate) fn has_stopped() -> bool {
+    STOPPED.load(SeqCst)
+}
+
+/// Lets it go on, and not stop if it has not yet.
+pub(crate) fn resume() {
+    RESUMED.store(true, SeqCst);
 }

@@ -8,6 +8,7 @@ use atomic_cache::{
 };
 use std::collections::HashSet;
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -1830,6 +1831,40 @@ fn c6_a_predicate_that_panics_leaves_the_cache_usable() {
     });
 }
 
+/// A walk whose caller catches the panic of a `Clone` and goes on sees each entry once.
+#[test]
+fn c6_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
+    struct Fragile<'a>(u64, &'a AtomicUsize);
+
+    impl Clone for Fragile<'_> {
+        fn clone(&self) -> Self {
+            if self.1.fetch_add(1, SeqCst) % 37 == 5 {
+                unwind("on purpose");
+            }
+            Self(self.0, self.1)
+        }
+    }
+
+    let clones = AtomicUsize::new(0);
+    let cache: Cache<u64, Fragile<'_>> = Cache::unbounded();
+    (0..100).for_each(|key| cache.insert(key, Fragile(key, &clones)));
+    let mut entries = cache.iter();
+    let (mut seen, mut panicked) = (vec![], 0);
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| entries.next())) {
+            Ok(Some((key, value))) => {
+                assert_eq!(key, value.0);
+                seen.push(key);
+            }
+            Ok(None) => break,
+            Err(_) => panicked += 1,
+        }
+    }
+    seen.sort_unstable();
+    assert!(seen.iter().copied().eq(0..100), "{seen:?}");
+    assert!(panicked > 0);
+}
+
 // ---- 8. Time.
 
 #[test]
@@ -2192,6 +2227,79 @@ fn c9_quiesce_waits_for_waiters_that_are_about_to_read_a_removed_value() {
                 cache.quiesce();
                 assert!(dropped.load(SeqCst), "in round {round}");
             });
+        }
+    });
+}
+
+/// In a fill, which others wait for: among what `quiesce` waits for there must be nothing that
+/// waits for the fill. Here the slot that the fill itself holds, replaced and out of the table.
+#[test]
+fn c9_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
+    watched(|| {
+        let cache = plain();
+        let held = Held::new();
+        let leader = {
+            let (cache, held) = (cache.clone(), held.clone());
+            thread::spawn(move || {
+                cache.get_with(&1, || {
+                    held.hold(());
+                    cache.insert(1, 11);
+                    cache.invalidate_nowait(&1);
+                    cache.quiesce();
+                    10
+                })
+            })
+        };
+        held.begun.pass();
+        let waiters = join_flight(&cache, 1, 2, 12);
+        held.end.open();
+        assert_eq!(leader.join().unwrap(), 10);
+        for waiter in waiters {
+            // What was inserted, or what came after its removal.
+            assert!([11, 12].contains(&waiter.join().unwrap()));
+        }
+    });
+}
+
+/// The same round a corner: an `invalidate_all` takes part in two flights and waits for one after
+/// the other. What it takes part in still is held by it, and it waits for the fill that calls
+/// `quiesce`.
+#[test]
+fn c9_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_fill() {
+    watched(|| {
+        for first in [0, 1] {
+            let cache = plain();
+            let held = [Held::new(), Held::new()];
+            let [one, other] = [first, 1 - first].map(|at| {
+                let (cache, held, quiesces) = (cache.clone(), held[at].clone(), at != first);
+                thread::spawn(move || {
+                    cache.get_with(&(at as u64), || {
+                        held.hold(());
+                        if quiesces {
+                            cache.quiesce();
+                        }
+                        1
+                    })
+                })
+            });
+            for held in &held {
+                held.begun.pass();
+            }
+            (2..2000).for_each(|key| cache.insert(key, key));
+            let invalidating = {
+                let cache = cache.clone();
+                thread::spawn(move || cache.invalidate_all())
+            };
+            // Its walk is at the end, and then it waits.
+            spin_until(|| cache.is_empty());
+            let_others_run();
+            held[first].end.open();
+            one.join().unwrap();
+            held[1 - first].end.open();
+            other.join().unwrap();
+            invalidating.join().unwrap();
+            cache.quiesce();
+            assert_eq!((cache.len(), cache.retired()), (0, 0));
         }
     });
 }

@@ -443,6 +443,50 @@ fn h05_a_drop_whose_panic_carries_a_bomb_is_contained() {
     });
 }
 
+/// Clause 6: `Hash` may panic, with what it likes. A key that does so while its word is moved is
+/// let go of, and no caller is told: each of them asked for another key.
+#[test]
+fn h06_a_hash_whose_panic_carries_a_bomb_is_contained_while_the_table_grows() {
+    static ARMED: AtomicBool = AtomicBool::new(false);
+
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                unwind("the payload's drop");
+            }
+        }
+    }
+
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    struct Mined(u64);
+
+    impl Hash for Mined {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            if self.0 == 0 && ARMED.load(SeqCst) {
+                resume_unwind(Box::new(Bomb));
+            }
+            self.0.hash(state);
+        }
+    }
+
+    let name = "hostile::h06_a_hash_whose_panic_carries_a_bomb_is_contained_while_the_table_grows";
+    in_child(name, SECOND * 20, || {
+        let cache: Cache<Mined, u64> = Cache::unbounded();
+        cache.insert(Mined(0), 0);
+        ARMED.store(true, SeqCst);
+        for id in 1..5000 {
+            assert!(!panics(|| cache.insert(Mined(id), id)), "{id}");
+        }
+        // 0 is lost: a growth had no hash to move it by.
+        assert_eq!((cache.len(), cache.iter().count()), (4999, 4999));
+        for id in 1..5000 {
+            assert_eq!(cache.get(&Mined(id)), Some(id));
+        }
+    });
+}
+
 /// In a process of its own: two panics at once abort it.
 #[test]
 fn h05_a_key_and_its_value_may_both_panic_when_they_are_dropped() {
@@ -1937,6 +1981,59 @@ fn h22_a_debug_that_panics_is_contained() {
         let text = panic_text(|| cache.get_with(&Mute, || cache.get_with(&Mute, || 1)));
         assert!(text.contains("would wait for itself"), "{text}");
         assert_eq!(cache.get_with(&Mute, || 10), 10);
+    });
+}
+
+thread_local! {
+    /// The cache that the `Debug` below comes back to, on the thread that is to.
+    static REENTERED: RefCell<Option<Cache<Talkative, u64>>> = const { RefCell::new(None) };
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Talkative(u64);
+
+impl std::fmt::Debug for Talkative {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let cache = (self.0 == 2).then(|| REENTERED.take()).flatten();
+        match cache.map(|cache| cache.get_with(&Talkative(2), || 20)) {
+            Some(value) => write!(f, "2 = {value}"),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Clause 4: nobody hangs. A wait puts its key into words, and the key's `Debug` waits for the
+/// same flight. The lead that is then lost goes to one who is there to take it.
+#[test]
+fn h22_a_debug_that_waits_itself_takes_over_a_lost_lead() {
+    watched(|| {
+        let cache: Cache<Talkative, u64> = Cache::unbounded();
+        let held = Held::new();
+        let leader = {
+            let (cache, held) = (cache.clone(), held.clone());
+            thread::spawn(move || {
+                panics(|| {
+                    cache.get_with(&Talkative(2), || {
+                        held.hold(());
+                        unwind("on purpose")
+                    })
+                })
+            })
+        };
+        held.begun.pass();
+        let waiter = {
+            let cache = cache.clone();
+            thread::spawn(move || {
+                REENTERED.set(Some(cache.clone()));
+                cache.get_with(&Talkative(1), || cache.get_with(&Talkative(2), || 2) + 1)
+            })
+        };
+        // The wait, and the one in its `Debug`.
+        await_joined(|| cache.stats(), 2);
+        let_others_run();
+        held.end.open();
+        assert!(leader.join().unwrap());
+        assert_eq!(waiter.join().unwrap(), 21);
     });
 }
 
