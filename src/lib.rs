@@ -16,6 +16,7 @@ mod actor;
 mod atomic_cache;
 mod bound;
 mod builder;
+mod byte_size;
 mod cache;
 mod core;
 mod cycle;
@@ -45,6 +46,7 @@ mod tests;
 
 pub use crate::atomic_cache::AtomicCache;
 pub use crate::builder::{Builder, NamedKeys, Naming, OpaqueKeys};
+pub use crate::byte_size::{ByteSize, ByteSizeError};
 pub use crate::cache::{Cache, DefaultHashBuilder, Iter};
 pub use crate::entry::{CompResult, Entry, EntrySelector, Op};
 pub use crate::error::{BuildError, CycleError, OversizeError, TryGetError};
