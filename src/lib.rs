@@ -40,6 +40,7 @@ mod stats;
 mod sync;
 mod table;
 mod time;
+mod weigh;
 
 #[cfg(any(test, atomic_cache_loom))]
 mod tests;
@@ -60,3 +61,4 @@ pub use crate::stats::CacheStats;
 pub use crate::time::Clock;
 #[cfg(any(test, feature = "test-util"))]
 pub use crate::time::ManualClock;
+pub use crate::weigh::Weigh;

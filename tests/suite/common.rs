@@ -590,12 +590,15 @@ static RESUMED: AtomicBool = AtomicBool::new(false);
 thread_local! {
     /// Allocations of this thread. Without a destructor: counts to the thread's very end.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated, less those that it has freed; modulo 2^64.
+    static KEPT: Cell<u64> = const { Cell::new(0) };
     /// The allocation in which this thread stops.
     static STOPS_AT: Cell<u64> = const { Cell::new(0) };
 }
 
 fn allocated(bytes: usize) {
     LIVE_BYTES.fetch_add(bytes, Relaxed);
+    KEPT.set(KEPT.get().wrapping_add(bytes as u64));
     ALLOCATIONS.set(ALLOCATIONS.get() + 1);
     if STOPS_AT.get() == ALLOCATIONS.get() {
         STOPPED.store(true, SeqCst);
@@ -605,6 +608,7 @@ fn allocated(bytes: usize) {
 
 fn freed(bytes: usize) {
     LIVE_BYTES.fetch_sub(bytes, Relaxed);
+    KEPT.set(KEPT.get().wrapping_sub(bytes as u64));
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
@@ -644,6 +648,13 @@ pub(crate) fn allocations(f: impl FnOnce()) -> u64 {
     let before = ALLOCATIONS.get();
     f();
     ALLOCATIONS.get() - before
+}
+
+/// What `f` makes, and the bytes that it has allocated on this thread and not freed.
+pub(crate) fn kept<R>(f: impl FnOnce() -> R) -> (R, u64) {
+    let before = KEPT.get();
+    let made = f();
+    (made, KEPT.get().wrapping_sub(before))
 }
 
 /// Bytes that the whole process has allocated and not freed; of use in a process of its own.

@@ -11,3 +11,4 @@ mod leaks;
 mod memoize;
 mod operations_model;
 mod races;
+mod weigh;
