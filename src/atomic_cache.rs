@@ -1,6 +1,7 @@
 //! [`AtomicCache`]: a [`Cache`] plus its own fill.
 
 use crate::builder::Builder;
+use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
 use crate::core::Aim;
 use crate::error::{BuildError, TryGetError};
@@ -402,6 +403,14 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     /// As there.
     pub fn set_max_capacity(&self, capacity: u64) -> Result<(), BuildError> {
         self.cache.set_max_capacity(capacity)
+    }
+
+    /// See [`Cache::set_max_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_max_bytes(&self, size: impl Into<ByteSize>) -> Result<(), BuildError> {
+        self.cache.set_max_bytes(size)
     }
 
     /// See [`Cache::promote`].

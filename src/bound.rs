@@ -21,8 +21,23 @@ use crate::sync::{AtomicU64, Ordering, store_load};
 /// Weights are kept in 48 bits of a slot's state. Nothing heavier is kept.
 pub(crate) const MAX_WEIGHT: u64 = (1 << 48) - 1;
 
-/// A user's weigher: foreign code.
-pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+/// What says how much an entry weighs: foreign code, all of it.
+pub(crate) enum Weigher<K, V> {
+    /// A user's closure.
+    Closure(Box<dyn Fn(&K, &V) -> u64 + Send + Sync>),
+    /// One of ours, over [`Weigh`](crate::Weigh); not boxed, so that keys and values may borrow.
+    Bytes(fn(&K, &V) -> u64),
+}
+
+impl<K, V> Weigher<K, V> {
+    /// `None` when it panicked.
+    fn weigh(&self, key: &K, value: &V) -> Option<u64> {
+        match self {
+            Self::Closure(weigher) => answer_of(|| weigher(key, value)),
+            Self::Bytes(weigher) => answer_of(|| weigher(key, value)),
+        }
+    }
+}
 
 /// The capacity of a cache, and its total weight.
 pub(crate) struct Bound<K, V> {
@@ -82,7 +97,7 @@ impl<K, V> Bound<K, V> {
         let capacity = self.capacity();
         let weight = match &self.weigher {
             None => Some(1),
-            Some(weigher) => answer_of(|| weigher(key, value)),
+            Some(weigher) => weigher.weigh(key, value),
         };
         match weight {
             Some(weight) if weight <= capacity.min(MAX_WEIGHT) => Ok(weight),

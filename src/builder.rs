@@ -2,6 +2,7 @@
 
 use crate::atomic_cache::AtomicCache;
 use crate::bound::{Bound, Weigher};
+use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder};
 use crate::core::{Config, Core, Describe};
 use crate::error::BuildError;
@@ -9,6 +10,7 @@ use crate::janitor::Janitor;
 use crate::listener::{Listener, RemovalCause};
 use crate::table::MAX_OBJECTS;
 use crate::time::Clock;
+use crate::weigh::Weigh;
 use std::fmt::{self, Debug, Write};
 use std::hash::{BuildHasher, Hash};
 use std::io;
@@ -130,6 +132,37 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
+    /// The most memory the cache's entries may keep, in bytes: a number, or a text such as
+    /// `"128M"` (see [`ByteSize`]). It is a [`max_capacity`](Self::max_capacity) with a
+    /// [`weigher`](Self::weigher) that adds up what [`Weigh`] says of key and value, the entry's
+    /// own allocation with some overhead of the allocator, and its share of the table.
+    ///
+    /// What one cannot know is not counted: how the allocator rounds what keys and values own, and
+    /// what has been removed and is still being read ([`retired`](Cache::retired)).
+    ///
+    /// Of keys and values that are not [`Weigh`]: `.max_capacity(bytes).weigher(..)`.
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// let pages = AtomicCache::<u32, String>::builder()
+    ///     .max_bytes("1M")
+    ///     .build_with(|&n| "x".repeat(n as usize))?;
+    /// (100_000..100_100).for_each(|n| drop(pages.get(&n)));
+    /// assert!(pages.len() == 10 && pages.weighted_size() <= 1 << 20);
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn max_bytes(mut self, size: impl Into<ByteSize>) -> Self
+    where
+        K: Weigh,
+        V: Weigh,
+    {
+        let bytes = size.into().into_bytes();
+        self.settings.max_capacity = Some(bytes.map_err(BuildError::MaxBytes));
+        self.settings.weigher = Some(Weigher::Bytes(entry_bytes));
+        self
+    }
+
     /// What an entry weighs. Not set: one.
     ///
     /// It is asked once, when the value has been computed or is put in, with nothing held; what it
@@ -152,7 +185,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// # Ok::<(), atomic_cache::BuildError>(())
     /// ```
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
-        self.settings.weigher = Some(Box::new(weigher));
+        self.settings.weigher = Some(Weigher::Closure(Box::new(weigher)));
         self
     }
 
@@ -397,6 +430,20 @@ where
     {
         Ok(AtomicCache::over(self.build()?, move |_, key| fill(key)))
     }
+}
+
+/// What an allocation costs besides what was asked for, about: a header, and half a step of the
+/// sizes that there are (glibc and jemalloc: 8 and 16 bytes).
+const ALLOCATOR_BYTES: u64 = 16;
+
+/// The words of the table that an entry needs to be found: two to four of eight bytes, less what
+/// the rounding up to a power of two leaves unused and untouched.
+const TABLE_BYTES: u64 = 24;
+
+fn entry_bytes<K: Weigh, V: Weigh>(key: &K, value: &V) -> u64 {
+    let own = Core::<K, V, ()>::ENTRY_BYTES + ALLOCATOR_BYTES + TABLE_BYTES;
+    own.saturating_add(key.heap_bytes())
+        .saturating_add(value.heap_bytes())
 }
 
 fn start_janitor<K, V, S>(core: &Arc<Core<K, V, S>>, interval: Duration) -> io::Result<Janitor>

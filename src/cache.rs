@@ -1,6 +1,7 @@
 //! [`Cache`]: the blocking verbs. Each is a short loop around one step of the core.
 
 use crate::builder::Builder;
+use crate::byte_size::ByteSize;
 use crate::core::{Aim, Core, Spare};
 use crate::entry::EntrySelector;
 use crate::error::{BuildError, OversizeError, TryGetError};
@@ -635,6 +636,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             return Ok(());
         }
         Err(BuildError::Unbounded)
+    }
+
+    /// As [`set_max_capacity`](Self::set_max_capacity), of a cache whose capacity is in bytes: see
+    /// [`Builder::max_bytes`].
+    ///
+    /// # Errors
+    /// As there, and if the text is not a number of bytes.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    /// let cache: Cache<u32, String> = Cache::builder().max_bytes("128M").build()?;
+    /// cache.set_max_bytes("64M")?;
+    /// assert_eq!(cache.capacity(), Some(64 << 20));
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn set_max_bytes(&self, size: impl Into<ByteSize>) -> Result<(), BuildError> {
+        let bytes = size.into().into_bytes().map_err(BuildError::MaxBytes)?;
+        self.set_max_capacity(bytes)
     }
 
     /// Makes the entry of a key the last to be evicted, until it has not been used for long. False:

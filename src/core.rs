@@ -769,6 +769,9 @@ enum Judged<'p, K, V> {
 }
 
 impl<K, V, S> Core<K, V, S> {
+    /// The size of an entry's own allocation, with key, value, state and deadline.
+    pub(crate) const ENTRY_BYTES: u64 = size_of::<Node<K, V>>() as u64;
+
     /// The table has let go of a node, or of one that another stood before.
     fn released(&self, node: &Node<K, V>, event: Event) {
         let told = self.bulletin.as_ref().zip(event.cause());

@@ -1,5 +1,6 @@
 //! What can go wrong, one type a topic.
 
+use crate::byte_size::ByteSizeError;
 use std::fmt;
 
 /// A fill asked, perhaps by way of other fills, for a key that is only being computed for its
@@ -146,6 +147,8 @@ pub enum BuildError {
         /// The most there can be.
         limit: usize,
     },
+    /// `max_bytes` was given a text that is not a number of bytes.
+    MaxBytes(ByteSizeError),
     /// `purge_interval` was set before the hasher, and does not know that.
     PurgeIntervalBeforeHasher,
     /// The janitor's thread could not be started; what the system said.
@@ -162,6 +165,7 @@ impl fmt::Display for BuildError {
                 "initial_capacity({given}) is more than a table can hold: give at most {limit}, \
                  or leave the setting out and let the table grow"
             ),
+            Self::MaxBytes(error) => write!(f, "max_bytes: {error}"),
             Self::PurgeIntervalBeforeHasher => f.write_str(
                 "purge_interval(..) came before hasher(..): set the hasher first, and then the \
                  interval",
@@ -172,7 +176,7 @@ impl fmt::Display for BuildError {
                  setting, expired entries are removed by ordinary traffic"
             ),
             Self::Unbounded => f.write_str(
-                "set_max_capacity(..) of a cache that was built without a bound: build it with \
+                "a new capacity for a cache that was built without a bound: build it with \
                  max_capacity(..), u64::MAX for none as yet",
             ),
         }

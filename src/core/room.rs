@@ -101,8 +101,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         let spot = self.dial.spot(at)?;
         // An expired entry goes first, whatever hand comes by it.
         let expired = self.now.is_some_and(|now| {
-            let slot = &self.node(&spot).slot;
-            slot.state().is_live() && slot.is_expired(now)
+            let node = self.node(&spot);
+            node.slot.state().is_live() && node.slot.is_expired(now)
         });
         if expired && self.take(&spot) {
             return None;

@@ -98,7 +98,8 @@ impl<T> Table<T> {
     /// How many words are on probation; a moment behind, and not exact while words change.
     pub(crate) fn on_probation(&self) -> usize {
         // One thread may count a word out before another has counted it in.
-        usize::try_from(self.probation.load(Ordering::Relaxed).cast_signed()).unwrap_or(0)
+        let words = self.probation.load(Ordering::Relaxed);
+        if words > usize::MAX / 2 { 0 } else { words }
     }
 
     /// A word that comes with this mark is in the table.

@@ -1847,7 +1847,7 @@ fn c6_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
 
     let clones = AtomicUsize::new(0);
     let cache: Cache<u64, Fragile<'_>> = Cache::unbounded();
-    (0..100).for_each(|key| cache.insert(key, Fragile(key, &clones)));
+    (0..100).for_each(|key| cache.insert(key, Fragile(key, &clones)).unwrap());
     let mut entries = cache.iter();
     let (mut seen, mut panicked) = (vec![], 0);
     loop {
@@ -2243,7 +2243,7 @@ fn c9_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
             thread::spawn(move || {
                 cache.get_with(&1, || {
                     held.hold(());
-                    cache.insert(1, 11);
+                    cache.insert(1, 11).unwrap();
                     cache.invalidate_nowait(&1);
                     cache.quiesce();
                     10
@@ -2285,7 +2285,7 @@ fn c9_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_f
             for held in &held {
                 held.begun.pass();
             }
-            (2..2000).for_each(|key| cache.insert(key, key));
+            (2..2000).for_each(|key| cache.insert(key, key).unwrap());
             let invalidating = {
                 let cache = cache.clone();
                 thread::spawn(move || cache.invalidate_all())

@@ -305,7 +305,7 @@ fn a_key_that_lies_is_put_back_although_a_growth_begins() {
                 .build()
                 .unwrap();
             let liar = key(12_345);
-            cache.insert(liar.clone(), ledger.make(7));
+            cache.insert(liar.clone(), ledger.make(7)).unwrap();
             // A table of 4096 words grows at 2561: how many inserts before that are left to the
             // other thread, and when that begins.
             let (spare, delay) = (dice.roll(60), dice.roll(400));
@@ -316,16 +316,16 @@ fn a_key_that_lies_is_put_back_although_a_growth_begins() {
                         hint::spin_loop();
                     }
                     for n in 0..spare {
-                        cache.insert(key(1_000_000 + n), ledger.make(1));
+                        cache.insert(key(1_000_000 + n), ledger.make(1)).unwrap();
                     }
                     for (&n, other) in near.iter().zip(2_000_000..) {
-                        cache.insert(key(n), ledger.make(1));
-                        cache.insert(key(other), ledger.make(1));
+                        cache.insert(key(n), ledger.make(1)).unwrap();
+                        cache.insert(key(other), ledger.make(1)).unwrap();
                     }
                 });
                 cache.entry(liar.clone()).and_compute_with(|_| {
                     liar.0.store(lie, Ordering::SeqCst);
-                    (0..2545).for_each(|n| cache.insert(key(n * 7919), ledger.make(1)));
+                    (0..2545).for_each(|n| cache.insert(key(n * 7919), ledger.make(1)).unwrap());
                     go.store(true, Ordering::SeqCst);
                     (0..delay).for_each(|_| hint::spin_loop());
                     Op::Nop
