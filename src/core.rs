@@ -918,7 +918,12 @@ impl<K, V, S> Drop for Core<K, V, S> {
     /// Alone with everything: tells what is still to be told, and drops each entry, each drop
     /// contained.
     fn drop(&mut self) {
-        self.tell();
+        // Also on a thread that is pinned, by a view of another cache: this is the last occasion.
+        if let Some(bulletin) = &self.bulletin {
+            while bulletin.len() > 0 {
+                self.tell_of(bulletin);
+            }
+        }
         for node in self.table.drain() {
             // SAFETY: linked, and we are alone; each is listed once. What it stands before is
             // linked to it alone.
