@@ -15,6 +15,7 @@
 //! * **R5** The same for what an `insert` (or a refresh, or a compute) replaces.
 //! * **R6** What was seen to be replaced or gone is not seen again.
 //! * **R7** Nothing is seen at or after its deadline; nothing is lost before it.
+//!   (R3 and this second half say nothing of a cache that evicts.)
 //! * **R8** Who runs a fill has its outcome; who waits has the outcome of a flight that was in
 //!   progress; nobody runs two fills.
 //!
@@ -134,6 +135,8 @@ pub(crate) struct Move {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     pub(crate) ttl: Option<u64>,
+    /// The cache is bounded: a value may go at any moment.
+    pub(crate) evicts: bool,
     pub(crate) deeds: Vec<Deed>,
     pub(crate) moves: Vec<Move>,
 }
@@ -328,6 +331,7 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
             key,
             deeds,
             ttl: history.ttl,
+            evicts: history.evicts,
             products: &products,
             times: &times,
         };
@@ -430,6 +434,7 @@ struct Line<'h> {
     key: u8,
     deeds: Vec<&'h Deed>,
     ttl: Option<u64>,
+    evicts: bool,
     products: &'h HashMap<u64, Product>,
     times: &'h Times,
 }
@@ -510,7 +515,7 @@ impl<'h> Line<'h> {
     fn is_outcome(&self, run: &Execution, answer: Answer) -> bool {
         let kept = run.seen.map_or(Answer::Absent, Answer::Value);
         // The time of what a compute has seen may be over when it leaves or removes it.
-        let gone = self.ttl.is_some() && answer == Answer::Absent;
+        let gone = (self.ttl.is_some() || self.evicts) && answer == Answer::Absent;
         match run.ending {
             Ending::Value(id) => answer == Answer::Value(id),
             Ending::Error(id) => answer == Answer::Error(id),
@@ -723,6 +728,9 @@ impl<'h> Line<'h> {
     /// If that value's flight was cut off by an insert, then the insert's value was there, and
     /// must have been taken away in its turn.
     fn losses(&self, sights: &[Sight]) -> Result<(), Violation> {
+        if self.evicts {
+            return Ok(());
+        }
         let removals = self.spans(Deed::removes);
         let removals = removals.iter().map(|span| (span.call, span.ret, ""));
         let removals = Peak::new(removals.collect());
@@ -781,6 +789,7 @@ pub(crate) fn search(history: &History) -> Result<(), Violation> {
             .collect();
         let mut search = Search {
             deeds,
+            evicts: history.evicts,
             seen: HashSet::new(),
         };
         let start = Machine {
@@ -828,6 +837,8 @@ struct Machine {
 
 struct Search<'h> {
     deeds: Vec<&'h Deed>,
+    /// A value may go at any moment.
+    evicts: bool,
     /// From here there is no way.
     seen: HashSet<Machine>,
 }
@@ -855,7 +866,11 @@ impl Search<'_> {
                 }
             }
         }
-        false
+        let evicted = Machine {
+            value: None,
+            ..machine.clone()
+        };
+        self.evicts && machine.value.is_some() && self.goes_on(&evicted)
     }
 
     /// When the next step of an operation is to be.

@@ -55,6 +55,40 @@ fn short_histories_are_linearizable() {
     });
 }
 
+#[test]
+fn random_histories_of_a_bounded_cache_keep_the_rules() {
+    watched(|alive| {
+        for seed in 1 << 20..(1 << 20) + 1_500 {
+            alive.send(seed).expect("watched");
+            let few = Plan::small(seed);
+            judge(
+                &Plan {
+                    keys: 2 + few.keys,
+                    own_fill: seed % 5 == 4,
+                    ..few
+                }
+                .bounded(),
+            );
+        }
+    });
+}
+
+#[test]
+fn short_histories_of_a_bounded_cache_are_linearizable() {
+    watched(|alive| {
+        for seed in 1 << 20..(1 << 20) + 2_000 {
+            alive.send(seed).expect("watched");
+            judge(
+                &Plan {
+                    keys: 2,
+                    ..Plan::short(seed)
+                }
+                .bounded(),
+            );
+        }
+    });
+}
+
 /// Does nothing unless `ATOMIC_CACHE_SOAK` says for how many seconds.
 #[test]
 fn soak() {
@@ -79,11 +113,13 @@ fn soak() {
                 own_fill: seed % 5 == 4,
                 ..Plan::small(seed)
             };
-            judge(&match seed % 16 {
+            let plan = match seed % 16 {
                 0 => Plan::crowd(seed),
                 1..=7 => small,
                 _ => Plan::short(seed),
-            });
+            };
+            let bounded = seed / 16 % 3 == 2;
+            judge(&if bounded { plan.bounded() } else { plan });
             runs += 1;
         }
         println!("{runs} runs");
@@ -140,6 +176,8 @@ struct Plan {
     keys: u8,
     operations: usize,
     ttl: Option<u64>,
+    /// In entries.
+    capacity: Option<u64>,
     spread: Spread,
     kinds: Vec<(Kind, u64)>,
     /// How often, of 64, a fill fails, panics, or calls the cache from inside.
@@ -188,6 +226,7 @@ impl Plan {
             keys: 1 + dice.below(3) as u8,
             operations: 4 + dice.below(28) as usize,
             ttl,
+            capacity: None,
             spread: [Spread::Good, Spread::LowBits, Spread::Constant][dice.below(3) as usize],
             kinds,
             fails: often(&mut dice, 16),
@@ -221,6 +260,7 @@ impl Plan {
             keys: 1,
             operations: 4,
             ttl: None,
+            capacity: None,
             spread: Spread::Good,
             kinds,
             fails: dice.below(24),
@@ -229,6 +269,15 @@ impl Plan {
             turns: dice.below(4),
             own_fill: dice.below(6) == 0,
             search: true,
+        }
+    }
+
+    /// As a plan, in a cache that has not room for all keys.
+    fn bounded(self) -> Self {
+        let room = u64::from(self.keys.max(2)) - 1;
+        Self {
+            capacity: Some(1 + self.seed % room),
+            ..self
         }
     }
 
@@ -309,6 +358,10 @@ fn run(plan: &Plan) -> History {
         Some(u64::MAX) => builder.time_to_live(Duration::MAX),
         Some(nanos) => builder.time_to_live(Duration::from_nanos(nanos)),
     };
+    let builder = match plan.capacity {
+        None => builder,
+        Some(entries) => builder.max_capacity(entries),
+    };
     let subject = if plan.own_fill {
         let tally = Arc::clone(&tally);
         let own = builder.try_build_with(move |_: &Key| told(&tally));
@@ -326,6 +379,7 @@ fn run(plan: &Plan) -> History {
     let (barrier, ready) = (Barrier::new(plan.threads), AtomicUsize::new(0));
     let mut history = History {
         ttl: plan.ttl,
+        evicts: plan.capacity.is_some(),
         ..History::default()
     };
     let logs: Vec<Log> = thread::scope(|scope| {
