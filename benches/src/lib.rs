@@ -7,11 +7,15 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod alloc_counter;
+pub mod belady;
+pub mod capacity;
 pub mod cli;
 pub mod contenders;
 pub mod error;
 pub mod format;
+pub mod numbered;
 pub mod open;
+pub mod policies;
 pub mod progress;
 pub mod read;
 pub mod replay;
