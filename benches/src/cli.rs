@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write, stderr, stdout},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     thread::available_parallelism,
@@ -13,12 +13,17 @@ use std::{
 use clap::{Parser, error::ErrorKind};
 
 use crate::{
+    capacity::Capacity,
+    curve::{CAPACITIES, Curve},
+    curve_report,
     error::{Error, escape_control},
     format::Format,
+    numbered::{Numbered, tell_apart},
+    plot,
     progress::Progress,
     replay::{Plan, replay},
     report::{Origin, Report},
-    trace::{self, Accesses},
+    trace::{self, Accesses, Trace},
     workload,
 };
 
@@ -34,8 +39,9 @@ const FAILED: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "replay", version)]
 pub struct Args {
-    /// The access log, also compressed as .zst or .gz; - reads standard input
-    file: Option<PathBuf>,
+    /// The access log, also compressed as .zst or .gz; - reads standard input; several with --curve
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
 
     /// The format of FILE, guessed from its name when not given
     ///
@@ -43,14 +49,33 @@ pub struct Args {
     /// clf. For a bare .bin the width of the keys is guessed from the content: 8-byte words whose halves keep
     /// coming together, or of which one half is always zero, are u64 and others u32. A guess can be wrong;
     /// --format decides.
-    #[arg(long, value_enum, requires = "file")]
+    #[arg(long, value_enum, requires = "files")]
     format: Option<Format>,
+
+    /// The most entries the cache may hold, such as 5000, or 5% of the distinct keys of the log
+    ///
+    /// A share is rounded to whole entries and stands for at least 16 of them. Without --capacity the cache has no
+    /// bound. --curve takes a list: 1%,5%,1000.
+    #[arg(long, value_name = "N|P%", value_delimiter = ',')]
+    capacity: Vec<Capacity>,
+
+    /// Compare hit ratios: this cache beside moka, quick_cache, tinyufo, foyer, LRU and Bélády's optimum
+    ///
+    /// Over each FILE, in each --capacity; in 1, 5, 10 and 30 % of the distinct keys when none is given. Each
+    /// cache reads every access in order: a look-up, and an insert when it misses. With --threads N this cache
+    /// is there twice, on one thread and on N that take turns, to see whether that costs hits.
+    #[arg(long, conflicts_with_all = ["ttl", "fill_time"])]
+    curve: bool,
+
+    /// Draw the curves into an SVG file, a plot for each FILE
+    #[arg(long, value_name = "SVG", requires = "curve")]
+    plot: Option<PathBuf>,
 
     /// How long a value lives, such as 10ms, 1.5s or 5m; for ever when not given
     #[arg(long, value_name = "DUR", value_parser = lifetime)]
     ttl: Option<Duration>,
 
-    /// How many threads take turns, as many as there are processors when not given
+    /// How many threads take turns, as many as there are processors when not given; one with --curve
     #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<NonZeroUsize>,
 
@@ -67,7 +92,7 @@ pub struct Args {
     json: bool,
 
     /// The seed of the made workload [default: 42]
-    #[arg(long, value_name = "N", conflicts_with = "file")]
+    #[arg(long, value_name = "N", conflicts_with = "files")]
     seed: Option<u64>,
 }
 
@@ -147,19 +172,34 @@ fn condense(message: &str) -> String {
     escape_control(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
-/// Replays what `args` say and prints the report.
+/// Does what `args` say and prints what comes of it.
 ///
 /// # Errors
 ///
-/// When the access log cannot be read or the report cannot be written.
+/// When an access log cannot be read or the report cannot be written.
 pub fn run(args: &Args) -> Result<(), Error> {
-    let (accesses, origin) = args.load()?;
+    let text = if args.curve {
+        compare(args)?
+    } else {
+        replay_one(args)?
+    };
+    let mut out = stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+/// Replays one log; the report.
+fn replay_one(args: &Args) -> Result<String, Error> {
+    let file = at_most_one(&args.files, "FILE")?;
+    let capacity = at_most_one(&args.capacity, "--capacity")?;
+    let (accesses, origin) = args.load(file.map(PathBuf::as_path))?;
     let threads = args
         .threads
         .or_else(|| available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
     let plan = Plan {
         threads,
+        capacity: capacity.map(|capacity| capacity.entries(origin.distinct_keys)),
         ttl: args.ttl,
         fill_time: args.fill_time,
     };
@@ -169,27 +209,85 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Accesses::Strings(strings) => replay::<Arc<str>, str>(&strings, plan, &progress),
     };
     let report = Report::new(origin, plan, outcome?);
-    let text = if args.json {
-        report.json().map_err(io::Error::from)?
+    if args.json {
+        Ok(report.json().map_err(io::Error::from)?)
     } else {
-        report.table()
+        Ok(report.table())
+    }
+}
+
+/// The only one of `values`, if there is any.
+fn at_most_one<'a, T>(values: &'a [T], what: &str) -> Result<Option<&'a T>, Error> {
+    match values {
+        [] => Ok(None),
+        [value] => Ok(Some(value)),
+        _ => Err(Error::Usage(format!(
+            "expected one {what} without --curve, found {}",
+            values.len()
+        ))),
+    }
+}
+
+/// Compares the caches over every log; the report.
+fn compare(args: &Args) -> Result<String, Error> {
+    let logs = args.numbered()?;
+    if let Some(file) = &args.plot {
+        plot::probe(file)?;
+    }
+    let capacities = if args.capacity.is_empty() {
+        &CAPACITIES[..]
+    } else {
+        &args.capacity
     };
-    let mut out = stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    let threads = args.threads.unwrap_or(NonZeroUsize::MIN);
+    let curve = Curve::measure(&logs, capacities, threads)?;
+    if let Some(file) = &args.plot {
+        plot::write(&curve, file)?;
+    }
+    if args.json {
+        Ok(curve_report::json(&curve).map_err(io::Error::from)?)
+    } else {
+        Ok(curve_report::table(&curve))
+    }
 }
 
 impl Args {
-    /// Loads the access log or makes a workload.
-    fn load(&self) -> Result<(Accesses, Origin), Error> {
-        let Some(file) = &self.file else {
-            return self.make();
+    /// Loads every access log, so that none is missing later, or makes a workload.
+    fn numbered(&self) -> Result<Vec<Numbered>, Error> {
+        if self.files.is_empty() {
+            let (accesses, _) = self.make()?;
+            return Ok(vec![Numbered::new(None, &accesses)?]);
+        }
+        let number = |file: &PathBuf| Numbered::new(Some(file), &self.open(file)?.accesses);
+        let mut logs = self
+            .files
+            .iter()
+            .map(number)
+            .collect::<Result<Vec<_>, _>>()?;
+        tell_apart(&mut logs);
+        Ok(logs)
+    }
+
+    /// Loads an access log.
+    fn open(&self, file: &Path) -> Result<Trace, Error> {
+        let limit = self.limit.map_or(usize::MAX, NonZeroUsize::get);
+        trace::load(file, self.format, limit)
+    }
+
+    /// Loads the access log or makes a workload, and tells where it came from.
+    fn load(&self, file: Option<&Path>) -> Result<(Accesses, Origin), Error> {
+        let Some(file) = file else {
+            let (accesses, seed) = self.make()?;
+            let origin = Origin {
+                file: None,
+                format: "made".into(),
+                seed: Some(seed),
+                skipped_lines: 0,
+                distinct_keys: accesses.distinct_keys(),
+            };
+            return Ok((accesses, origin));
         };
-        let trace = trace::load(
-            file,
-            self.format,
-            self.limit.map_or(usize::MAX, NonZeroUsize::get),
-        )?;
+        let trace = self.open(file)?;
         let origin = Origin {
             file: Some(file.display().to_string()),
             format: trace.format.to_string(),
@@ -200,20 +298,11 @@ impl Args {
         Ok((trace.accesses, origin))
     }
 
-    /// Makes a workload.
-    fn make(&self) -> Result<(Accesses, Origin), Error> {
+    /// Makes a workload; its seed too.
+    fn make(&self) -> Result<(Accesses, u64), Error> {
         let seed = self.seed.unwrap_or(42);
         let length = self.limit.map_or(workload::ACCESSES, NonZeroUsize::get);
-        let accesses = Accesses::Numbers(workload::make(length, seed)?);
-        let distinct_keys = accesses.distinct_keys();
-        let origin = Origin {
-            file: None,
-            format: "made".into(),
-            seed: Some(seed),
-            skipped_lines: 0,
-            distinct_keys,
-        };
-        Ok((accesses, origin))
+        Ok((Accesses::Numbers(workload::make(length, seed)?), seed))
     }
 }
 
@@ -240,7 +329,11 @@ mod tests {
             &["--format", "text"],
             &["--seed", "1", "f"],
             &["--what\nnow"],
-            &["a", "b"],
+            &["--capacity", "0"],
+            &["--capacity", "150%"],
+            &["--capacity", "1%,many"],
+            &["--plot", "a.svg"],
+            &["--curve", "--ttl", "1s"],
         ] {
             let all = std::iter::once(&"replay").chain(arguments);
             let error = Args::try_parse_from(all).expect_err("refused");

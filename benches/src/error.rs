@@ -91,6 +91,14 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The plot cannot be written.
+    #[error("{file}: expected to write the plot: {reason}")]
+    Plot {
+        /// The file as given.
+        file: String,
+        /// Why it cannot be written.
+        reason: String,
+    },
     /// The result cannot be written.
     #[error("standard output: expected to write the result: {0}")]
     Output(#[from] io::Error),

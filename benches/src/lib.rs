@@ -1,7 +1,8 @@
 //! Measuring tools of `atomic-cache`.
 //!
 //! The binary `replay` sends an access log through an [`AtomicCache`](atomic_cache::AtomicCache) and says
-//! what the cache would do for that workload; `side_by_side` times the cache beside its peers in one run.
+//! what the cache would do for that workload, also beside what its peers would; `side_by_side` times the cache
+//! beside its peers in one run.
 //! This crate is never published, so the peers it depends on reach no user of the library.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
@@ -11,10 +12,13 @@ pub mod belady;
 pub mod capacity;
 pub mod cli;
 pub mod contenders;
+pub mod curve;
+pub mod curve_report;
 pub mod error;
 pub mod format;
 pub mod numbered;
 pub mod open;
+pub mod plot;
 pub mod policies;
 pub mod progress;
 pub mod read;

@@ -34,6 +34,11 @@ impl Progress {
         self.0.set_position(done as u64);
     }
 
+    /// Shows that `more` steps are done, on top of those before.
+    pub fn advance(&self, more: usize) {
+        self.0.inc(more as u64);
+    }
+
     /// Takes the bar away.
     pub fn clear(&self) {
         self.0.finish_and_clear();

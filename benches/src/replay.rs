@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use atomic_cache::AtomicCache;
+use atomic_cache::{AtomicCache, Builder, CacheStats};
 
 use crate::{alloc_counter::live_bytes, error::Error, progress::Progress};
 
@@ -35,6 +35,8 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 pub struct Plan {
     /// On how many threads.
     pub threads: NonZeroUsize,
+    /// The most entries, `None` for no bound.
+    pub capacity: Option<u64>,
     /// How long a value lives, `None` for ever.
     pub ttl: Option<Duration>,
     /// How long making a value takes.
@@ -52,6 +54,8 @@ pub struct Outcome {
     pub fills: u64,
     /// From the start of the first thread to the end of the last.
     pub elapsed: Duration,
+    /// Entries that had to go to make room.
+    pub evictions: u64,
     /// The most entries seen at one time.
     pub peak_entries: usize,
     /// The entries at the end.
@@ -80,6 +84,16 @@ fn fill(fill_time: Duration) -> u64 {
     count
 }
 
+/// Lets the cache hold at most `capacity` entries.
+fn bounded<K, V>(builder: Builder<K, V>, capacity: u64) -> Builder<K, V> {
+    builder.max_capacity(capacity)
+}
+
+/// How many entries had to go to make room.
+fn evictions(stats: CacheStats) -> u64 {
+    stats.evicted
+}
+
 /// Sends `accesses` through a new cache from keys to `u64` values, the threads taking turns at small batches.
 ///
 /// # Errors
@@ -96,6 +110,9 @@ where
     if let Some(ttl) = plan.ttl {
         builder = builder.time_to_live(ttl);
     }
+    if let Some(capacity) = plan.capacity {
+        builder = bounded(builder, capacity);
+    }
     let cache = builder.build_with(move |_: &Q::Owned| fill(plan.fill_time))?;
     let course = Course::new(accesses, plan.threads);
     let get = |access: &A| {
@@ -107,12 +124,14 @@ where
     let grown_bytes = live_bytes().saturating_sub(bytes_before);
     progress.clear();
     let others = accesses.len() as u64 - times.fills;
-    let joined = cache.stats().joined.min(others);
+    let stats = cache.stats();
+    let joined = stats.joined.min(others);
     Ok(Outcome {
         hits: others - joined,
         joined,
         fills: times.fills,
         elapsed: times.elapsed,
+        evictions: evictions(stats),
         peak_entries: peak.max(entries),
         entries,
         grown_bytes,
@@ -222,6 +241,7 @@ mod tests {
     fn plan(threads: usize) -> Plan {
         Plan {
             threads: NonZeroUsize::new(threads).expect("not zero"),
+            capacity: None,
             ttl: None,
             fill_time: Duration::ZERO,
         }
@@ -252,6 +272,22 @@ mod tests {
         let outcome =
             replay::<Arc<str>, str>(&accesses, plan(1), &Progress::hidden()).expect("a run");
         assert_eq!((outcome.hits, outcome.joined, outcome.fills), (2, 0, 2));
+    }
+
+    #[test]
+    fn a_capacity_is_obeyed() {
+        let accesses: Vec<u64> = (0..10_000).map(|i| i * i % 997).collect();
+        let bounded = Plan {
+            capacity: Some(50),
+            ..plan(1)
+        };
+        let outcome = replay::<u64, u64>(&accesses, bounded, &Progress::hidden()).expect("a run");
+        assert!(outcome.entries <= 50 && outcome.peak_entries <= 50);
+        assert_eq!(
+            outcome.evictions + outcome.entries as u64,
+            outcome.fills,
+            "what was made is there or was evicted"
+        );
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub struct Report {
     pub origin: Origin,
     /// How many threads took turns.
     pub threads: usize,
+    /// The most entries; none without a bound.
+    pub capacity: Option<u64>,
     /// How long a value lives; none for ever.
     pub ttl_seconds: Option<f64>,
     /// How long making a value takes.
@@ -45,6 +47,8 @@ pub struct Report {
     pub fills: u64,
     /// Hits per access, from 0 to 1.
     pub hit_ratio: f64,
+    /// Entries that had to go to make room.
+    pub evictions: u64,
     /// How long the replay took.
     pub elapsed_seconds: f64,
     /// Accesses of all threads together in a second.
@@ -74,6 +78,7 @@ impl Report {
         Self {
             origin,
             threads: plan.threads.get(),
+            capacity: plan.capacity,
             ttl_seconds: plan.ttl.map(|ttl| ttl.as_secs_f64()),
             fill_time_seconds: fill_time,
             accesses,
@@ -81,6 +86,7 @@ impl Report {
             joined,
             fills,
             hit_ratio: hits as f64 / accesses.max(1) as f64,
+            evictions: outcome.evictions,
             elapsed_seconds: elapsed,
             accesses_per_second: accesses as f64 / elapsed.max(1e-9),
             fill_time_saved_seconds: (hits + joined) as f64 * fill_time,
@@ -103,6 +109,7 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut rows = self.origin_rows();
+        rows.extend(self.bound_rows());
         rows.extend(self.cache_rows());
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -133,6 +140,16 @@ impl Report {
             rows.push(row("skipped lines", HumanCount(origin.skipped_lines)));
         }
         rows
+    }
+
+    fn bound_rows(&self) -> Vec<[String; 2]> {
+        let rows = |capacity| {
+            vec![
+                row("capacity", HumanCount(capacity)),
+                row("evictions", HumanCount(self.evictions)),
+            ]
+        };
+        self.capacity.map_or_else(Vec::new, rows)
     }
 
     #[expect(
@@ -191,6 +208,7 @@ mod tests {
         };
         let plan = Plan {
             threads: NonZeroUsize::MIN,
+            capacity: Some(4),
             ttl: None,
             fill_time: Duration::from_millis(10),
         };
@@ -200,6 +218,7 @@ mod tests {
             joined: 1,
             fills,
             elapsed,
+            evictions: 1234,
             peak_entries: 3,
             entries,
             grown_bytes: 300,
@@ -237,6 +256,8 @@ mod tests {
             "100 B",
             "joined flights",
             "5 accesses/s",
+            "capacity",
+            "1,234",
         ] {
             assert!(table.contains(text), "{text} in\n{table}");
         }

@@ -85,7 +85,8 @@ fn parse_report(output: &Output) -> Value {
             .is_some_and(|bytes| bytes >= 8.0),
         "{report}"
     );
-    if report["ttl_seconds"].is_null() {
+    if report["ttl_seconds"].is_null() && report["capacity"].is_null() {
+        assert_eq!(count("evictions"), 0);
         assert_eq!(
             count("fills"),
             count("distinct_keys"),
@@ -402,7 +403,10 @@ fn wrong_arguments_are_refused() {
     refuses(&[&file, "--ttl", "soon"], &["'soon'", "--ttl"]);
     refuses(&[&file, "--fill-time", "-1s"], &["-1"]);
     refuses(&[&file, "--seed", "1"], &["--seed"]);
-    refuses(&[&file, &file], &["unexpected argument"]);
+    refuses(
+        &[&file, &file],
+        &["expected one FILE without --curve, found 2"],
+    );
     refuses(&["--format", "text"], &["FILE"]);
     refuses(&["-"], &["--format", "standard input"]);
     refuses(&["--wrong\noption"], &["'--wrong option'"]);
@@ -578,6 +582,269 @@ fn a_reader_that_left_is_no_panic() {
             output.status
         );
     }
+}
+
+/// A log of 40 keys, of which some come far more often than others.
+fn skewed() -> String {
+    let key = |index: u64| (index * index % 41).pow(2) / 41;
+    lines((0..4000).map(|index| key(index).to_string()))
+}
+
+#[test]
+fn a_capacity_bounds_the_cache() {
+    let files = Files::new();
+    let file = files.write("a.txt", skewed());
+    let distinct = report(&[&file])["distinct_keys"].as_u64().expect("a count");
+    for (capacity, entries) in [
+        ("5", 5),
+        ("16", 16),
+        ("100%", distinct),
+        ("1%", 16),
+        ("999", 999),
+    ] {
+        let report = report(&[&file, "--capacity", capacity, "--threads", "1"]);
+        let count = |field: &str| report[field].as_u64().expect("a count");
+        assert_eq!(count("capacity"), entries);
+        assert!(count("peak_entries") <= entries, "{report}");
+        assert_eq!(count("evictions") > 0, entries < distinct, "{report}");
+        assert!(count("fills") >= distinct, "{report}");
+    }
+    let output = replay(&[&file, "--capacity", "5"]);
+    let table = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        table.contains("capacity") && table.contains("evictions"),
+        "{table}"
+    );
+}
+
+#[test]
+fn wrong_capacities_are_refused() {
+    let files = Files::new();
+    let file = files.write("a.txt", "1\n");
+    for wrong in ["0", "0%", "150%", "many", "-1", "1.5", "nan%", ""] {
+        for arguments in [&["--curve"][..], &[]] {
+            let capacity = format!("--capacity={wrong}");
+            let error = refusal(&[arguments, &[file.as_str(), &capacity]].concat());
+            assert!(error.contains("--capacity"), "{error}");
+        }
+    }
+    refuses(
+        &[&file, "--capacity", "0"],
+        &["'0'", "expected entries from 1 on", "up to 100%"],
+    );
+    refuses(
+        &[&file, "--capacity", "1%,5%"],
+        &["expected one --capacity without --curve, found 2"],
+    );
+    refuses(&[&file, "--curve", "--capacity", "1%,,5%"], &["--capacity"]);
+}
+
+/// Runs `replay --curve --json` and checks what holds for every cell.
+fn curve(arguments: &[&str]) -> Value {
+    let output = replay(&[&["--curve", "--json"], arguments].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && error.is_empty(),
+        "{arguments:?}: {error}"
+    );
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(text.matches('\n').count(), 1, "one line: {text}");
+    let curve: Value = serde_json::from_str(&text).expect("JSON");
+    for cell in curve["cells"].as_array().expect("cells") {
+        let [hits, accesses] =
+            ["hits", "accesses"].map(|field| cell[field].as_f64().expect("a count"));
+        let ratio = cell["hit_ratio"].as_f64().expect("a number");
+        assert!((ratio - hits / accesses).abs() < 1e-12, "{cell}");
+        assert!(
+            cell["trace"].is_string() && cell["capacity"].is_u64(),
+            "{cell}"
+        );
+        assert!(cell["share"].is_f64() && cell["threads"].is_u64(), "{cell}");
+    }
+    curve
+}
+
+/// The cells of the cache `name`.
+fn cells<'a>(curve: &'a Value, name: &str) -> Vec<&'a Value> {
+    let cells = curve["cells"].as_array().expect("cells").iter();
+    cells.filter(|cell| cell["cache"] == name).collect()
+}
+
+#[test]
+fn a_curve_compares_the_caches() {
+    let files = Files::new();
+    let (a, b) = (
+        files.write("a.txt", skewed()),
+        files.write("b.lis", "5 200 0 0\n5 200 0 1\n"),
+    );
+    let curve = curve(&[&a, &b, "--capacity", "50%,100", "--capacity", "300"]);
+    for name in [
+        "atomic-cache",
+        "moka",
+        "quick_cache",
+        "tinyufo",
+        "foyer s3-fifo",
+        "foyer lfu",
+        "lru",
+        "optimum",
+    ] {
+        let cells = cells(&curve, name);
+        let places = cells.iter().map(|cell| (&cell["trace"], &cell["capacity"]));
+        let capacities = [("a", 16), ("a", 100), ("a", 300), ("b", 100), ("b", 300)];
+        let expected =
+            capacities.map(|(trace, capacity)| (Value::from(trace), Value::from(capacity)));
+        assert!(
+            places.eq(expected.iter().map(|(trace, capacity)| (trace, capacity))),
+            "{name}"
+        );
+        assert_eq!(cells[4]["hits"], 200, "{name}: everything fits");
+        assert_eq!(cells[4]["file"], b.as_str());
+    }
+    assert_eq!(
+        cells(&curve, "lru")[3]["hits"],
+        0,
+        "a loop longer than the cache"
+    );
+    assert_eq!(cells(&curve, "optimum")[3]["hits"], 100);
+    assert_eq!(curve["means"].as_array().map(Vec::len), Some(8));
+}
+
+#[test]
+fn a_curve_of_the_lru_is_what_one_counts_by_hand() {
+    let files = Files::new();
+    let file = files.write("a.txt", "1\n2\n1\n3\n3\n2\n1\n4\n2\n");
+    for _ in 0..3 {
+        let curve = curve(&[&file, "--capacity", "1,2,3,4"]);
+        let hits = |name| {
+            cells(&curve, name)
+                .iter()
+                .map(|cell| cell["hits"].as_u64())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(hits("lru"), [1, 2, 5, 5].map(Some));
+        assert_eq!(hits("optimum"), [3, 4, 5, 5].map(Some));
+    }
+}
+
+#[test]
+fn a_curve_and_a_replay_say_the_same() {
+    let files = Files::new();
+    let file = files.write("a.txt", skewed());
+    let replayed = report(&[
+        &file,
+        "--capacity",
+        "20",
+        "--threads",
+        "1",
+        "--limit",
+        "3000",
+    ]);
+    let curve = curve(&[
+        &file,
+        "--capacity",
+        "20",
+        "--threads",
+        "3",
+        "--limit",
+        "3000",
+    ]);
+    let ours = cells(&curve, "atomic-cache");
+    assert_eq!(ours.len(), 2, "on one thread and on three");
+    assert_eq!(
+        (&ours[0]["threads"], &ours[1]["threads"]),
+        (&1.into(), &3.into())
+    );
+    assert_eq!(ours[0]["hits"], replayed["hits"]);
+    assert_eq!(ours[0]["accesses"], 3000);
+}
+
+#[test]
+fn a_log_of_few_keys_has_one_row() {
+    let files = Files::new();
+    let file = files.write("a.txt", "1\n2\n1\n");
+    let curve = curve(&[&file]);
+    assert_eq!(curve["cells"].as_array().map(Vec::len), Some(8));
+    for cell in curve["cells"].as_array().expect("cells") {
+        assert_eq!((&cell["capacity"], &cell["hits"]), (&16.into(), &1.into()));
+    }
+}
+
+#[test]
+fn a_curve_needs_no_file() {
+    let curve = curve(&["--limit", "3000", "--seed", "5"]);
+    assert_eq!(cells(&curve, "lru").len(), 4);
+    assert_eq!(curve["cells"][0]["trace"], "made");
+    assert_eq!(curve["cells"][0]["file"], Value::Null);
+}
+
+#[test]
+fn the_table_of_a_curve_is_for_people() {
+    let files = Files::new();
+    let file = files.write("a.txt", skewed());
+    let output = replay(&["--curve", &file, &files.write("b.txt", skewed())]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    let table = String::from_utf8(output.stdout).expect("text");
+    for part in [
+        "trace",
+        "capacity",
+        "atomic-cache",
+        "quick_cache",
+        "optimum",
+        "│ a",
+        "│ b",
+        "│ mean",
+        "*",
+    ] {
+        assert!(table.contains(part), "{part} in\n{table}");
+    }
+}
+
+#[test]
+fn a_plot_has_every_trace() {
+    let files = Files::new();
+    let logs = ["one.txt", "two&three.txt", "x.log.txt"].map(|name| files.write(name, skewed()));
+    let plot = files.path("plot.svg");
+    let arguments = [&logs.each_ref().map(String::as_str)[..], &["--plot", &plot]].concat();
+    curve(&arguments);
+    let svg = fs::read_to_string(&plot).expect("a plot");
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    for name in [
+        "one",
+        "two&amp;three",
+        "x.log",
+        "atomic-cache",
+        "foyer lfu",
+        "optimum",
+    ] {
+        assert!(svg.contains(&format!(">\n{name}\n</text>")), "{name}");
+    }
+}
+
+#[test]
+fn wrong_curves_are_refused() {
+    let files = Files::new();
+    let file = files.write("a.txt", "1\n");
+    for option in [["--ttl", "1s"], ["--fill-time", "1ms"]] {
+        let curve = [&file, "--curve", option[0], option[1]];
+        refuses(&curve, &["--curve", option[0], "cannot be used with"]);
+    }
+    refuses(&[&file, "--plot", "a.svg"], &["--curve"]);
+    for plot in [
+        files.path("missing/a.svg"),
+        files.path(""),
+        files.path("no\nwhere/a.svg"),
+    ] {
+        let shown = plot.replace('\n', "\\n");
+        refuses(
+            &["--curve", &file, "--plot", &plot],
+            &[&shown, "expected to write the plot"],
+        );
+    }
+    let missing = files.path("missing.txt");
+    refuses(
+        &["--curve", &file, &missing],
+        &[&missing, "expected a readable access log"],
+    );
 }
 
 /// The directory of real access logs beside the repository, where there is one.
