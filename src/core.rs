@@ -98,9 +98,12 @@ pub(crate) struct Core<K, V, S> {
     domain: Domain,
 }
 
-/// How many words an insert looks at for expired entries. Four makes one round of a table that
-/// is half full in as many inserts as half its entries, so what has expired and still
-/// takes room is at most half of what lives.
+/// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
+/// the table has words make one round. So an entry goes at the latest that many inserts after it
+/// has expired (not counting those during a growth, which looks at nothing and moves expired
+/// entries along), and under steady traffic what has expired and still takes room is at most a
+/// quarter of the table's words. It is no bound without traffic: what expires all at once stays
+/// until inserts come.
 const SWEEP: usize = 4;
 
 /// A key that is looked for, and made only when a slot is.
@@ -591,8 +594,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 continue;
             }
             self.len.add(1);
-            let part = if filling { self.cut_off(old) } else { None };
+            // First out of the table, then fenced off: who comes between joins for the value, which
+            // we bring. The other way round it would see a flight that is fenced off in its place,
+            // and wait for the fill to end.
             self.released(old, self.replaced(old));
+            let part = if filling { self.cut_off(old) } else { None };
             if part.is_none() && filling {
                 self.release_held(node);
             }

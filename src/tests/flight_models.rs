@@ -592,6 +592,22 @@ models! {
         assert_eq!(let_go.get(), 1);
     };
 
+    /// L8, clause 3: who asks while a fill runs and an `insert` comes has the inserted value at
+    /// once, and never waits for the end of the fill. (That the model ends is the proof: the fill
+    /// ends after them.)
+    l8_nobody_waits_for_a_fill_that_was_replaced: Explore::AtMost(5) => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let others = start([actor(&cache, |cache| {
+            assert_eq!(cache.get_with(&key(), || Token::new(300)).number(), 200);
+        })]);
+        cache.insert(key(), Token::new(200)).unwrap();
+        others.join();
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        assert_holds(&cache, Some(200));
+        empty(&cache);
+    };
+
     /// L8: `insert` against a fill that ends without a value.
     l8_insert_meets_a_lost_lead: Explore::All => || {
         let cache = cache();
