@@ -250,7 +250,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at
     /// [`Cache::close`]. Its interval is one of the system's clock, whatever the cache's own is.
-    /// Cost: a walk over the table once an interval, some ten nanoseconds an entry.
+    /// Cost: a walk over the table once an interval, some tens of nanoseconds an entry.
     ///
     /// ```
     /// use std::time::Duration;
