@@ -9,7 +9,9 @@
 //! Who charges learns the new total, and owes the part of its own weight that lies above the
 //! capacity. It pays by taking out as much before it returns, or, if it finds nothing else, its
 //! own entry. What lies above the capacity is never more than what is owed together: a charge
-//! adds to both alike, and a discharge can only make both less.
+//! adds to both alike, and a discharge can only make both less. (That is said of the entries in
+//! the table. The total itself runs ahead of them: it has what is not yet seen, and what has just
+//! been taken out.)
 //!
 //! Who makes the capacity less owes what then lies above it. It and one who charges each write
 //! (`SeqCst`) before they read what the other writes: so at least one of two sees both, and owes.
@@ -90,6 +92,16 @@ impl<K, V> Bound<K, V> {
     /// Whether the capacity is one in entries.
     pub(crate) fn counts_entries(&self) -> bool {
         self.weigher.is_none()
+    }
+
+    /// How many entries there will be when it is full, about, in a table of so many positions.
+    pub(crate) fn likely_entries(&self, positions: usize) -> usize {
+        let most = positions / 2;
+        if self.counts_entries() {
+            usize::try_from(self.capacity()).map_or(most, |capacity| capacity.min(most))
+        } else {
+            most
+        }
     }
 
     /// Asks the weigher: with nothing held.

@@ -588,7 +588,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// What all entries weigh together; without a [`weigher`](Builder::weigher), how many there
-    /// are. It never exceeds the [`capacity`](Self::capacity) by more than the inserts in progress.
+    /// are. It never exceeds the [`capacity`](Self::capacity) by more than what is being put in and
+    /// taken out at that moment: an entry counts from before it can be seen until its removal is
+    /// complete.
     ///
     /// ```
     /// use atomic_cache::Cache;

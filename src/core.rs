@@ -180,6 +180,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
 /// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
 struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
     hash: u64,
+    /// Asked of the policy once.
+    mark: Option<u8>,
     wanted: &'a mut dyn Wanted<K>,
     spare: &'a mut Spare<'c, K, V, S>,
     pin: &'a Pin,
@@ -196,8 +198,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, 
         self.spare.filling(self.wanted, None)
     }
 
-    fn mark(&self) -> u8 {
-        self.spare.core.newcomer(self.hash, self.pin)
+    fn mark(&mut self) -> u8 {
+        let core = self.spare.core;
+        *self
+            .mark
+            .get_or_insert_with(|| core.newcomer(self.hash, self.pin))
     }
 }
 
@@ -205,6 +210,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, 
 struct Ready<'a, K, V, S> {
     core: &'a Core<K, V, S>,
     hash: u64,
+    mark: Option<u8>,
     node: &'a Node<K, V>,
     pin: &'a Pin,
 }
@@ -219,8 +225,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
         self.node
     }
 
-    fn mark(&self) -> u8 {
-        self.core.newcomer(self.hash, self.pin)
+    fn mark(&mut self) -> u8 {
+        *self
+            .mark
+            .get_or_insert_with(|| self.core.newcomer(self.hash, self.pin))
     }
 }
 
@@ -422,6 +430,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         for turn in 0.. {
             let mut key = Claimed {
                 hash,
+                mark: None,
                 wanted,
                 spare,
                 pin: &pin,
@@ -574,6 +583,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let mut key = Ready {
                 core: self,
                 hash,
+                mark: None,
                 node,
                 pin,
             };

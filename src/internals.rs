@@ -7,6 +7,8 @@
 //!                                                                    │
 //!                                                                    ├────► slot ─► flight ─► sync
 //!                                                                    ├────► cycle ─► flight
+//!                                                                    ├────► bound, policy
+//!                                                                    ├────► listener, janitor
 //!                                                                    └────► stats, time
 //! ```
 //! An arrow means "uses"; nothing points back. Three boundaries do the work:
@@ -20,7 +22,9 @@
 //!
 //! Hash the key; pin; probe the table's words for the hash's tag; follow the one that matches and
 //! compare the key; load the slot's state (Acquire): live, and before its deadline? Clone the
-//! value, unpin. Nothing is written and nothing is retried. All else is marked cold:
+//! value, unpin. Nothing is retried, and nothing is written but, in a bounded cache, the count of the
+//! entry in its word, while that is below its maximum: one swap, which may fail and is then forgotten.
+//! All else is marked cold:
 //!
 //! 1. Put a *filling* slot into the table, or find that somebody has.
 //! 2. Ours: unpin, run the fill with nothing held but the lead, publish, wake who waits.
@@ -40,17 +44,20 @@
 //!    CUT: fenced off. A mark, set by invalidate, insert and their kin while it fills, and kept in
 //!    whatever phase follows: those who joined get the outcome, newcomers never do.
 //! ```
-//! A slot never goes back: a refill is another slot in the same place of the table. Two holds keep
-//! it: `LINKED` (the table points to it) and `HELD` (a leader fills it, or those who waited still
-//! read it). Whoever clears the last retires it.
+//! A slot never goes back: a refill is another slot in the same place of the table. Three holds keep
+//! it: `LINKED` (the table points to it), `HELD` (a leader fills it, or those who waited still
+//! read it) and, after `LINKED`, `TOLD` (the listener is still to be told). Whoever clears the last
+//! retires it.
 //!
 //! The state word:
 //!
 //! ```text
-//!  63                                        16 15         6    5      4     3      2     1   0
-//! +--------------------------------------------+----------+--------+-----+------+--------+-------+
-//! | filling: the leader's number, or a flight  |  unused  | FLIGHT | CUT | HELD | LINKED | phase |
-//! +--------------------------------------------+----------+--------+-----+------+--------+-------+
+//!  63                          16 15    9    8     7     6       5      4     3      2     1   0
+//! +------------------------------+-------+------+-----+---------+--------+-----+------+--------+-------+
+//! | filling: the leader's number | unused| TOLD | gen | LINGERS | FLIGHT | CUT | HELD | LINKED | phase |
+//! | or a flight; ready: a weight |       |      |     |         |        |     |      |        |       |
+//! +------------------------------+-------+------+-----+---------+--------+-----+------+--------+-------+
+//!   LINGERS: removed, and still to be read or told of, which `quiesce` waits for; gen: since when
 //! ```
 //! A second word is the deadline once the slot is `READY`. While it fills it is, with bit 63 set,
 //! the address of the slot it is to replace: a `refresh` or a compute leaves the old value to be
@@ -70,17 +77,43 @@
 //! ```text
 //!  63      56 55  53 52 51   48 47                                3   2   1   0
 //! +----------+------+--+-------+-----------------------------------+---+---+---+
-//! |   tag    | free |p | clock |  address, 8-aligned               | f | t | z |
+//! |   tag    | note |p | count |  address, 8-aligned               | f | t | z |
 //! +----------+------+--+-------+-----------------------------------+---+---+---+
 //!   f fresh: copied, its source not yet sealed   t tentative: placed, not confirmed   z frozen
-//!   p probation, clock: kept for the policy of a bounded cache
+//!   note, p (probation), count: the mark, which is the policy's
 //! ```
-//! Linear probing from the highest bits of the hash. A word that was used never becomes empty again
-//! in its level, so an empty word ends a probe and what is reachable stays reachable. An insert
-//! places a tentative word, walks its probe again, and confirms: `table.rs` has the argument why
-//! one key never gets two words although tombs are reused. When a level is 5/8 used, a
+//! Linear probing from the highest bits of the hash. An empty word ends a probe, and none appears
+//! between a live word and its home: a removed word is a tomb, and becomes empty when what stands
+//! behind it is (`table/clear.rs` has the argument). An insert
+//! places a tentative word, walks back to its home and on, and confirms: `table.rs` has the argument
+//! why one key never gets two words although tombs are reused. When a level is 5/8 used, a
 //! next one hangs off it; writers move a block of words each, and first the whole probe of their own
 //! key: `table/grow.rs` has the argument why each word is copied once, whoever helps.
+//!
+//! # Bounds
+//!
+//! An entry is *charged* with its weight before it can be seen, and *discharged* by whoever takes it
+//! out. Who charges owes what then lies above the capacity, up to its own weight, and takes out as
+//! much before it returns: what the policy names, or, if that finds nothing within its bound, its own
+//! entry. `bound.rs` has the argument why the total keeps within the capacity and what is coming in.
+//!
+//! # The policy
+//!
+//! A clock whose face is the table itself: there are no queues, lists or shards beside it. Hands go
+//! over the words in the order of positions, and several threads may move them at once: each claims
+//! the words of a cache line with one `fetch_add`, and owns what it unlinks with its swap.
+//!
+//! A new key is on probation. If it is never asked for again, it goes; if it is, it contests the
+//! weakest of the next few main entries, and the one with the lower count goes. Who goes leaves a
+//! ghost in a small table of fingerprints, with its count, for when it comes back. Counts are halved
+//! by a third hand, as misses come. How large probation is, and how much a newcomer is trusted, is
+//! learnt from which ghosts come back: from misses alone. `policy.rs` has the rules, where each
+//! comes from, and what each constant was measured to be worth.
+//!
+//! # The listener
+//!
+//! Who removes an entry does not call the listener: it posts the entry, held, and whoever next has
+//! nothing in hand tells of it, one thread at a time. `listener.rs` says what follows from that.
 //!
 //! # Orderings
 //!
@@ -94,6 +127,12 @@
 //! | `Flight`'s list | mutex | itself | the outcome; "on the list" against "list taken" |
 //! | `Level::swap`: a word | `SeqCst` swap | `Level::load` | the object behind the address |
 //! | place, then walk again | `SeqCst` swap, `SeqCst` loads | the same of a rival | of two inserts of one key, one sees the other |
+//! | number a tomb, then look behind it | `SeqCst` swap, `SeqCst` load | place, then walk back | no word is hidden by one that becomes empty |
+//! | `Level::settled` | Release (after the grace period) | Acquire | the last copy into the level |
+//! | `Bound`: total, then capacity; capacity, then total | `SeqCst` | each other | of a charge and a smaller capacity, one sees both |
+//! | `Bulletin`: post, then look who tells; end telling, then look what is posted | `SeqCst` | each other | nothing stays untold |
+//! | a new policy | `AcqRel` swap | Acquire | its ghosts |
+//! | marks, hands, ghosts | as the word's swap; Relaxed | - | nothing |
 //! | `Level::growth` | `AcqRel` swap | Acquire | the next level's words |
 //! | `Table::root` | `AcqRel` swap | Acquire | as above, for those who come later |
 //! | ledger of a growth | `AcqRel` swap | Acquire | nothing but the number, which must not go back |
@@ -122,5 +161,7 @@
 //! | making an owned key | under the pin, before anything is placed | the caller's panic |
 //! | `Drop` | from a batch, nothing held | counted in `panicked_drops`; the next one is dropped |
 //! | wakers | nothing held | contained |
+//! | weigher | with the lead, or with nothing held | contained and counted; the value is handed out, not kept |
+//! | listener | nothing held | contained and counted; later removals are told |
 //! | predicates, `with` | under the pin | the caller's panic |
 //! | `Debug` of a key | before the wait-for graph's lock | a placeholder in the error |

@@ -1,77 +1,580 @@
-//! Which entry makes room: plain CLOCK, until the policy of two hands is in its place.
-use crate::sync::{AtomicUsize, Ordering};
-use crate::table::PROBATION;
+//! Which entry leaves a full cache: a CLOCK whose face is the table itself.
+//!
+//! The policy sees positions and *marks* (eight bits of a word), never keys or values. It names
+//! victims; the table unlinks them.
+//!
+//! # How it decides
+//!
+//! * A new key is **on probation**. The probation hand looks for entries that had their time there
+//!   and were never asked for again: they leave, and become ghosts (2Q, Johnson and Shasha, VLDB '94;
+//!   S3-FIFO, Yang et al., SOSP '23).
+//! * One that *was* asked for, or that comes back with a count its ghost remembered, **contests**
+//!   the weakest of the next few **main** entries. The higher count stays, on a tie the resident; the
+//!   other leaves, and its ghost keeps its count. So a scan or a loop cannot wash out what is used
+//!   (the admission duel of W-TinyLFU, Einziger et al., TOS '17, with exact counts for its sketch).
+//! * The **aging hand** halves counts, once round for every six turnovers of the cache.
+//!
+//! No setting of this is best for every workload, so two things are learnt. Both learn from misses
+//! only, by what became of those that had to leave. A hit raises one count in a word that
+//! its thread has at hand, and writes nothing once that count is at its maximum.
+//!
+//! * **How large probation is.** A *young* ghost that comes back would have been a hit on a larger
+//!   probation: it grows by one entry (ARC, Megiddo and Modha, FAST '03). A run of main entries all of
+//!   which were used since the last aging means that main is too small: probation shrinks by
+//!   as many.
+//! * **How much to trust newcomers.** The losers of contests are kept account of: how many newcomers
+//!   that were sent away come back, and how many residents (LeCaR's regret, Vietri et al.,
+//!   HotStorage '18). If the newcomers come back more often, returning counts for more; if far more
+//!   often, main is full of what nobody wants any longer, and each look at a resident costs it.
+//!
+//! # Positions are in hash order
+//!
+//! A new entry stands at a random distance from every hand, not behind the last one. A hand
+//! that took whatever it met first would give entries between nothing and two rounds. So the
+//! probation hand passes an entry once before it takes it (`passed`): every newcomer has at least a
+//! whole round.
+//!
+//! # Orderings
+//!
+//! Everything is `Relaxed`. The atomics here are numbers that nothing else is published through:
+//! a stale one costs a slightly worse choice. What must be exact, who takes which entry out, is a
+//! compare-and-swap of the table on the word itself. Updates that race may be lost where it says
+//! so.
 
+use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The longest walk of a hand for one victim, in positions: sixteen kilobytes of table for both hands.
+const FARTHEST: usize = 1024;
+/// Positions claimed at once: the words of a cache line.
+const LINE: usize = 8;
+/// How many main entries a newcomer is compared with; also how long a run of used ones must be to
+/// count. Anything from 4 to 12 is within 0.2 points.
+const RIVALS: usize = 6;
+/// Turnovers of the cache to a round of the aging hand. 4 to 10 are within 0.1 points.
+const AGING: usize = 6;
+/// Ghosts to an entry. More remember more, but longer loops then wash through main.
+const GHOSTS: usize = 2;
+/// The share of the entries that is on probation, in parts of `WHOLE`. It begins at the least:
+/// growing is quick.
+const WHOLE: u64 = 1 << 32;
+const LEAST: u64 = WHOLE / 50;
+const MOST: u64 = WHOLE / 10 * 9;
+/// From this share on newcomers are passed once. Below, a round takes too long to go twice.
+const PASSING: u64 = WHOLE / 20;
+
+/// The policy's eight bits of a word.
+///
+/// ```text
+///   7    5   4   3     0
+/// +------+---+---------+
+/// | note | p |  count  |
+/// +------+---+---------+
+/// ```
+/// `p`: on probation. `note` there: whether the hand has passed; in main: the count when it was
+/// last aged (or let in), at most 7, so that a higher count tells of use since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Mark(pub(crate) u8);
 
-const MOST: u8 = 3;
-
 impl Mark {
+    const COUNT: u8 = 15;
+    const PROBATION: u8 = crate::table::PROBATION;
+    const PASSED: u8 = 1 << 5;
+    const DEMOTED: Self = Self(Self::PROBATION | Self::PASSED | 1 << 6);
+    const NOTE: u32 = 5;
+
+    const fn newcomer(count: u8) -> Self {
+        Self(count | Self::PROBATION)
+    }
+
+    /// A main entry, from now on unused.
+    fn main(count: u8) -> Self {
+        Self(count | count.min(7) << Self::NOTE)
+    }
+
+    pub(crate) const fn count(self) -> u8 {
+        self.0 & Self::COUNT
+    }
+
+    pub(crate) const fn on_probation(self) -> bool {
+        self.0 & Self::PROBATION != 0
+    }
+
+    const fn was_passed(self) -> bool {
+        self.0 & Self::PASSED != 0
+    }
+
+    const fn passed(self) -> Self {
+        Self(self.0 | Self::PASSED)
+    }
+
+    /// Of a main entry: whether it was used since it was last aged.
+    const fn was_used(self) -> bool {
+        self.count() > self.0 >> Self::NOTE
+    }
+
+    fn aged(self) -> Self {
+        let count = self.count() / 2;
+        if self.on_probation() {
+            Self(self.0 & !Self::COUNT | count)
+        } else {
+            Self::main(count)
+        }
+    }
+
+    /// A main entry that was looked at while main is fading.
+    const fn faded(self) -> Self {
+        Self(self.0 - (self.count() > 0) as u8)
+    }
+
+    /// The last to go.
+    pub(crate) const fn promoted(self) -> Self {
+        Self(Self::COUNT)
+    }
+
+    /// The first to go, if it is not used before.
+    pub(crate) const fn demoted(self) -> Self {
+        Self::DEMOTED
+    }
+
+    pub(crate) fn is_demoted(self) -> bool {
+        self == Self::DEMOTED
+    }
+
+    /// A number that is higher for what is to go later.
+    pub(crate) const fn heat(self) -> u8 {
+        self.count() | (!self.on_probation() as u8) << 4
+    }
+
+    /// After a hit. `None`: as it is.
     #[inline(always)]
     pub(crate) const fn touched(self) -> Option<Self> {
-        if self.0 & 15 < MOST {
+        if self.count() < Self::COUNT {
             Some(Self(self.0 + 1))
         } else {
             None
         }
     }
-    pub(crate) fn promoted(self) -> Self {
-        Self(15)
-    }
-    pub(crate) fn demoted(self) -> Self {
-        Self(PROBATION | 0x80)
-    }
-    pub(crate) fn is_demoted(self) -> bool {
-        self == self.demoted()
-    }
-    pub(crate) fn heat(self) -> u8 {
-        self.0 & 15
-    }
 }
 
-pub(crate) trait Ring {
-    fn positions(&self) -> usize;
-    fn mark(&self, at: usize) -> Option<Mark>;
-    fn remark(&self, at: usize, from: Mark, to: Mark) -> bool;
-    fn evict(&self, at: usize, mark: Mark) -> Option<u64>;
-    fn on_probation(&self) -> usize;
+/// How many there are.
+pub(crate) trait Census {
+    /// Entries.
     fn entries(&self) -> usize;
-    fn is_done(&self) -> bool;
+    /// Entries on probation.
+    fn on_probation(&self) -> usize;
 }
 
+/// What the policy sees of the table.
+pub(crate) trait Ring: Census {
+    /// How many positions there are: a power of two. Positions are taken modulo this.
+    fn positions(&self) -> usize;
+    /// The mark of the entry at a position. `None`: none there, or not to be touched now.
+    fn mark(&self, at: usize) -> Option<Mark>;
+    /// Changes a mark, if it still is `from`.
+    fn remark(&self, at: usize, from: Mark, to: Mark) -> bool;
+    /// Takes the entry at `at` out, if its mark still is `mark` and it may leave: it is not being
+    /// filled and not the one room is made for. The hash of its key if so.
+    fn evict(&self, at: usize, mark: Mark) -> Option<u64>;
+    /// Whether an entry has left already: one that had expired goes as soon as a hand comes by it.
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+/// The state of the policy, shared by all threads.
 pub(crate) struct Policy {
-    hand: AtomicUsize,
-    positions: usize,
+    ghosts: Ghosts,
+    probation_hand: Hand,
+    main_hand: Hand,
+    aging_hand: Hand,
+    /// The share of entries to keep on probation.
+    probation: AtomicU64,
+    /// How many used main entries the aging hand has met in a row.
+    used_run: AtomicUsize,
+    /// Newcomers that lost a contest, and how many came back.
+    sent_away: Account,
+    /// The same of main entries that had to leave.
+    ousted: Account,
 }
 
 impl Policy {
-    pub(crate) fn new(positions: usize) -> Self {
+    /// For a cache of about so many entries.
+    pub(crate) fn new(entries: usize) -> Self {
         Self {
-            hand: AtomicUsize::new(0),
-            positions,
+            ghosts: Ghosts::new(entries * GHOSTS),
+            probation_hand: Hand::default(),
+            main_hand: Hand::default(),
+            aging_hand: Hand::default(),
+            probation: AtomicU64::new(LEAST),
+            used_run: AtomicUsize::new(0),
+            sent_away: Account::default(),
+            ousted: Account::default(),
         }
     }
-    pub(crate) fn positions(&self) -> usize {
-        self.positions
+
+    /// For how many entries it was made.
+    pub(crate) fn entries(&self) -> usize {
+        self.ghosts.entries
     }
-    pub(crate) fn newcomer(&self, _hash: u64) -> Mark {
-        Mark(PROBATION)
+
+    /// The mark of a key that is put in. `room`: nobody will have to leave for it.
+    pub(crate) fn arrive(&self, hash: u64, room: bool, ring: &impl Census) -> Mark {
+        if let Some(ghost) = self.ghosts.take(hash) {
+            return Mark::newcomer(self.returned(ghost, ring));
+        }
+        // While there is room it is main that is filled, or all would be on probation when the
+        // room ends, and be swept out by whatever comes next.
+        if room && ring.on_probation() >= self.quota(ring) {
+            return Mark::main(0);
+        }
+        Mark::newcomer(0)
     }
-    pub(crate) fn evict_one(&self, ring: &impl Ring) -> bool {
-        for _ in 0..ring.positions() * 18 {
-            let at = self.hand.fetch_add(1, Ordering::Relaxed);
+
+    /// Learns from a ghost that came back. The count it begins with.
+    fn returned(&self, ghost: Ghost, ring: &impl Census) -> u8 {
+        match ghost.left {
+            Left::Main => self.ousted.returned(),
+            Left::Contest => self.sent_away.returned(),
+            Left::Unused => {}
+        }
+        if ghost.young && ghost.left != Left::Main {
+            self.resize(1, 1, ring);
+        }
+        // A tie is not enough, or two equal halves of a loop would take turns.
+        ghost.count + 1 + u8::from(self.trusted())
+    }
+
+    /// Whether newcomers that were sent away come back more often than residents that were ousted.
+    fn trusted(&self) -> bool {
+        self.sent_away.rate() * 20 > self.ousted.rate() * 21
+    }
+
+    /// How many entries are to be on probation now.
+    fn quota(&self, ring: &impl Census) -> usize {
+        let share = u128::from(self.probation.load(Relaxed));
+        ((share * ring.entries() as u128 / u128::from(WHOLE)) as usize).max(1)
+    }
+
+    /// Changes the share of probation by `by` entries, of which there are `of`...
+    fn resize(&self, sign: i64, by: usize, ring: &impl Census) {
+        let step = WHOLE * by as u64 / ring.entries().max(1) as u64;
+        let share = self.probation.load(Relaxed);
+        let share = if sign > 0 {
+            share + step
+        } else {
+            share.saturating_sub(step)
+        };
+        // A racing update may be lost.
+        self.probation.store(share.clamp(LEAST, MOST), Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn share(&self) -> f64 {
+        self.probation.load(Relaxed) as f64 / WHOLE as f64
+    }
+
+    /// Makes one entry leave. False: none was found in a bounded walk that could.
+    pub(crate) fn evict(&self, ring: &impl Ring) -> bool {
+        self.age(ring);
+        let quota = self.quota(ring);
+        if ring.is_done() || ring.on_probation() > quota && self.judge_newcomers(quota, ring) {
+            return true;
+        }
+        let weakest = self.weakest(ring);
+        ring.is_done() || weakest.is_some_and(|(at, mark)| self.oust(at, mark, ring))
+    }
+
+    /// Walks over probation until one entry has left, there or in its place in main.
+    fn judge_newcomers(&self, quota: usize, ring: &impl Ring) -> bool {
+        let passing = self.probation.load(Relaxed) >= PASSING;
+        self.probation_hand
+            .walk(FARTHEST, |at| {
+                let mark = ring.mark(at);
+                if ring.is_done() {
+                    return Some(());
+                }
+                let mark = mark.filter(|mark| mark.on_probation())?;
+                if passing && !mark.was_passed() {
+                    ring.remark(at, mark, mark.passed());
+                    return None;
+                }
+                if mark.count() == 0 {
+                    return self.send_away(at, mark, Left::Unused, ring).then_some(());
+                }
+                if ring.on_probation() > quota + 1 {
+                    // Probation has become smaller: there is room in main.
+                    ring.remark(at, mark, Mark::main(mark.count()));
+                    return None;
+                }
+                self.contest(at, mark, ring).then_some(())
+            })
+            .is_some()
+    }
+
+    /// One of two leaves: the newcomer at `at`, or the weakest of main that it meets.
+    fn contest(&self, at: usize, mark: Mark, ring: &impl Ring) -> bool {
+        match self.weakest(ring) {
+            _ if ring.is_done() => true,
+            Some((rival, its)) if mark.count() > its.count() => {
+                let left = self.oust(rival, its, ring);
+                if left {
+                    // It fails if the newcomer is hit just now; then it contests again next time.
+                    ring.remark(at, mark, Mark::main(mark.count()));
+                }
+                left
+            }
+            _ => self.send_away(at, mark, Left::Contest, ring),
+        }
+    }
+
+    /// The weakest of the next few main entries.
+    fn weakest(&self, ring: &impl Ring) -> Option<(usize, Mark)> {
+        let fading = self.sent_away.at_least() * 4 > self.ousted.at_most() * 7;
+        let (mut seen, mut weakest) = (0, None::<(usize, Mark)>);
+        self.main_hand.walk(FARTHEST, |at| {
             let mark = ring.mark(at);
             if ring.is_done() {
-                return true;
+                return Some(());
             }
-            let Some(mark) = mark else { continue };
-            if mark.0 & 15 > 0 {
-                ring.remark(at, mark, Mark(mark.0 - 1));
-            } else if ring.evict(at, mark).is_some() {
-                return true;
+            let mark = mark.filter(|mark| !mark.on_probation())?;
+            seen += 1;
+            if weakest.is_none_or(|(_, least)| mark.count() < least.count()) {
+                weakest = Some((at, mark));
+            }
+            if fading {
+                let faded = mark.faded();
+                if ring.remark(at, mark, faded) && weakest == Some((at, mark)) {
+                    weakest = Some((at, faded));
+                }
+            }
+            (mark.count() == 0 || seen == RIVALS).then_some(())
+        });
+        weakest
+    }
+
+    fn send_away(&self, at: usize, mark: Mark, left: Left, ring: &impl Ring) -> bool {
+        let Some(hash) = ring.evict(at, mark) else {
+            return false;
+        };
+        if left == Left::Contest {
+            self.sent_away.left(ring);
+        }
+        self.ghosts.put(hash, mark.count(), left);
+        true
+    }
+
+    fn oust(&self, at: usize, mark: Mark, ring: &impl Ring) -> bool {
+        let Some(hash) = ring.evict(at, mark) else {
+            return false;
+        };
+        self.ousted.left(ring);
+        self.ghosts.put(hash, mark.count(), Left::Main);
+        true
+    }
+
+    /// Moves the aging hand by its part for one eviction: a line every so often.
+    fn age(&self, ring: &impl Ring) {
+        let period = (AGING * LINE * ring.entries() / ring.positions()).max(1);
+        if self.ghosts.now.load(Relaxed) % period != 0 {
+            return;
+        }
+        let mut left = LINE;
+        self.aging_hand.walk(LINE, |at| {
+            left -= 1;
+            if let Some(mark) = ring.mark(at) {
+                if !mark.on_probation() {
+                    self.count_run(mark.was_used(), ring);
+                }
+                ring.remark(at, mark, mark.aged());
+            }
+            (left == 0).then_some(())
+        });
+    }
+
+    fn count_run(&self, used: bool, ring: &impl Ring) {
+        let run = if used {
+            self.used_run.load(Relaxed) + 1
+        } else {
+            0
+        };
+        if run == RIVALS {
+            let entries = ring.entries();
+            let main = entries.saturating_sub(ring.on_probation()).max(1);
+            self.resize(-1, RIVALS * entries * 3 / 4 / main, ring);
+        }
+        self.used_run.store(run % RIVALS, Relaxed);
+    }
+}
+
+/// A hand: where the next walk begins.
+#[derive(Default)]
+struct Hand(AtomicUsize);
+
+impl Hand {
+    /// Walks until `look` has an answer, at most so far. Positions are claimed a line at a time, so that
+    /// threads that walk at once look at different ones; what a walk does not get to is given back,
+    /// unless another has gone on from there.
+    fn walk<T>(&self, farthest: usize, mut look: impl FnMut(usize) -> Option<T>) -> Option<T> {
+        for _ in 0..farthest / LINE {
+            let from = self.0.fetch_add(LINE, Relaxed);
+            for at in from..from + LINE {
+                if let Some(found) = look(at) {
+                    let _ = self
+                        .0
+                        .compare_exchange(from + LINE, at + 1, Relaxed, Relaxed);
+                    return Some(found);
+                }
             }
         }
-        false
+        None
+    }
+}
+
+/// How many left, and how many of them came back: recent ones count, older ones fade.
+#[derive(Default)]
+struct Account(AtomicU64);
+
+impl Account {
+    const ONE_LEFT: u64 = 1 << 32;
+    const RETURNED: u64 = Self::ONE_LEFT - 1;
+
+    fn get(&self) -> (u64, u64) {
+        let account = self.0.load(Relaxed);
+        (account >> 32, account & Self::RETURNED)
+    }
+
+    fn left(&self, ring: &impl Census) {
+        self.0.fetch_add(Self::ONE_LEFT, Relaxed);
+        let (left, returned) = self.get();
+        if left > 2 * ring.entries() as u64 {
+            // A racing update may be lost.
+            self.0.store(((left / 2) << 32) | (returned / 2), Relaxed);
+        }
+    }
+
+    fn returned(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// In parts of 2^16. It is taken for a half while little is known.
+    fn rate(&self) -> u64 {
+        let (left, returned) = self.get();
+        ((returned + 4) << 16) / (left + 8)
+    }
+
+    /// As `rate`, from below.
+    fn at_least(&self) -> u64 {
+        let (left, returned) = self.get();
+        (returned << 16) / (left + 16)
+    }
+
+    /// As `rate`, from above.
+    fn at_most(&self) -> u64 {
+        let (left, returned) = self.get();
+        ((returned + 16) << 16) / (left + 16)
+    }
+}
+
+/// How an entry left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    /// From probation, never asked for.
+    Unused,
+    /// From probation, having lost a contest.
+    Contest,
+    /// From main.
+    Main,
+}
+
+/// What is known of a key that left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Ghost {
+    count: u8,
+    left: Left,
+    /// It left less than a quarter of a turnover ago.
+    young: bool,
+}
+
+/// The ghosts: three to a bucket, a bucket a word, the youngest lowest.
+///
+/// ```text
+///   20  16  15  14  12 11         0
+/// +-------+---+-------+-----------+
+/// | stamp | m | count |   print   |
+/// +-------+---+-------+-----------+
+/// ```
+struct Ghosts {
+    buckets: Box<[AtomicU64]>,
+    /// How many have left: the clock of the stamps.
+    now: AtomicUsize,
+    /// How many of those to a tick: an eighth of a turnover.
+    tick: usize,
+    /// For how many entries.
+    entries: usize,
+}
+
+impl Ghosts {
+    const WAYS: usize = 3;
+    const BITS: usize = 21;
+    const ONE: u64 = (1 << Self::BITS) - 1;
+    const PRINT: u64 = (1 << 12) - 1;
+    const MAIN: u64 = 1 << 15;
+    const STAMPS: usize = 32;
+    const YOUNG: usize = 3;
+
+    fn new(ghosts: usize) -> Self {
+        Self {
+            buckets: (0..ghosts.div_ceil(Self::WAYS).max(4))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+            now: AtomicUsize::new(0),
+            tick: (ghosts / GHOSTS / 8).max(1),
+            entries: ghosts / GHOSTS,
+        }
+    }
+
+    fn bucket(&self, hash: u64) -> (&AtomicU64, u64) {
+        // The table's order is the hash's, and the tag its lowest byte: mixed again, what stands together
+        // there is not together here.
+        let hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let at = (u128::from(hash) * self.buckets.len() as u128) >> 64;
+        // Zero is nobody's.
+        (&self.buckets[at as usize], (hash & Self::PRINT).max(1))
+    }
+
+    fn stamp(&self) -> usize {
+        self.now.load(Relaxed) / self.tick % Self::STAMPS
+    }
+
+    fn put(&self, hash: u64, count: u8, left: Left) {
+        let (bucket, print) = self.bucket(hash);
+        let main = if left == Left::Main { Self::MAIN } else { 0 };
+        let ghost = print | u64::from(count.min(7)) << 12 | main | (self.stamp() as u64) << 16;
+        let old = bucket.load(Relaxed);
+        // The oldest falls out at the top. A racing update may be lost.
+        bucket.store((old << Self::BITS | ghost) & (u64::MAX >> 1), Relaxed);
+        self.now.fetch_add(1, Relaxed);
+    }
+
+    fn take(&self, hash: u64) -> Option<Ghost> {
+        let (bucket, print) = self.bucket(hash);
+        let old = bucket.load(Relaxed);
+        let way = (0..Self::WAYS).find(|way| old >> (way * Self::BITS) & Self::PRINT == print)?;
+        let shift = way * Self::BITS;
+        let ghost = old >> shift & Self::ONE;
+        let younger = old & ((1 << shift) - 1);
+        let older = old >> shift >> Self::BITS << shift;
+        bucket.store(older | younger, Relaxed);
+        let count = (ghost >> 12) as u8 & 7;
+        let age = (self.stamp() + Self::STAMPS - (ghost >> 16) as usize) % Self::STAMPS;
+        Some(Ghost {
+            count,
+            left: match (ghost & Self::MAIN != 0, count) {
+                (true, _) => Left::Main,
+                (false, 0) => Left::Unused,
+                (false, _) => Left::Contest,
+            },
+            young: age < Self::YOUNG,
+        })
     }
 }

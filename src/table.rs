@@ -110,7 +110,7 @@ pub(crate) trait Key<T> {
     /// the first time it was asked for. So if it is not used it must be retired, not dropped.
     fn object(&mut self) -> *const T;
     /// The mark that its word is to begin with.
-    fn mark(&self) -> u8;
+    fn mark(&mut self) -> u8;
 }
 
 /// What a walk over one key's probe ended with.

@@ -2,7 +2,7 @@
 
 use super::{Core, Node};
 use crate::bound::{Bound, Weight};
-use crate::policy::{Mark, Policy, Ring};
+use crate::policy::{Census, Mark, Policy, Ring};
 use crate::reclaim::{Garbage, Pin, deref, pin};
 use crate::stats::Event;
 use crate::sync::{AtomicPtr, Ordering};
@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, Hash};
 /// What a cache with a capacity has besides.
 pub(super) struct Room<K, V> {
     bound: Bound<K, V>,
-    /// Made anew when the table has another size.
+    /// Made anew when it was made for another number of entries.
     policy: AtomicPtr<Policy>,
     /// The hashes of keys that were demoted by their user.
     demoted: SegQueue<u64>,
@@ -23,9 +23,10 @@ pub(super) struct Room<K, V> {
 
 impl<K, V> Room<K, V> {
     pub(super) fn new(bound: Bound<K, V>, positions: usize) -> Self {
+        let policy = Policy::new(bound.likely_entries(positions));
         Self {
             bound,
-            policy: AtomicPtr::new(Box::into_raw(Box::new(Policy::new(positions)))),
+            policy: AtomicPtr::new(Box::into_raw(Box::new(policy))),
             demoted: SegQueue::new(),
         }
     }
@@ -47,7 +48,7 @@ impl<K, V> Drop for Room<K, V> {
 
 /// How often a live change of the capacity looks for victims in vain before it leaves the rest to
 /// those who are filling them: each look lowers the counts of what it comes by.
-const IN_VAIN: usize = 64;
+const IN_VAIN: usize = if cfg!(atomic_cache_loom) { 2 } else { 64 };
 
 /// The table as the policy sees it, on behalf of an entry that needs room.
 struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
@@ -92,6 +93,26 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
     }
 }
 
+impl<K: Hash + Eq, V, S: BuildHasher> Census for Core<K, V, S> {
+    fn entries(&self) -> usize {
+        self.len()
+    }
+
+    fn on_probation(&self) -> usize {
+        self.table.on_probation()
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Census for Clock<'_, K, V, S> {
+    fn entries(&self) -> usize {
+        self.core.len()
+    }
+
+    fn on_probation(&self) -> usize {
+        self.core.table.on_probation()
+    }
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
     fn positions(&self) -> usize {
         self.dial.positions()
@@ -119,14 +140,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         let spot = self.dial.spot(at).filter(|spot| spot.mark() == mark.0)?;
         let hash = self.core.rehash(self.node(&spot));
         self.take(&spot).then_some(hash.unwrap_or(0))
-    }
-
-    fn on_probation(&self) -> usize {
-        self.core.table.on_probation()
-    }
-
-    fn entries(&self) -> usize {
-        self.core.len()
     }
 
     fn is_done(&self) -> bool {
@@ -158,7 +171,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// The mark of a key that is put in.
     pub(super) fn newcomer(&self, hash: u64, pin: &Pin) -> u8 {
         match &self.room {
-            Some(room) => room.policy(pin).newcomer(hash).0,
+            Some(room) => {
+                let is_room = room.bound.total() < room.bound.capacity();
+                room.policy(pin).arrive(hash, is_room, self).0
+            }
             None => 0,
         }
     }
@@ -204,20 +220,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         };
         self.evict_demoted(room, &clock);
         if clock.freed.get() == 0 {
-            let policy = self.renewed(room, clock.positions(), pin);
-            policy.evict_one(&clock);
+            self.renewed(room, clock.positions(), pin).evict(&clock);
         }
         clock.freed.get()
     }
 
-    /// The policy, made anew if the table has another size by now.
+    /// The policy, made anew if it was made for a very different number of entries.
     fn renewed<'p>(&self, room: &Room<K, V>, positions: usize, pin: &'p Pin) -> &'p Policy {
         let policy = room.policy(pin);
-        if policy.positions() == positions {
+        let likely = room.bound.likely_entries(positions);
+        if (likely / 2..=likely * 2).contains(&policy.entries()) {
             return policy;
         }
         let old = std::ptr::from_ref(policy).cast_mut();
-        let new = Box::into_raw(Box::new(Policy::new(positions)));
+        let new = Box::into_raw(Box::new(Policy::new(likely)));
         // Release: pairs with the Acquire of `Room::policy`.
         let swapped = room
             .policy

@@ -85,7 +85,7 @@ impl Key<Item> for Wanted<'_> {
         self.object
     }
 
-    fn mark(&self) -> u8 {
+    fn mark(&mut self) -> u8 {
         0
     }
 }
