@@ -20,6 +20,10 @@ use crate::error::OversizeError;
 use crate::foreign::answer_of;
 use crate::sync::{AtomicU64, Ordering, store_load};
 
+/// The most a total is allowed to be. From here to the end of 64 bits there is room for what 2^15
+/// threads are putting in.
+const MOST: u64 = 1 << 63;
+
 /// Weights are kept in 48 bits of a slot's state. Nothing heavier is kept.
 pub(crate) const MAX_WEIGHT: u64 = (1 << 48) - 1;
 
@@ -121,7 +125,7 @@ impl<K, V> Bound<K, V> {
     pub(crate) fn charge(&self, weight: u64) -> u64 {
         let total = self.total.fetch_add(weight, Ordering::SeqCst) + weight;
         store_load();
-        total.saturating_sub(self.capacity()).min(weight)
+        total.saturating_sub(self.capacity().min(MOST)).min(weight)
     }
 
     pub(crate) fn discharge(&self, weight: u64) {
@@ -132,6 +136,11 @@ impl<K, V> Bound<K, V> {
 
     /// By how much the total exceeds the capacity.
     pub(crate) fn excess(&self) -> u64 {
-        self.total().saturating_sub(self.capacity())
+        self.total().saturating_sub(self.capacity().min(MOST))
+    }
+
+    /// Whether something that weighs one would still fit.
+    pub(crate) fn has_room(&self) -> bool {
+        self.total() < self.capacity().min(MOST)
     }
 }

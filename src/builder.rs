@@ -458,6 +458,7 @@ where
             return false;
         };
         core.purge();
+        core.tidy_all();
         true
     };
     Janitor::start(interval, Box::new(round))

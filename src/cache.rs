@@ -763,7 +763,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     pub fn run_pending_tasks(&self) {
         self.core.purge();
-        self.core.tidy();
+        self.core.tidy_all();
     }
 
     /// Stops the [janitor](Builder::purge_interval), if there is one, and waits for its last round

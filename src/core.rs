@@ -32,7 +32,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 pub(crate) use part::{Found, Leader, Part, Waited};
-use room::Room;
+use room::{Charge, Room};
 
 /// What the table's words point to: a key and its slot.
 pub(crate) struct Node<K, V> {
@@ -395,16 +395,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// Fences a flight off, and lets go of what it stands before.
-    fn cut(&self, node: &Node<K, V>) -> Result<crate::slot::State, crate::slot::State> {
+    fn cut(
+        &self,
+        node: &Node<K, V>,
+        event: Event,
+    ) -> Result<crate::slot::State, crate::slot::State> {
         let before = node.slot.cut()?;
-        self.drop_prior(node);
+        self.drop_prior(node, event);
         Ok(before)
     }
 
-    fn drop_prior(&self, node: &Node<K, V>) {
+    fn drop_prior(&self, node: &Node<K, V>, event: Event) {
         if let Some(prior) = node.slot.take_prior() {
             // SAFETY: held by that slot until `take_prior`, which answers once.
-            self.released(unsafe { &*(prior as *const Node<K, V>) }, Event::Explicit);
+            self.released(unsafe { &*(prior as *const Node<K, V>) }, event);
         }
     }
 
@@ -542,7 +546,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let weight = self.weigh(&key, &value)?;
         let deadline = self.deadline();
         let mut spare = Spare::with(self, key, Slot::ready(value, deadline, weight));
-        let owed = self.charge(weight);
+        let kept = deadline != Deadline::Past;
+        let charge = Charge::new(self, if kept { weight } else { 0 });
         let fenced = {
             let pin = pin();
             // SAFETY: ours until it is in the table, and kept by the pin after that.
@@ -550,7 +555,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let fenced = self.put(hash, node, &pin);
             spare.used();
             self.stats.count(Event::Inserted);
-            if deadline == Deadline::Past {
+            let owed = charge.passes_to_the_entry();
+            if !kept {
                 self.unlink_node(hash, node, Event::Expired, &pin);
             }
             self.sweep(&pin);
@@ -589,7 +595,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             };
             let spot = match self.table.claim(hash, &mut key, pin, self, &self.domain) {
                 Claim::Placed(_) => {
-                    self.len.add(1);
+                    self.count_in(node);
                     return None;
                 }
                 Claim::Found(spot) => spot,
@@ -603,7 +609,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 node.slot.set_held(false);
                 continue;
             }
-            self.len.add(1);
+            self.count_in(node);
             // First out of the table, then fenced off: who comes between joins for the value, which
             // we bring. The other way round it would see a flight that is fenced off in its place,
             // and wait for the fill to end.
@@ -616,9 +622,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
+    /// A node that has its value from the start is in the table.
+    fn count_in(&self, node: &Node<K, V>) {
+        if node.slot.state().is_live() {
+            self.len.add(1);
+        }
+    }
+
     /// Fences off a flight whose slot has been replaced; a part in it if anybody waits.
     fn cut_off<'c>(&'c self, old: &Node<K, V>) -> Option<Part<'c, K, V, S>> {
-        let flight = self.cut(old).ok()?.flight()?;
+        let flight = self.cut(old, Event::Replaced).ok()?.flight()?;
         // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
         unsafe { &*flight }.join().then(|| Part {
             core: self,
@@ -725,6 +738,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .exchange(hash, node, Some(prior), pin, self, &self.domain, &linked);
         if restored {
             self.released(node, Event::Replaced);
+            // SAFETY: in the table by now; what is taken out of it is kept by our pin.
+            self.pay_for_restored(hash, unsafe { &*prior }, pin);
         }
         restored
     }
@@ -825,12 +840,13 @@ impl<K, V, S> Core<K, V, S> {
             .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
     }
 
-    /// Tells the listener what has been removed, unless this thread holds a pin.
+    /// Tells the listener what has been removed, unless this thread holds something: a pin, or the
+    /// lead of a flight, whose key the listener may ask for.
     fn tell(&self) {
         let Some(bulletin) = &self.bulletin else {
             return;
         };
-        if bulletin.len() > 0 && !is_pinned() {
+        if bulletin.len() > 0 && !is_pinned() && !leads_any() {
             self.tell_of(bulletin);
         }
     }
@@ -903,6 +919,12 @@ impl<K, V, S> Core<K, V, S> {
     pub(crate) fn set_janitor(&self, janitor: Janitor) {
         // There is one builder, and it sets one.
         let _ = self.janitor.set(janitor);
+    }
+
+    /// As [`tidy`](Self::tidy), also when there is little to drop. Waits for nobody.
+    pub(crate) fn tidy_all(&self) {
+        self.tell();
+        self.domain.flush();
     }
 
     /// A pin for a miss, which puts things in and so must also help to get rid of things: `pin`,

@@ -69,8 +69,12 @@ impl Janitor {
     /// Stops it, and waits for its last round to end; if it is not itself who asks.
     pub(crate) fn stop(&self) {
         self.signal.stop();
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        let thread = thread.take();
+        // Its own listener may come by here while another waits: nobody waits with the lock held.
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread.filter(|it| it.thread().id() != thread::current().id()) {
             // It cannot have panicked: what is foreign in its round is contained.
             let _ = thread.join();

@@ -43,7 +43,8 @@ pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>
 /// How many removals wait before others help to tell of them.
 const PLENTY: usize = 1024;
 
-/// How many one caller tells of at most, if its listener goes on removing things.
+/// How many one caller tells of at most besides what waited when it came, if its listener goes on
+/// removing things.
 const TURNS: usize = 4 * PLENTY;
 
 thread_cell! {
@@ -103,7 +104,7 @@ impl<K, V, N> Bulletin<K, V, N> {
         V: 'a,
         N: 'a,
     {
-        for _ in 0..TURNS {
+        for _ in 0..TURNS + self.removed.len() {
             if self.removed.is_empty() || !self.may_tell() {
                 return;
             }

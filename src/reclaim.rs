@@ -110,6 +110,9 @@ mod epoch {
     /// How many retired objects make a writer that comes by with a full queue stop and help.
     const PLENTY: usize = 1024;
 
+    /// How many epochs a batch waits for, and one to find it ripe.
+    const EPOCHS: usize = 4;
+
     /// How often it gives the processor away for that, at most.
     const PATIENT_TURNS: usize = 32;
 
@@ -271,6 +274,24 @@ mod epoch {
             }
             self.reap_ripe();
             self.relieve();
+        }
+
+        /// Seals what is in all queues, and drops what is ripe; waits for nobody. As
+        /// [`tidy`](Self::tidy), does nothing on a thread that is pinned or in a destructor.
+        pub(crate) fn flush(&self) {
+            if is_pinned() || REAPING.get() || self.retired() == 0 {
+                return;
+            }
+            if let Ok(mut sealed) = self.sealed.try_lock() {
+                for queue in &self.limbo {
+                    Self::seal(queue, &mut sealed.in_grace);
+                }
+            }
+            // The engine moves its epoch on once a flush, and a batch waits for a few.
+            for _ in 0..EPOCHS {
+                pin().guard.flush();
+            }
+            self.reap_ripe();
         }
 
         /// Helps, and then makes way, while there is too much garbage.

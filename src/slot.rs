@@ -171,10 +171,15 @@ impl<V> Slot<V> {
         }
     }
 
-    /// A slot that has its value from the start.
+    /// A slot that has its value from the start; one whose time is over at once is for waiters.
     pub(crate) fn ready(value: V, deadline: Deadline, weight: u64) -> Self {
+        let live = if deadline == Deadline::Past {
+            CUT
+        } else {
+            weight << PAYLOAD_SHIFT
+        };
         Self {
-            state: AtomicU64::new(READY | LINKED | weight << PAYLOAD_SHIFT),
+            state: AtomicU64::new(READY | LINKED | live),
             aux: AtomicU64::new(deadline.to_bits()),
             value: UnsafeCell::new(MaybeUninit::new(value)),
         }

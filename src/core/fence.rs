@@ -36,7 +36,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .map(|node| unsafe { node.slot.value() });
             if state.is_filling() {
                 // From here on no newcomer gets this flight's value, nor what it stands before.
-                let Ok(before) = self.cut(node) else {
+                let Ok(before) = self.cut(node, Event::Explicit) else {
                     continue;
                 };
                 let value = value.filter(|_| !before.is_cut());
@@ -76,7 +76,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Cuts off a flight whose value was to be judged, and lets go of it.
     pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
         // An error says that it has ended: then there is a value, which goes too.
-        let _ = self.cut(part.node());
+        let _ = self.cut(part.node(), Event::Explicit);
         self.take_out(hash, part.node(), &pin());
     }
 
@@ -112,7 +112,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     ) -> Option<Part<'c, K, V, S>> {
         loop {
             if node.slot.state().is_filling() {
-                if which.is_none() && self.cut(node).is_err() {
+                if which.is_none() && self.cut(node, Event::Explicit).is_err() {
                     continue;
                 }
                 let part = self.join(node, WaitFor::End);
@@ -158,7 +158,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: as above.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
             // A flight that is cut off does not let be read what it stands before.
-            let cut = !std::ptr::eq(there, node) && self.cut(there).is_ok();
+            let cut = !std::ptr::eq(there, node) && self.cut(there, Event::Explicit).is_ok();
             if cut {
                 return;
             }

@@ -226,7 +226,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let pin = pin();
         if cut || !keep_prior {
             core.unlink_node(self.hash, node, Event::Explicit, &pin);
-            core.drop_prior(node);
+            core.drop_prior(node, Event::Explicit);
             return;
         }
         // Nobody cuts off what has ended: what it stands before is ours to put back. The slot goes

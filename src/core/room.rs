@@ -46,6 +46,79 @@ impl<K, V> Drop for Room<K, V> {
     }
 }
 
+/// The items of the lowest ranks: at most so many of all that are shown to it.
+struct Lowest<T> {
+    limit: usize,
+    found: Vec<(u8, T)>,
+    /// What is not below this does not belong to them.
+    below: u8,
+}
+
+impl<T> Lowest<T> {
+    fn new(limit: usize) -> Self {
+        let below = if limit == 0 { 0 } else { u8::MAX };
+        let found = Vec::new();
+        Self {
+            limit,
+            found,
+            below,
+        }
+    }
+
+    fn wants(&self, rank: u8) -> bool {
+        rank < self.below
+    }
+
+    fn push(&mut self, rank: u8, item: T) {
+        self.found.push((rank, item));
+        if self.found.len() >= self.limit.saturating_mul(2) {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        self.found.sort_by_key(|found| found.0);
+        self.found.truncate(self.limit);
+        if let Some(last) = self.found.last().filter(|_| self.found.len() == self.limit) {
+            self.below = last.0;
+        }
+    }
+
+    /// The lowest first.
+    fn into_items(mut self) -> Vec<T> {
+        self.cut();
+        self.found.into_iter().map(|found| found.1).collect()
+    }
+}
+
+/// What was charged for an entry that is not in the table yet: discharged if it does not get there.
+pub(super) struct Charge<'c, K, V, S> {
+    core: &'c Core<K, V, S>,
+    weight: u64,
+    owed: u64,
+}
+
+impl<'c, K, V, S> Charge<'c, K, V, S> {
+    pub(super) fn new(core: &'c Core<K, V, S>, weight: u64) -> Self {
+        let owed = core.charge(weight);
+        Self { core, weight, owed }
+    }
+
+    /// Whoever takes the entry out discharges it; what is owed.
+    pub(super) fn passes_to_the_entry(mut self) -> u64 {
+        self.weight = 0;
+        self.owed
+    }
+}
+
+impl<K, V, S> Drop for Charge<'_, K, V, S> {
+    fn drop(&mut self) {
+        if self.weight > 0 {
+            self.core.discharge(self.weight);
+        }
+    }
+}
+
 /// How often a live change of the capacity looks for victims in vain before it leaves the rest to
 /// those who are filling them: each look lowers the counts of what it comes by.
 const IN_VAIN: usize = if cfg!(atomic_cache_loom) { 2 } else { 64 };
@@ -161,19 +234,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         })
     }
 
-    /// Takes a weight in before its entry can be seen: what is owed for it.
-    pub(super) fn charge(&self, weight: u64) -> u64 {
-        self.room
-            .as_ref()
-            .map_or(0, |room| room.bound.charge(weight))
-    }
-
     /// The mark of a key that is put in.
     pub(super) fn newcomer(&self, hash: u64, pin: &Pin) -> u8 {
         match &self.room {
             Some(room) => {
-                let is_room = room.bound.total() < room.bound.capacity();
-                room.policy(pin).arrive(hash, is_room, self).0
+                let policy = room.policy(pin);
+                policy.arrive(hash, room.bound.has_room(), self).0
             }
             None => 0,
         }
@@ -186,6 +252,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if let Some(touched) = Mark(spot.mark()).touched() {
                 spot.touch(touched.0);
             }
+        }
+    }
+
+    /// What is owed for an entry that was there, and could not be taken out while a flight stood
+    /// before it, is paid by whoever puts it back.
+    pub(super) fn pay_for_restored(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
+        if let Some(room) = &self.room {
+            let owed = room.bound.excess().min(node.slot.state().weight());
+            self.make_room(owed, hash, node, pin);
         }
     }
 
@@ -229,7 +304,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     fn renewed<'p>(&self, room: &Room<K, V>, positions: usize, pin: &'p Pin) -> &'p Policy {
         let policy = room.policy(pin);
         let likely = room.bound.likely_entries(positions);
-        if (likely / 2..=likely * 2).contains(&policy.entries()) {
+        if (likely / 2..=likely * 2).contains(&policy.made_for()) {
             return policy;
         }
         let old = std::ptr::from_ref(policy).cast_mut();
@@ -286,6 +361,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let marked = self.mark(hash, key, Mark::demoted);
         if let Some(room) = self.room.as_ref().filter(|_| marked) {
             room.demoted.push(hash);
+            // Of those that have been used or removed since, the hash is still there: the oldest
+            // are forgotten when there are more hashes than there can be entries for.
+            while room.demoted.len() > 2 * self.len() + 64 && room.demoted.pop().is_some() {}
         }
         marked
     }
@@ -327,12 +405,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         K: Clone,
         V: Clone,
     {
-        // The heat as a rank, the lowest first; the lowest `limit` seen so far are kept.
-        let mut found: Vec<(u8, K, V)> = Vec::new();
-        let keep = |found: &mut Vec<(u8, K, V)>| {
-            found.sort_by_key(|entry| entry.0);
-            found.truncate(limit);
-        };
+        let mut lowest = Lowest::new(limit);
         let mut from = Some(0);
         while let Some(hash) = from {
             let pin = pin();
@@ -345,20 +418,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     continue;
                 };
                 let heat = Mark(spot.mark()).heat();
-                let rank = if hottest { u8::MAX - heat } else { heat };
-                if found.len() < limit || found[limit - 1].0 > rank {
+                let rank = if hottest { u8::MAX - 1 - heat } else { heat };
+                if lowest.wants(rank) {
                     // SAFETY: it serves: live was loaded, the pin keeps it.
                     let value = unsafe { serving.slot.value() };
-                    found.push((rank, node.key.clone(), value.clone()));
-                }
-                if found.len() >= limit.saturating_mul(2) {
-                    keep(&mut found);
+                    lowest.push(rank, (node.key.clone(), value.clone()));
                 }
             }
         }
-        keep(&mut found);
-        let entry = |(_, key, value)| (key, value);
-        found.into_iter().map(entry).collect()
+        lowest.into_items()
     }
 
     /// Sets the capacity, and takes out what lies above it, but for what is being filled. `false`:
@@ -380,6 +448,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 }
 
 impl<K, V, S> Core<K, V, S> {
+    /// Takes a weight in before its entry can be seen: what is owed for it.
+    pub(super) fn charge(&self, weight: u64) -> u64 {
+        self.room
+            .as_ref()
+            .map_or(0, |room| room.bound.charge(weight))
+    }
+
     pub(super) fn discharge(&self, weight: u64) {
         if let Some(room) = &self.room {
             room.bound.discharge(weight);

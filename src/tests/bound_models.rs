@@ -42,7 +42,10 @@ fn balanced(cache: &TestCache) -> Vec<(u64, u64)> {
 /// in, and taking out: what they have unlinked counts until they have said so.
 fn within(cache: &TestCache, coming_and_going: u64) {
     let (weight, capacity) = (cache.weighted_size(), cache.capacity().expect("bounded"));
-    assert!(weight <= capacity + coming_and_going, "{weight} of {capacity}");
+    assert!(
+        weight <= capacity + coming_and_going,
+        "{weight} of {capacity}"
+    );
 }
 
 models! {
