@@ -1,5 +1,6 @@
 //! The public face of atomic-cache, tested in one binary: a module a topic.
 mod alloc;
+mod bounds;
 mod cereggii;
 mod checker;
 mod common;
