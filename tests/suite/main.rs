@@ -9,6 +9,7 @@ mod corpus;
 mod history;
 mod hostile;
 mod leaks;
+mod listener;
 mod memoize;
 mod operations_model;
 mod races;
