@@ -8,6 +8,7 @@ mod contract;
 mod corpus;
 mod history;
 mod hostile;
+mod janitor;
 mod leaks;
 mod listener;
 mod memoize;
