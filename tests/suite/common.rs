@@ -615,18 +615,31 @@ fn freed(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         allocated(layout.size());
+        #[cfg(unix)]
+        if let Some(pointer) = arena::alloc(layout) {
+            return pointer;
+        }
         // SAFETY: as our caller promised.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         allocated(layout.size());
+        // The arena's memory is used once, and zero until then.
+        #[cfg(unix)]
+        if let Some(pointer) = arena::alloc(layout) {
+            return pointer;
+        }
         // SAFETY: as our caller promised.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         freed(layout.size());
+        #[cfg(unix)]
+        if arena::has(pointer) {
+            return;
+        }
         if POISONS.load(Relaxed) {
             // SAFETY: the caller has given it up, and it is so long.
             unsafe { pointer.write_bytes(0xDD, layout.size()) };
@@ -638,8 +651,112 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         freed(layout.size());
         allocated(size);
+        #[cfg(unix)]
+        if arena::has(pointer) {
+            // SAFETY: the caller promised that the new size makes a layout.
+            let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+            // SAFETY: as our caller promised; neither is shorter than what is copied.
+            return unsafe { arena::copied(pointer, new, size.min(layout.size())) };
+        }
         // SAFETY: as our caller promised.
         unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[cfg(unix)]
+pub(crate) use arena::{in_arena, with_read_only_arena};
+
+/// Pages of their own for what a test allocates, which it can make read-only. Of use in a process
+/// of its own; what is freed here is not used again.
+#[cfg(unix)]
+mod arena {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    const BYTES: usize = 1 << 26;
+
+    /// Where it is, or 0.
+    static START: AtomicUsize = AtomicUsize::new(0);
+    /// How much of it is used.
+    static USED: AtomicUsize = AtomicUsize::new(0);
+
+    thread_local! {
+        /// This thread allocates here.
+        static OPEN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// What `f` allocates on this thread is in the arena.
+    pub(crate) fn in_arena<R>(f: impl FnOnce() -> R) -> R {
+        if START.load(SeqCst) == 0 {
+            // SAFETY: a new mapping, of nobody's memory.
+            let start = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    BYTES,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANON,
+                    -1,
+                    0,
+                )
+            };
+            assert!(start != libc::MAP_FAILED, "no memory for an arena");
+            START.store(start.expose_provenance(), SeqCst);
+        }
+        OPEN.set(true);
+        let result = f();
+        OPEN.set(false);
+        result
+    }
+
+    /// Whoever stores into the arena while `f` runs ends the process.
+    pub(crate) fn with_read_only_arena<R>(f: impl FnOnce() -> R) -> R {
+        assert!(USED.load(SeqCst) > 0, "there is something to protect");
+        protect(libc::PROT_READ);
+        let result = f();
+        protect(libc::PROT_READ | libc::PROT_WRITE);
+        result
+    }
+
+    fn protect(protection: libc::c_int) {
+        let start = std::ptr::with_exposed_provenance_mut(START.load(SeqCst));
+        // SAFETY: our own mapping, which nothing else is in.
+        let result = unsafe { libc::mprotect(start, BYTES, protection) };
+        assert_eq!(result, 0, "the arena can be protected");
+    }
+
+    pub(super) fn has(pointer: *mut u8) -> bool {
+        let start = START.load(SeqCst);
+        start != 0 && (start..start + BYTES).contains(&pointer.addr())
+    }
+
+    pub(super) fn alloc(layout: Layout) -> Option<*mut u8> {
+        if !OPEN.get() {
+            return None;
+        }
+        let start = START.load(SeqCst);
+        let size = layout.size().next_multiple_of(16) + layout.align();
+        let from = (start + USED.fetch_add(size, SeqCst)).next_multiple_of(layout.align());
+        let fits = from + layout.size() <= start + BYTES;
+        Some(if fits {
+            std::ptr::with_exposed_provenance_mut(from)
+        } else {
+            std::ptr::null_mut()
+        })
+    }
+
+    /// A new allocation with the first `bytes` of `old`.
+    ///
+    /// # Safety
+    /// `old` is an allocation of at least so many bytes, in the arena; the new one has as many.
+    pub(super) unsafe fn copied(old: *mut u8, new: Layout, bytes: usize) -> *mut u8 {
+        // SAFETY: a layout that is not empty, as our caller's was not.
+        let pointer = alloc(new).unwrap_or_else(|| unsafe { System.alloc(new) });
+        if !pointer.is_null() {
+            // SAFETY: as our caller promised; the new one is nobody else's.
+            unsafe { pointer.copy_from_nonoverlapping(old, bytes) };
+        }
+        pointer
     }
 }
 

@@ -13,5 +13,6 @@ mod leaks;
 mod listener;
 mod memoize;
 mod operations_model;
+mod quiet;
 mod races;
 mod weigh;
