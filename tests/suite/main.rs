@@ -1,6 +1,7 @@
 //! The public face of atomic-cache, tested in one binary: a module a topic.
 mod alloc;
 mod bounds;
+mod bounds_found;
 mod cereggii;
 mod checker;
 mod common;
