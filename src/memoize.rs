@@ -117,6 +117,45 @@
 /// # assert_eq!(rate("EUR"), 3);
 /// ```
 ///
+/// **`max_capacity = expression`**, a `u64` or an `Option` of one: the most results that are kept.
+/// Which of them make room for others is the cache's to choose: see
+/// [`Builder::max_capacity`](crate::Builder::max_capacity). Not set: there is no bound. Evaluated
+/// once, at the first use of the function; `f::cache().set_max_capacity(..)` changes it.
+///
+/// ```
+/// atomic_cache::memoize! {
+///     #[memoize(max_capacity = 1000)]
+///     fn square(n: u64) -> u64 {
+///         n * n
+///     }
+/// }
+///
+/// for n in 0..5000 {
+///     assert_eq!(square(n), n * n);
+/// }
+/// assert_eq!(square::cache().len(), 1000);
+/// ```
+///
+/// **`max_bytes = expression`**, a `u64` or a text such as `"64M"`: the most memory that the
+/// results may keep, with their keys. Both have to be [`Weigh`](crate::Weigh). See
+/// [`Builder::max_bytes`](crate::Builder::max_bytes) for what is counted. Evaluated once, at the
+/// first use of the function, which panics if the text is no number of bytes. There is one bound or
+/// the other, not both.
+///
+/// ```
+/// atomic_cache::memoize! {
+///     #[memoize(max_bytes = "1M")]
+///     fn line(width: usize) -> String {
+///         "-".repeat(width)
+///     }
+/// }
+///
+/// for width in 100_000..100_100 {
+///     assert_eq!(line(width).len(), width);
+/// }
+/// assert_eq!(line::cache().len(), 10);
+/// ```
+///
 /// **`skip(argument, ..)`**: not part of the key, but handed on to the function when it has to run.
 /// Such an argument may be of any type but a `&mut` reference. The first call decides: the others
 /// get its value whatever they skip.
@@ -460,80 +499,130 @@ macro_rules! __memoize {
         [$vis:tt $name:ident $args:tt () $block:block]
     ) => {
         $crate::__memoize! {
-            @opts [] [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
+            @opts [] [] [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
         }
     };
     (@attrs $all:tt $func:tt $body:tt $opts:tt []
         [$vis:tt $name:ident $args:tt ($ret:ty) $block:block]
     ) => {
         $crate::__memoize! {
-            @opts [] [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
+            @opts [] [] [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
         }
     };
 
-    // ---- The options: [ttl] [clock] [key] [skip] [those still to be read] [the function].
-    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
-        $crate::__memoize! { @opts $ttl $clock $key $skip [$($opts)*] $item }
+    // ---- The options: [ttl] [clock] [bound] [key] [skip] [those still to be read] [the function].
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
+        $crate::__memoize! { @opts $ttl $clock $bound $key $skip [$($opts)*] $item }
     };
-    (@opts [] $clock:tt $key:tt $skip:tt [
+    (@opts [] $clock:tt $bound:tt $key:tt $skip:tt [
         (ttl = $ttl:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
-        $crate::__memoize! { @opts [$ttl] $clock $key $skip [($($($opt)*)?) $($opts)*] $item }
+        $crate::__memoize! { @opts [$ttl] $clock $bound $key $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt [] $key:tt $skip:tt [
+    (@opts $ttl:tt [] $bound:tt $key:tt $skip:tt [
         (clock = $clock:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
-        $crate::__memoize! { @opts $ttl [$clock] $key $skip [($($($opt)*)?) $($opts)*] $item }
+        $crate::__memoize! { @opts $ttl [$clock] $bound $key $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt $clock:tt [] $skip:tt [
+    (@opts $ttl:tt $clock:tt [] $key:tt $skip:tt [
+        (max_capacity = $capacity:expr $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! {
+            @opts $ttl $clock [max_capacity $capacity] $key $skip [($($($opt)*)?) $($opts)*] $item
+        }
+    };
+    (@opts $ttl:tt $clock:tt [] $key:tt $skip:tt [
+        (max_bytes = $bytes:expr $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! {
+            @opts $ttl $clock [max_bytes $bytes] $key $skip [($($($opt)*)?) $($opts)*] $item
+        }
+    };
+    (@opts $ttl:tt $clock:tt $bound:tt [] $skip:tt [
         (key = $key:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
-        $crate::__memoize! { @opts $ttl $clock [$key] $skip [($($($opt)*)?) $($opts)*] $item }
+        $crate::__memoize! { @opts $ttl $clock $bound [$key] $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt $clock:tt $key:tt [$($skip:ident)*] [
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt [$($skip:ident)*] [
         (skip($($more:ident),* $(,)?) $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
         $crate::__memoize! {
-            @opts $ttl $clock $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
+            @opts $ttl $clock $bound $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
         }
     };
-    (@opts [$old:expr] $clock:tt $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
+    (@opts [$old:expr] $clock:tt $bound:tt $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `ttl` twice" }
     };
-    (@opts $ttl:tt [$old:expr] $key:tt $skip:tt [(clock = $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt [$old:expr] $bound:tt $key:tt $skip:tt [(clock = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `clock` twice" }
     };
-    (@opts $ttl:tt $clock:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt [max_capacity $old:expr] $key:tt $skip:tt
+        [(max_capacity = $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name "has the option `max_capacity` twice" }
+    };
+    (@opts $ttl:tt $clock:tt [max_bytes $old:expr] $key:tt $skip:tt
+        [(max_bytes = $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name "has the option `max_bytes` twice" }
+    };
+    (@opts $ttl:tt $clock:tt [max_bytes $old:expr] $key:tt $skip:tt
+        [(max_capacity = $($opt:tt)*) $($opts:tt)*] $item:tt
+    ) => {
+        $crate::__memoize! { @bounds $item }
+    };
+    (@opts $ttl:tt $clock:tt [max_capacity $old:expr] $key:tt $skip:tt
+        [(max_bytes = $($opt:tt)*) $($opts:tt)*] $item:tt
+    ) => {
+        $crate::__memoize! { @bounds $item }
+    };
+    (@opts $ttl:tt $clock:tt $bound:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `key` twice" }
     };
-    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `ttl` in a form that is not `ttl = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(clock $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(clock $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `clock` in a form that is not `clock = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(max_capacity $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `max_capacity` in a form that is not `max_capacity = expression`"
+        }
+    };
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(max_bytes $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `max_bytes` in a form that is not `max_bytes = expression`"
+        }
+    };
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `key` in a form that is not `key = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
@@ -541,22 +630,23 @@ macro_rules! __memoize {
              arguments"
         }
     };
-    (@opts $ttl:tt $clock:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         ::core::compile_error!(::core::concat!(
             "memoize!: `", ::core::stringify!($name), "` has the unknown option `",
             ::core::stringify!($unknown),
-            "`; the options are `ttl = expression`, `clock = expression`, `key = expression` and \
+            "`; the options are `ttl = expression`, `clock = expression`, \
+             `max_capacity = expression`, `max_bytes = expression`, `key = expression` and \
              `skip(argument, ..)`",
         ));
     };
-    (@opts $ttl:tt $clock:tt $key:tt [$($skip:ident)*] []
+    (@opts $ttl:tt $clock:tt $bound:tt $key:tt [$($skip:ident)*] []
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $args:tt $ret:tt $body:block]
     ) => {
         $crate::__memoize! {
             @start ($) $key [$($skip)*] $args
-            [$all $func $battr $vis $name $ret $body $ttl $clock [$($skip)*]]
+            [$all $func $battr $vis $name $ret $body $ttl $clock $bound [$($skip)*]]
         }
     };
 
@@ -772,6 +862,20 @@ macro_rules! __memoize {
     (@same $key:tt [$lookup:ty] $($state:tt)*) => {
         $crate::__memoize! { @emit $key [$lookup] [$lookup] $($state)* }
     };
+    (@done [$key:expr] [$sig:tt $look:tt $inner:tt [] [] $call:tt]
+        [
+            $all:tt $func:tt $battr:tt $vis:tt $name:ident $ret:tt $body:block
+            $ttl:tt $clock:tt [max_bytes $bytes:expr] $skip:tt
+        ]
+    ) => {
+        $crate::__memoize! { @emit [$crate::__memoize::WeighedKey]
+            [$crate::__memoize::AnyKeyRef<'_, _>]
+            [$crate::__memoize::AnyKeyRef<'_, ()>]
+            [$crate::__memoize::AnyKeyRef::new(&$key)]
+            $sig $look $inner $call
+            [$all $func $battr $vis $name $ret $body $ttl $clock [max_bytes $bytes] $skip]
+        }
+    };
     (@done [$key:expr] [$sig:tt $look:tt $inner:tt [] [] $call:tt] $item:tt) => {
         $crate::__memoize! { @emit [$crate::__memoize::AnyKey]
             [$crate::__memoize::AnyKeyRef<'_, _>]
@@ -787,7 +891,7 @@ macro_rules! __memoize {
         [
             [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
             ($vis:vis) $name:ident [[$($arrow:tt)*] $value:ty] $body:block
-            [$($ttl:expr)?] [$($clock:expr)?] [$($skip:ident)*]
+            [$($ttl:expr)?] [$($clock:expr)?] $bound:tt [$($skip:ident)*]
         ]
     ) => {
         $($all)*
@@ -819,7 +923,7 @@ macro_rules! __memoize {
                         );
                         let options =
                             $crate::__memoize::Options::new(name)$(.ttl($ttl))?$(.clock($clock))?;
-                        <$any as $crate::__memoize::Lookup<$key, $value>>::build(options)
+                        $crate::__memoize! { @build $bound options [$any] [$key] [$value] }
                     });
                 &MEMOIZE_CACHE
             }
@@ -892,7 +996,24 @@ macro_rules! __memoize {
         }
     };
 
+    // The cache, with the bound that it has.
+    (@build [] $options:ident [$any:ty] [$key:ty] [$value:ty]) => {
+        <$any as $crate::__memoize::Lookup<$key, $value>>::build($options)
+    };
+    (@build [max_capacity $capacity:expr] $options:ident [$any:ty] [$key:ty] [$value:ty]) => {
+        <$any as $crate::__memoize::Lookup<$key, $value>>::build($options.max_capacity($capacity))
+    };
+    (@build [max_bytes $bytes:expr] $options:ident [$any:ty] [$key:ty] [$value:ty]) => {
+        $crate::__memoize::build_in_bytes::<$any, $key, $value>($options, $bytes)
+    };
+
     // ---- What is refused.
+    (@bounds [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]) => {
+        $crate::__memoize! { @error $name
+            "has both `max_capacity` and `max_bytes`: a cache has one bound, in entries or in bytes; \
+             leave one of them out"
+        }
+    };
     (@receiver [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]) => {
         $crate::__memoize! { @error $name
             "takes `self`: memoize a free function outside of the `impl`, \
@@ -921,7 +1042,7 @@ pub mod __memoize {
     use std::hash::{Hash, Hasher};
     use std::time::Duration;
 
-    use crate::{Cache, CacheStats, Clock, Equivalent, ToKey};
+    use crate::{Builder, ByteSize, Cache, CacheStats, Clock, Equivalent, ToKey, Weigh};
 
     pub use std::borrow::ToOwned;
     pub use std::sync::LazyLock;
@@ -932,6 +1053,7 @@ pub mod __memoize {
         name: &'static str,
         ttl: Option<Duration>,
         clock: Option<Clock>,
+        max_capacity: Option<u64>,
     }
 
     impl Options {
@@ -941,6 +1063,7 @@ pub mod __memoize {
                 name,
                 ttl: None,
                 clock: None,
+                max_capacity: None,
             }
         }
 
@@ -956,6 +1079,50 @@ pub mod __memoize {
             self.clock = Some(clock.into());
             self
         }
+
+        /// Also takes an `Option`, as `ttl` does.
+        #[must_use]
+        pub fn max_capacity(mut self, capacity: impl Into<Option<u64>>) -> Self {
+            self.max_capacity = capacity.into();
+            self
+        }
+
+        fn builder<K, V>(self) -> Builder<K, V> {
+            let mut builder = Cache::builder().name(self.name);
+            if let Some(ttl) = self.ttl {
+                builder = builder.time_to_live(ttl);
+            }
+            if let Some(clock) = self.clock {
+                builder = builder.clock(clock);
+            }
+            if let Some(capacity) = self.max_capacity {
+                builder = builder.max_capacity(capacity);
+            }
+            builder
+        }
+    }
+
+    fn finish<K, V>(name: &str, builder: Builder<K, V>) -> Cache<K, V>
+    where
+        K: Hash + Eq + fmt::Debug,
+    {
+        let built = builder.build();
+        built.unwrap_or_else(|error| panic!("memoize!: the cache of `{name}`: {error}"))
+    }
+
+    /// The cache of a function with a bound in bytes, for which key and value have to be weighed.
+    ///
+    /// # Panics
+    /// If `bytes` is a text that is not a number of bytes.
+    #[must_use]
+    pub fn build_in_bytes<Q, K, V>(options: Options, bytes: impl Into<ByteSize>) -> Cache<K, V>
+    where
+        Q: Lookup<K, V>,
+        K: Hash + Eq + fmt::Debug + Weigh,
+        V: Weigh,
+    {
+        let name = options.name;
+        finish(name, options.builder().max_bytes(bytes))
     }
 
     /// All that a function and its companions do with its cache. One trait with every bound in it,
@@ -978,16 +1145,8 @@ pub mod __memoize {
         V: Clone + Send + Sync + 'static,
     {
         fn build(options: Options) -> Cache<K, V> {
-            let mut builder = Cache::builder().name(options.name);
-            if let Some(ttl) = options.ttl {
-                builder = builder.time_to_live(ttl);
-            }
-            if let Some(clock) = options.clock {
-                builder = builder.clock(clock);
-            }
-            builder.build().unwrap_or_else(|error| {
-                panic!("memoize!: the cache of `{}`: {error}", options.name)
-            })
+            let name = options.name;
+            finish(name, options.builder())
         }
 
         fn invalidate_all(cache: &Cache<K, V>) {
@@ -1180,6 +1339,65 @@ pub mod __memoize {
     impl<T: Any + fmt::Debug + Hash + Eq + Clone + Send + Sync> MakeKey<AnyKey> for AnyKeyRef<'_, T> {
         fn make_key(&self) -> AnyKey {
             AnyKey(Box::new(self.0.clone()))
+        }
+    }
+    /// An [`AnyKey`] that knows how many bytes it keeps: for a cache with a bound in bytes.
+    pub struct WeighedKey {
+        key: AnyKey,
+        bytes: u64,
+    }
+
+    impl Hash for WeighedKey {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            self.key.hash(state);
+        }
+    }
+
+    impl PartialEq for WeighedKey {
+        fn eq(&self, other: &Self) -> bool {
+            self.key == other.key
+        }
+    }
+
+    impl Eq for WeighedKey {}
+
+    impl Clone for WeighedKey {
+        fn clone(&self) -> Self {
+            WeighedKey {
+                key: self.key.clone(),
+                bytes: self.bytes,
+            }
+        }
+    }
+
+    impl fmt::Debug for WeighedKey {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.key.fmt(f)
+        }
+    }
+
+    impl Weigh for WeighedKey {
+        fn heap_bytes(&self) -> u64 {
+            self.bytes
+        }
+    }
+
+    impl<T: Any + Eq> Equivalent<WeighedKey> for AnyKeyRef<'_, T> {
+        #[inline]
+        fn equivalent(&self, key: &WeighedKey) -> bool {
+            key.key.downcast() == Some(self.0)
+        }
+    }
+
+    impl<T: Any + fmt::Debug + Hash + Eq + Clone + Send + Sync + Weigh> MakeKey<WeighedKey>
+        for AnyKeyRef<'_, T>
+    {
+        fn make_key(&self) -> WeighedKey {
+            let key = Box::new(self.0.clone());
+            WeighedKey {
+                bytes: key.heap_bytes(),
+                key: AnyKey(key),
+            }
         }
     }
 }

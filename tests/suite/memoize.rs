@@ -3,6 +3,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
+use crate::common::panic_text;
 use atomic_cache::{Clock, ManualClock, memoize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -451,6 +452,157 @@ fn a_value_of_its_time() {
     assert!(!long::contains(1));
     assert!(endless::contains(1));
     assert!(by_the_system::contains(1));
+}
+
+#[test]
+fn a_bound_in_entries() {
+    static RUNS: Runs = Runs::none();
+    memoize! {
+        #[memoize(max_capacity = 10)]
+        fn few(n: u64) -> u64 {
+            RUNS.one_more();
+            n
+        }
+
+        /// Together with every other option.
+        #[memoize(skip(_log), max_capacity = if RUNS.so_far() < u64::MAX { 2 } else { 0 },)]
+        #[memoize(key = n % 10, ttl = Duration::from_secs(3600), clock = Clock::system())]
+        fn fewer(n: u64, _log: &dyn Fn(u64)) -> u64 {
+            n
+        }
+
+        #[memoize(max_capacity = 0)]
+        fn none(n: u64) -> u64 {
+            RUNS.one_more();
+            n
+        }
+
+        #[memoize(max_capacity = None)]
+        fn all(n: u64) -> u64 {
+            n
+        }
+
+        #[memoize(max_capacity = Some(u64::from(u32::MAX)), key = n)]
+        fn many(n: u64) -> u64 {
+            n
+        }
+
+        /// Deeper than there is room for.
+        #[memoize(max_capacity = 3)]
+        fn fib(n: u64) -> u64 {
+            if n < 2 { n } else { fib(n - 1) + fib(n - 2) }
+        }
+    }
+    for n in 0..100 {
+        assert_eq!(few(n), n);
+        assert!(few::cache().len() <= 10);
+    }
+    assert_eq!(
+        (few::cache().len(), few::cache().capacity()),
+        (10, Some(10))
+    );
+    assert_eq!((few::stats().evicted, RUNS.so_far()), (90, 100));
+    few::prime(1000, 1);
+    assert_eq!((few(1000), few::cache().len()), (1, 10));
+    few::cache().set_max_capacity(5).unwrap();
+    assert_eq!(few::cache().len(), 5);
+
+    (0..100).for_each(|n| assert_eq!(fewer(n, &|_| {}) % 10, n % 10));
+    assert_eq!(fewer::cache().len(), 2);
+
+    let before = RUNS.so_far();
+    assert_eq!((none(1), none(1)), (1, 1));
+    none::prime(1, 2);
+    assert_eq!((none::peek(1), RUNS.so_far()), (None, before + 2));
+
+    (0..100).for_each(|n| assert_eq!((all(n), many(n)), (n, n)));
+    assert_eq!((all::cache().capacity(), all::cache().len()), (None, 100));
+    assert_eq!(many::cache().capacity(), Some(u64::from(u32::MAX)));
+    assert_eq!(many::cache().len(), 100);
+
+    assert_eq!(fib(20), 6765);
+    assert_eq!(fib::cache().len(), 3);
+}
+
+#[test]
+fn a_bound_in_bytes() {
+    static SIZE: &str = "64 KiB";
+    memoize! {
+        #[memoize(max_bytes = SIZE)]
+        fn line(width: usize) -> String {
+            "-".repeat(width)
+        }
+
+        #[memoize(max_bytes = 65_536)]
+        fn by_name(name: &str, _more: &[u8]) -> Result<Vec<u8>, String> {
+            if name.is_empty() {
+                return Err("no name".to_owned());
+            }
+            Ok(name.as_bytes().to_vec())
+        }
+
+        /// The bytes of a key that has no name are counted, too.
+        #[memoize(max_bytes = 64 << 10, key = "-".repeat(width), ttl = Duration::from_secs(3600))]
+        fn length(width: usize) -> usize {
+            width
+        }
+
+        #[memoize(max_bytes = format!("{}k", 1))]
+        fn too_large(width: usize) -> String {
+            "-".repeat(width)
+        }
+
+        #[memoize(max_bytes = "much")]
+        fn wrong(n: u64) -> u64 {
+            n
+        }
+    }
+    for width in 1000..1500 {
+        assert_eq!(line(width).len(), width);
+        assert!(line::cache().weighted_size() <= 64 << 10);
+        assert_eq!(by_name(&line(width), b"more").unwrap().len(), width);
+        assert_eq!(length(width), width);
+    }
+    assert_eq!(line::cache().capacity(), Some(64 << 10));
+    for entries in [line::cache().len(), length::cache().len()] {
+        assert!(
+            (30..66).contains(&entries),
+            "{entries} of 1000 to 1500 bytes"
+        );
+    }
+    // Its key and its value are as long as each other.
+    let entries = by_name::cache().len();
+    assert!(
+        (15..33).contains(&entries),
+        "{entries} of 2000 to 3000 bytes"
+    );
+    assert_eq!(
+        (length::peek(1499), length::contains(1)),
+        (Some(1499), false)
+    );
+    assert!(length::invalidate(1499) && !length::contains(1499));
+    length::prime(7, 8);
+    assert_eq!(
+        (length(7), length::cache().keys().count()),
+        (8, length::cache().len())
+    );
+    length::invalidate_all();
+    assert_eq!(
+        (length::cache().len(), length::cache().weighted_size()),
+        (0, 0)
+    );
+
+    assert_eq!(too_large(2000).len(), 2000);
+    assert_eq!(
+        (too_large::cache().len(), too_large::stats().oversize),
+        (0, 1)
+    );
+
+    let text = panic_text(|| wrong(1));
+    assert!(
+        text.contains("wrong`") && text.contains("max_bytes") && text.contains("much"),
+        "{text}"
+    );
 }
 
 #[test]

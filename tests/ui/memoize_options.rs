@@ -55,6 +55,62 @@ mod clock_form {
     }
 }
 
+mod max_capacity_twice {
+    atomic_cache::memoize! {
+        #[memoize(max_capacity = 10, ttl = std::time::Duration::MAX, max_capacity = 20)]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
+mod max_bytes_twice {
+    atomic_cache::memoize! {
+        #[memoize(max_bytes = "1M")]
+        #[memoize(max_bytes = "2M")]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
+mod entries_and_bytes {
+    atomic_cache::memoize! {
+        #[memoize(max_capacity = 10, max_bytes = "1M")]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
+mod bytes_and_entries {
+    atomic_cache::memoize! {
+        #[memoize(max_bytes = "1M")]
+        #[memoize(max_capacity = 10)]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
+mod max_capacity_form {
+    atomic_cache::memoize! {
+        #[memoize(max_capacity(10))]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
+mod max_bytes_form {
+    atomic_cache::memoize! {
+        #[memoize(max_bytes)]
+        fn f(n: u64) -> u64 {
+            n
+        }
+    }
+}
+
 mod key_form {
     atomic_cache::memoize! {
         #[memoize(key)]
