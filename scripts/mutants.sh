@@ -101,7 +101,7 @@ mutant nobody-enters-the-graph src/core/part.rs \
     's/leads_any\(\)\.then\(/(leads_any() \&\& false).then(/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
-    's/(            self\.released\(old, self\.replaced\(old\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
+    's/(            self\.released\(old, self\.unless_expired\(old, Event::Replaced\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
     l8_nobody_waits_for_a_fill_that_was_replaced
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \

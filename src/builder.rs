@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A cache bounded in entries takes its whole table at once up to this many.
+/// A cache bounded in entries takes its whole table at once if it is for no more than this many.
 const MOST_AT_ONCE: u64 = 1 << 24;
 
 /// Keys are named in cycle errors: they are [`Debug`]. The default of a [`Builder`].
@@ -115,7 +115,8 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// fill, and nothing is kept.
     ///
     /// A cache bounded in entries takes its table at once, 16 to 32 bytes an entry of address space
-    /// (up to 2^24 entries; from there on it grows), and memory as that is touched.
+    /// (for a capacity of up to 2^24; with a larger one the table grows), and memory as that is
+    /// touched.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -339,7 +340,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         let capacity = settings.max_capacity.transpose()?;
         // A cache bounded in entries never grows.
         let at_once = match (capacity, &settings.weigher) {
-            (Some(capacity), None) => capacity.min(MOST_AT_ONCE) as usize,
+            (Some(capacity @ ..=MOST_AT_ONCE), None) => capacity as usize,
             _ => 0,
         };
         // Weights without a capacity are summed up, and nothing is ever too much.
@@ -369,6 +370,9 @@ where
     /// # Errors
     /// A setting that cannot be: see [`BuildError`].
     pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
+        if self.janitor.interval() == Some(Duration::ZERO) {
+            return Err(BuildError::PurgeIntervalZero);
+        }
         let janitor = std::mem::replace(&mut self.janitor, Hook::None);
         let core = Arc::new(Core::new(self.config(N::DESCRIBE)?));
         match janitor {

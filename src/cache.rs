@@ -577,7 +577,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.len() == 0
     }
 
-    /// The most the cache may hold: see [`Builder::max_capacity`]. `None`: it is unbounded.
+    /// The most the cache may hold: see [`Builder::max_capacity`]. `None`: it is unbounded. With a
+    /// weigher and no bound it is `u64::MAX`.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -623,7 +624,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// # Errors
     /// If the cache was built without a bound. For one that may be bounded later, build with
-    /// `max_capacity(u64::MAX)`.
+    /// `max_capacity(u64::MAX)`, or with a weigher.
     ///
     /// ```
     /// use atomic_cache::Cache;

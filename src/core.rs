@@ -98,6 +98,10 @@ pub(crate) struct Core<K, V, S> {
     domain: Domain,
 }
 
+/// How many turns `quiesce` gives those who are about to read, before it lends a hand and begins
+/// anew.
+const SETTLING: u32 = 200;
+
 /// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
 /// the table has words make one round. So an entry goes at the latest that many inserts after it
 /// has expired (not counting those during a growth, which looks at nothing and moves expired
@@ -613,7 +617,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // First out of the table, then fenced off: who comes between joins for the value, which
             // we bring. The other way round it would see a flight that is fenced off in its place,
             // and wait for the fill to end.
-            self.released(old, self.replaced(old));
+            self.released(old, self.unless_expired(old, Event::Replaced));
             let part = if filling { self.cut_off(old) } else { None };
             if part.is_none() && filling {
                 self.release_held(node);
@@ -708,25 +712,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             })
     }
 
-    /// What it is called when a node gives way to a newer one.
-    fn replaced(&self, node: &Node<K, V>) -> Event {
+    /// What it is called when a node goes for some reason: if its time is over, that is the reason.
+    fn unless_expired(&self, node: &Node<K, V>, event: Event) -> Event {
         if self.ttl.is_some() && node.slot.is_expired(self.clock.now()) {
             Event::Expired
         } else {
-            Event::Replaced
+            event
         }
     }
 
-    /// Takes a node out of the table if it is still there.
-    fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) {
+    /// Takes a node out of the table; false if it is not there.
+    fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) -> bool {
         let linked = || node.slot.state().is_linked();
-        if linked()
+        let unlinked = linked()
             && self
                 .table
-                .exchange(hash, node, None, pin, self, &self.domain, &linked)
-        {
+                .exchange(hash, node, None, pin, self, &self.domain, &linked);
+        if unlinked {
             self.released(node, event);
         }
+        unlinked
     }
 
     /// Puts `prior` back in the place of `node`. False: that has lost its place.
@@ -891,7 +896,10 @@ impl<K, V, S> Core<K, V, S> {
         // Whoever is about to read may be waiting for a fill, and that fill may be ours; and what
         // the listener is being told of may be told by us.
         if !leads_any() && !is_listening() {
-            self.lingering.settle(|| self.tell());
+            // The listener is told between the looks, not under the lock of one.
+            while !self.lingering.settle(SETTLING) {
+                self.tell();
+            }
             self.domain.quiesce();
         }
     }

@@ -149,11 +149,13 @@ pub enum BuildError {
     },
     /// `max_bytes` was given a text that is not a number of bytes.
     MaxBytes(ByteSizeError),
+    /// `purge_interval` of zero: the janitor would never rest.
+    PurgeIntervalZero,
     /// `purge_interval` was set before the hasher, and does not know that.
     PurgeIntervalBeforeHasher,
     /// The janitor's thread could not be started; what the system said.
     Janitor(String),
-    /// A new capacity for a cache that was built without one.
+    /// A new capacity for a cache that was built without a bound, and without a weigher.
     Unbounded,
 }
 
@@ -166,6 +168,10 @@ impl fmt::Display for BuildError {
                  or leave the setting out and let the table grow"
             ),
             Self::MaxBytes(error) => write!(f, "max_bytes: {error}"),
+            Self::PurgeIntervalZero => f.write_str(
+                "purge_interval(0ns) leaves the janitor no rest: give how often it shall look, or \
+                 leave the setting out",
+            ),
             Self::PurgeIntervalBeforeHasher => f.write_str(
                 "purge_interval(..) came before hasher(..): set the hasher first, and then the \
                  interval",

@@ -40,24 +40,27 @@ impl Lingering {
         self.counts[generation].fetch_sub(1, Ordering::Release);
     }
 
-    /// Returns when whatever lingered at the call has been retired; lends a `hand` meanwhile. Those who are waited for have
+    /// Waits for whatever lingered at the call to be retired; true when it has been, false when that
+    /// took more than so many turns. Those who are waited for have
     /// been woken; one of them may wait for another flight before it reads, so a thread that leads
     /// a fill must not call this.
     ///
     /// Two generations: one who read the generation before the last change of it may have added to
     /// the count after that change was waited for.
-    pub(crate) fn settle(&self, hand: impl Fn()) {
+    pub(crate) fn settle(&self, turns: u32) -> bool {
         let settling = lock(&self.settling);
         for _ in 0..2 {
             let old = self.generation.fetch_add(1, Ordering::SeqCst) & 1;
-            for turn in 0.. {
-                if self.counts[old].load(Ordering::SeqCst) == 0 {
-                    break;
+            let mut turn = 0;
+            while self.counts[old].load(Ordering::SeqCst) != 0 {
+                if turn == turns {
+                    return false;
                 }
-                hand();
                 relax(turn);
+                turn += 1;
             }
         }
         drop(settling);
+        true
     }
 }

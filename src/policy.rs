@@ -151,8 +151,8 @@ impl Mark {
         if self.is_demoted() {
             return 0;
         }
-        let main = if self.on_probation() { 0 } else { 16 };
-        1 + self.count() + main
+        // Who is on probation loses a tie.
+        1 + 2 * self.count() + u8::from(!self.on_probation())
     }
 
     /// After a hit. `None`: as it is.
@@ -289,7 +289,10 @@ impl Policy {
             return true;
         }
         let weakest = self.weakest(ring);
-        ring.is_done() || weakest.is_some_and(|(at, mark)| self.oust(at, mark, ring))
+        ring.is_done()
+            || weakest.is_some_and(|(at, mark)| self.oust(at, mark, ring))
+            // There is no main, or all of it is being filled.
+            || self.judge_newcomers(0, ring)
     }
 
     /// Walks over probation until one entry has left, there or in its place in main.

@@ -153,7 +153,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .find_to_change(hash, pin, self, &self.domain, &stands_for);
             let Some(spot) = found else {
                 // Where its hash says it is not: only a `Hash` that lies does that.
-                return self.unlink_node(hash, node, Event::Explicit, pin);
+                self.unlink_node(hash, node, Event::Explicit, pin);
+                return;
             };
             // SAFETY: as above.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
@@ -164,7 +165,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }
             if self.table.unlink(&spot) {
                 // If that was a flight at its end: its leader takes away what is behind it.
-                self.released(there, Event::Explicit);
+                self.released(there, self.unless_expired(there, Event::Explicit));
                 return;
             }
         }

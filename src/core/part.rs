@@ -124,7 +124,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         if let Some(prior) = prior {
             // SAFETY: held by our slot until now.
             let prior = unsafe { &*(prior as *const Node<K, V>) };
-            self.core.released(prior, self.core.replaced(prior));
+            let event = self.core.unless_expired(prior, Event::Replaced);
+            self.core.released(prior, event);
         }
         // Not live: it was fenced off before, or its time is over at once.
         let live = node.slot.state().is_live();
@@ -233,7 +234,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         // on saying what that is: a reader that comes from the table a moment late is to find it.
         // Its pin keeps that, as it keeps the slot.
         let Some(prior) = node.slot.prior() else {
-            return core.unlink_node(self.hash, node, Event::Explicit, &pin);
+            core.unlink_node(self.hash, node, Event::Explicit, &pin);
+            return;
         };
         let prior = prior as *const Node<K, V>;
         if !core.restore(self.hash, node, prior, &pin) {

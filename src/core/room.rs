@@ -5,7 +5,7 @@ use crate::bound::{Bound, Weight};
 use crate::policy::{Census, Mark, Policy, Ring};
 use crate::reclaim::{Garbage, Pin, deref, pin};
 use crate::stats::Event;
-use crate::sync::{AtomicPtr, Ordering};
+use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax};
 use crate::table::{Dial, Rehash, Spot};
 use crossbeam_queue::SegQueue;
 use equivalent::Equivalent;
@@ -269,30 +269,39 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(room) = self.room.as_ref().filter(|_| owed > 0) else {
             return;
         };
-        let mut paid = 0;
+        let (mut paid, mut in_vain) = (0, 0);
         while paid < owed && room.bound.excess() > 0 {
-            match self.evict(room, own, pin) {
-                0 => {
-                    self.stats.count(Event::GaveUp);
-                    self.unlink_node(hash, own, Event::Evicted, pin);
-                    return;
-                }
-                freed => paid += freed,
+            let freed = self.evict(room, own, pin);
+            paid += freed;
+            if freed > 0 {
+                continue;
             }
+            self.stats.count(Event::GaveUp);
+            // Somebody may have taken it for a debt of theirs; ours is still to be paid. What is
+            // left then is being filled, or is about to be discharged by others.
+            if self.unlink_node(hash, own, Event::Evicted, pin) || in_vain > PATIENCE {
+                return;
+            }
+            relax(in_vain);
+            in_vain += 1;
         }
     }
 
-    /// Takes out one entry that the policy names: the weight that this has freed; zero when it
-    /// found none within its bound.
-    fn evict(&self, room: &Room<K, V>, own: *const Node<K, V>, pin: &Pin) -> u64 {
-        let clock = Clock {
+    fn face<'a>(&'a self, own: *const Node<K, V>, pin: &'a Pin) -> Clock<'a, K, V, S> {
+        Clock {
             core: self,
             dial: self.table.dial(pin, self, &self.domain),
             pin,
             own,
             now: self.ttl.map(|_| self.clock.now()),
             freed: Cell::new(0),
-        };
+        }
+    }
+
+    /// Takes out one entry that the policy names: the weight that this has freed; zero when it
+    /// found none within its bound.
+    fn evict(&self, room: &Room<K, V>, own: *const Node<K, V>, pin: &Pin) -> u64 {
+        let clock = self.face(own, pin);
         self.evict_demoted(room, &clock);
         if clock.freed.get() == 0 {
             self.renewed(room, clock.positions(), pin).evict(&clock);
@@ -443,7 +452,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             in_vain = if freed == 0 { in_vain + 1 } else { 0 };
             self.tidy();
         }
+        if paid < owed && room.bound.excess() > 0 {
+            self.evict_all(room);
+        }
         true
+    }
+
+    /// Takes out whatever weighs anything, until there is no excess: what a policy that looks at no
+    /// weights has not come by, among many entries that weigh nothing.
+    fn evict_all(&self, room: &Room<K, V>) {
+        let pin = pin();
+        let clock = self.face(std::ptr::null(), &pin);
+        for at in 0..clock.positions() {
+            if room.bound.excess() == 0 {
+                return;
+            }
+            if let Some(spot) = clock.dial.spot(at) {
+                clock.take(&spot);
+            }
+        }
     }
 }
 
