@@ -310,6 +310,55 @@ fn h22_removals_are_told_in_their_order() {
     assert!(values.into_iter().eq(0..500));
 }
 
+/// One thread at a time, and each thread's removals in their order, as long as no more than a
+/// thousand wait.
+#[test]
+fn h22_one_thread_at_a_time_tells_and_each_ones_removals_in_their_order() {
+    watched_for(Duration::from_secs(60), || {
+        const EACH: u64 = PLENTY / THREADS as u64 - 1;
+        let (inside, last) = (AtomicUsize::new(0), Mutex::new([0; THREADS]));
+        let told = Tally::default();
+        let heard = told.clone();
+        let cache: Cache<u64, u64> = Cache::builder()
+            .eviction_listener(move |&key, &value, _| {
+                let before = inside.fetch_add(1, SeqCst);
+                thread::yield_now();
+                let mut last = last.lock().unwrap();
+                let in_order = last[key as usize] < value;
+                last[key as usize] = value;
+                inside.fetch_sub(1, SeqCst);
+                heard.add();
+                assert!(before == 0 && in_order);
+            })
+            .build()
+            .unwrap();
+        let rounds = rounds("", 1_000);
+        let turn = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for key in 0..THREADS as u64 {
+                let (cache, turn, told) = (&cache, &turn, &told);
+                scope.spawn(move || {
+                    for round in 0..rounds {
+                        turn.wait();
+                        for value in 1..=EACH {
+                            cache.insert(key, round * EACH + value).unwrap();
+                            cache.invalidate(&key);
+                        }
+                        // All of it is told of before more is removed.
+                        turn.wait();
+                        let all = (round + 1) * EACH * THREADS as u64;
+                        spin_until(|| {
+                            cache.run_pending_tasks();
+                            told.get() == all
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(cache.stats().panicked_listeners, 0);
+    });
+}
+
 // ---------------------------------------------------------------------------------------------
 // What was never kept
 
