@@ -23,8 +23,8 @@
 //!   which were used since the last aging means that main is too small: probation shrinks by
 //!   as many.
 //! * **How much to trust newcomers.** The losers of contests are kept account of: how many newcomers
-//!   that were sent away come back, and how many residents (LeCaR's regret, Vietri et al.,
-//!   HotStorage '18). If the newcomers come back more often, returning counts for more; if far more
+//!   that were sent away come back, and how many residents (`LeCaR`'s regret, Vietri et al.,
+//!   `HotStorage` '18). If the newcomers come back more often, returning counts for more; if far more
 //!   often, main is full of what nobody wants any longer, and each look at a resident costs it.
 //!
 //! # Positions are in hash order
@@ -40,6 +40,9 @@
 //! a stale one costs a slightly worse choice. What must be exact, who takes which entry out, is a
 //! compare-and-swap of the table on the word itself. Updates that race may be lost where it says
 //! so.
+
+#[cfg(all(test, not(atomic_cache_loom)))]
+mod simulation;
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::table::PROBATION;
@@ -276,11 +279,6 @@ impl Policy {
         self.probation.store(share.clamp(LEAST, MOST), Relaxed);
     }
 
-    #[cfg(test)]
-    pub(crate) fn share(&self) -> f64 {
-        self.probation.load(Relaxed) as f64 / WHOLE as f64
-    }
-
     /// Makes one entry leave. False: none was found in a bounded walk that could.
     pub(crate) fn evict(&self, ring: &impl Ring) -> bool {
         self.age(ring);
@@ -415,7 +413,8 @@ impl Policy {
             let entries = ring.entries();
             let main = entries.saturating_sub(ring.on_probation()).max(1);
             // For each of the run one, as if all of the cache were main.
-            self.resize(-((RIVALS * entries / main) as i64), ring);
+            let by = i64::try_from(RIVALS * entries / main).unwrap_or(i64::MAX);
+            self.resize(-by, ring);
         }
         self.used_run.store(run % RIVALS, Relaxed);
     }

@@ -33,7 +33,10 @@ use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::{STRIPES, Striped};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_words};
 
-/// The smallest level: 256 words, 2 KiB.
+/// The smallest level there is: 16 words. A hand goes over all of them for a victim of a cache that
+/// may hold few.
+const FEWEST_BITS: u32 = 4;
+/// What a table that is made for nothing in particular begins with: 256 words, 2 KiB.
 const MIN_BITS: u32 = if cfg!(any(test, atomic_cache_loom)) {
     4
 } else {
@@ -91,8 +94,9 @@ impl Level {
 
     /// The first level of a table: nothing is moved to it.
     pub(super) fn for_objects(n: usize) -> Self {
+        let least = if n == 0 { MIN_BITS } else { FEWEST_BITS };
         let words = n.saturating_mul(2).max(1).next_power_of_two();
-        let level = Self::new(words.trailing_zeros().clamp(MIN_BITS, MAX_BITS));
+        let level = Self::new(words.trailing_zeros().clamp(least, MAX_BITS));
         level.settled.store(1, Ordering::Release);
         level
     }
