@@ -161,6 +161,27 @@ mutant writer-stops-at-moved src/table/grow.rs \
     's/self\.move_word\(level, growth, at, rehash\) == Word::MOVED_END/self.move_word(level, growth, at, rehash).is_moved()/' \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
 
+# ---- bounds ----------------------------------------------------------------------------------
+
+mutant capacity-not-looked-at-again src/bound.rs \
+    's/        store_load\(\);\n//g' \
+    l12_the_capacity_is_made_less
+mutant gives-up-without-paying src/core/room.rs \
+    's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \|\| in_vain > PATIENCE/if true/' \
+    l10_who_finds_no_victim_goes
+mutant evicts-what-fills src/core/room.rs \
+    's/!state\.is_live\(\) \|\| state\.weight\(\) == 0/state.weight() == 0/' \
+    l11_a_filling_slot_is_not_evicted
+mutant victim-of-two src/table.rs \
+    's/(fn unlink\(.*?)        unlinked\n/$1        true\n/s' \
+    l10_one_victim_for_two
+mutant discharged-by-nobody src/core.rs \
+    's/            self\.discharge\(released\.before\.weight\(\)\);\n//' \
+    l12_charged_once_and_discharged_once
+mutant charged-after-it-is-seen src/core.rs \
+    's/let charge = Charge::new\(self, if kept \{ weight \} else \{ 0 \}\);//; s/let owed = charge\.passes_to_the_entry\(\);/let owed = Charge::new(self, weight).passes_to_the_entry();/' \
+    l12_charged_once_and_discharged_once
+
 if [ "$failures" -gt 0 ]; then
     echo "$failures mutants were not killed" >&2
     exit 1

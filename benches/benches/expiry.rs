@@ -11,7 +11,7 @@ use atomic_cache::Cache;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_skiplist::SkipMap;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn full(entries: u64) -> Cache<u64, u64> {
     let cache = Cache::builder()

@@ -119,6 +119,9 @@ impl<K, V, S> Drop for Charge<'_, K, V, S> {
     }
 }
 
+/// How many turns are given to those who are between an unlink and a discharge.
+const A_MOMENT: u32 = if cfg!(atomic_cache_loom) { 1 } else { 32 };
+
 /// How often a live change of the capacity looks for victims in vain before it leaves the rest to
 /// those who are filling them: each look lowers the counts of what it comes by.
 const IN_VAIN: usize = if cfg!(atomic_cache_loom) { 2 } else { 64 };
@@ -276,13 +279,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if freed > 0 {
                 continue;
             }
+            // What weighs too much may have been taken out by others, who are about to say so.
+            if (0..A_MOMENT).any(|turn| {
+                relax(turn);
+                room.bound.excess() == 0
+            }) {
+                return;
+            }
             self.stats.count(Event::GaveUp);
-            // Somebody may have taken it for a debt of theirs; ours is still to be paid. What is
-            // left then is being filled, or is about to be discharged by others.
+            // Somebody may have taken it for a debt of theirs; ours is still to be paid.
             if self.unlink_node(hash, own, Event::Evicted, pin) || in_vain > PATIENCE {
                 return;
             }
-            relax(in_vain);
             in_vain += 1;
         }
     }

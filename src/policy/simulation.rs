@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Keys at positions, with their marks.
 struct Words {
-    words: Vec<Cell<Option<(u64, Mark)>>>,
+    all: Vec<Cell<Option<(u64, Mark)>>>,
     places: RefCell<HashMap<u64, usize>>,
     on_probation: Cell<usize>,
     /// The position that room is made for.
@@ -26,7 +26,7 @@ impl Words {
     fn new(capacity: usize) -> Self {
         let positions = (2 * capacity).next_power_of_two().max(16);
         Self {
-            words: (0..positions).map(|_| Cell::new(None)).collect(),
+            all: (0..positions).map(|_| Cell::new(None)).collect(),
             places: RefCell::default(),
             on_probation: Cell::new(0),
             own: Cell::new(usize::MAX),
@@ -35,25 +35,26 @@ impl Words {
     }
 
     fn at(&self, at: usize) -> &Cell<Option<(u64, Mark)>> {
-        &self.words[at % self.words.len()]
+        &self.all[at % self.all.len()]
     }
 
     fn hit(&self, key: u64) -> bool {
         let Some(&at) = self.places.borrow().get(&key) else {
             return false;
         };
-        let (key, mark) = self.words[at].get().expect("it is there");
+        let (key, mark) = self.all[at].get().expect("it is there");
         if let Some(touched) = mark.touched() {
-            self.words[at].set(Some((key, touched)));
+            self.all[at].set(Some((key, touched)));
         }
         true
     }
 
     fn insert(&self, key: u64, mark: Mark) {
-        let home = (hash(key) >> (64 - self.words.len().trailing_zeros())) as usize;
-        let free = (home..).find(|&at| self.at(at).get().is_none());
-        let at = free.expect("the table is not full") % self.words.len();
-        self.words[at].set(Some((key, mark)));
+        let home = (hash(key) >> (64 - self.all.len().trailing_zeros())) as usize;
+        let mut probe = home..home + self.all.len();
+        let free = probe.find(|&at| self.at(at).get().is_none());
+        let at = free.expect("the table is not full") % self.all.len();
+        self.all[at].set(Some((key, mark)));
         self.places.borrow_mut().insert(key, at);
         self.own.set(at);
         self.count(mark, 1);
@@ -79,7 +80,7 @@ impl Census for Words {
 
 impl Ring for Words {
     fn positions(&self) -> usize {
-        self.words.len()
+        self.all.len()
     }
 
     fn mark(&self, at: usize) -> Option<Mark> {
@@ -99,7 +100,7 @@ impl Ring for Words {
 
     fn evict(&self, at: usize, mark: Mark) -> Option<u64> {
         let (key, _) = self.at(at).get().filter(|it| it.1 == mark)?;
-        if at % self.words.len() == self.own.get() {
+        if at % self.all.len() == self.own.get() {
             return None;
         }
         self.count(mark, -1);
@@ -150,7 +151,7 @@ fn run(accesses: &[u64], capacity: usize) -> Run {
         let word = word.get();
         word.is_some_and(|(_, mark)| mark.on_probation())
     };
-    let count = words.words.iter().filter(on_probation).count();
+    let count = words.all.iter().filter(on_probation).count();
     assert_eq!(words.on_probation(), count);
     Run {
         ratio: percent(hits, accesses.len()),
@@ -249,7 +250,7 @@ fn a_scan_does_not_wash_the_cache_out() {
 #[test]
 fn a_hot_set_that_changes_is_followed() {
     let mut dice = Dice(3);
-    let shifts = accesses(|now| (now / 50_000 << 32) + dice.zipf(13));
+    let shifts = accesses(|now| ((now / 50_000) << 32) + dice.zipf(13));
     for capacity in [200, 1000] {
         let (ratio, lru) = beside_lru("shifts", &shifts, capacity);
         assert!(ratio > lru - 2.0, "{ratio}, {lru}");
