@@ -194,8 +194,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         self.dial.positions()
     }
 
+    #[inline]
     fn mark(&self, at: usize) -> Option<Mark> {
         let spot = self.dial.spot(at)?;
+        if self.now.is_none() {
+            return Some(Mark(spot.mark()));
+        }
         // An expired entry goes first, whatever hand comes by it.
         let expired = self.now.is_some_and(|now| {
             let node = self.node(&spot);

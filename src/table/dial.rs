@@ -22,11 +22,12 @@ impl<'p> Dial<'p> {
     }
 
     /// What stands at a position, counted on round and round, if it may be changed now.
+    #[inline]
     pub(crate) fn spot(&self, at: usize) -> Option<Spot<'p>> {
         let at = at & (self.level.len() - 1);
         let word = self.level.load(at);
         let level = self.level;
-        (word.is_live() && !word.is_pinned_down()).then_some(Spot { level, at, word })
+        word.is_settled().then_some(Spot { level, at, word })
     }
 }
 

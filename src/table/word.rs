@@ -135,6 +135,12 @@ impl Word {
         self.is_frozen() || self.is_fresh()
     }
 
+    /// Live, and free to be changed.
+    #[inline(always)]
+    pub(super) const fn is_settled(self) -> bool {
+        self.0 & (FROZEN | TENTATIVE | FRESH) == 0 && self.pointer() != 0
+    }
+
     pub(super) const fn confirmed(self) -> Self {
         Self(self.0 & !TENTATIVE)
     }
@@ -201,6 +207,7 @@ mod tests {
             for tomb in [Word::TOMB, Word::tomb_of(actor)] {
                 prop_assert!(tomb.is_tomb() && tomb.is_free() && !tomb.is_empty());
                 prop_assert!(!tomb.is_live() && !tomb.is_tentative() && !tomb.is_fresh());
+                prop_assert!(!tomb.is_settled());
                 prop_assert!(!tomb.is_moving() && !tomb.ends_probe());
                 prop_assert!(!tomb.matches(hash) && !tomb.could_be(hash));
                 prop_assert!((0..=255).all(|tag| !tomb.matches(tag) && !tomb.could_be(tag)));
@@ -219,6 +226,7 @@ mod tests {
             prop_assert!(word.is_tentative() && !word.matches(hash) && word.could_be(hash));
             let live = word.confirmed();
             prop_assert!(live.is_live() && live.matches(hash) && !live.is_pinned_down());
+            prop_assert!(live.is_settled() && !word.is_settled());
             let frozen = live.frozen();
             prop_assert!(frozen.is_frozen() && frozen.is_moving() && frozen.matches(hash));
             let copy = frozen.fresh_copy(!hash);
