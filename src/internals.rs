@@ -75,12 +75,12 @@
 //! # The table
 //!
 //! ```text
-//!  63      56 55  53 52 51   48 47                                3   2   1   0
-//! +----------+------+--+-------+-----------------------------------+---+---+---+
-//! |   tag    | note |p | count |  address, 8-aligned               | f | t | z |
-//! +----------+------+--+-------+-----------------------------------+---+---+---+
+//!  63      56 55  53 52  51 50  48 47                                3   2   1   0
+//! +----------+------+---+---+------+-----------------------------------+---+---+---+
+//! |   tag    | s    | p | u |count |  address, 8-aligned               | f | t | z |
+//! +----------+------+---+---+------+-----------------------------------+---+---+---+
 //!   f fresh: copied, its source not yet sealed   t tentative: placed, not confirmed   z frozen
-//!   note, p (probation), count: the mark, which is the policy's
+//!   s to count: the mark, which is the policy's: passed, on probation, used, how often
 //! ```
 //! Linear probing from the highest bits of the hash. An empty word ends a probe, and none appears
 //! between a live word and its home: a removed word is a tomb, and becomes empty when what stands

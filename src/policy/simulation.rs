@@ -272,19 +272,19 @@ fn a_mark_says_what_it_is_told() {
     let newcomer = Mark::newcomer(3);
     assert!(newcomer.on_probation() && newcomer.count() == 3);
     assert!(!newcomer.is_demoted() && !newcomer.was_passed() && newcomer.passed().was_passed());
-    for count in 0..=15 {
+    for count in 0..=7 {
         let main = Mark::main(count);
         assert_eq!((main.count(), main.on_probation()), (count, false));
-        assert!(main.count() > 7 || !main.was_used());
-        match main.touched() {
-            Some(touched) => assert_eq!(touched.count(), count + 1),
-            None => assert_eq!(count, 15),
-        }
+        assert!(!main.was_used());
+        let touched = main.touched().expect("it was not used yet");
+        assert!(touched.was_used() && !touched.aged().was_used());
+        assert_eq!(touched.count(), (count + 1).min(7));
+        assert_eq!(touched.touched().is_none(), touched.count() == 7);
         assert_eq!(main.aged().count(), count / 2);
     }
     let (first, last) = (newcomer.demoted(), newcomer.promoted());
     assert!(first.is_demoted() && first.on_probation());
     assert!(!first.touched().expect("it has room").is_demoted());
-    assert!((0..=15).all(|count| Mark::newcomer(count).heat() > first.heat()));
-    assert!((0..15).all(|count| Mark::main(count).heat() < last.heat()));
+    assert!((0..=7).all(|count| Mark::newcomer(count).heat() > first.heat()));
+    assert!((0..7).all(|count| Mark::main(count).heat() < last.heat()));
 }

@@ -1,14 +1,13 @@
 //! What one 64-bit word says.
 //!
 //! ```text
-//!  63      56 55  53 52 51   48 47                                3   2   1   0
-//! +----------+------+--+-------+-----------------------------------+---+---+---+
-//! |   tag    | free |p | clock |  pointer, 8-aligned               | f | t | z |
-//! +----------+------+--+-------+-----------------------------------+---+---+---+
+//!  63      56 55                48 47                                3   2   1   0
+//! +----------+--------------------+-----------------------------------+---+---+---+
+//! |   tag    |  mark              |  pointer, 8-aligned               | f | t | z |
+//! +----------+--------------------+-----------------------------------+---+---+---+
 //! ```
-//! `z` frozen, `t` tentative, `f` fresh. The eight bits from 48 on, `clock` (0 to 15), `p`
-//! (probation) and three that are free, are the word's *mark*: they belong to the policy of a
-//! bounded cache, and travel with the word. A word without a pointer is one of four constants, or
+//! `z` frozen, `t` tentative, `f` fresh. The *mark* belongs to the policy of a bounded cache, and
+//! travels with the word. A word without a pointer is one of four constants, or
 //! a tomb that somebody is about to clear: frozen and tentative at once, with that thread's number
 //! in the place of all else.
 
