@@ -74,13 +74,13 @@ mutant wake-before-publish src/core/part.rs \
     l4_no_lost_wake_up_of_one
 # Whoever lets go first retires, whatever hold there is still.
 mutant retired-while-linked src/slot.rs \
-    's/\(State\(before\), before & LINKED == 0\)/(State(before), true)/' \
+    's/        (Released::new\(State\(self\.state\.fetch_and.*?hold\))\n/        let mut released = $1;\n        released.last = true;\n        released\n/s' \
     l4_no_lost_wake_up_of_one
 mutant retired-while-held src/slot.rs \
-    's/return \(before, before\.0 & HELD == 0\);/return (before, true);/' \
+    's/released\.last &= told == 0;/released.last = told == 0;/' \
     l7_invalidate_waits_for_the_fill l8_insert_beats_a_fill_that_is_waited_for
 mutant leader-leaves-before-its-pin src/core/part.rs \
-    's/            pin = crate::reclaim::pin\(\);\n        \}\n        if !before\.lets_go\(\) \{/            self.core.leave(node, before.flight());\n            pin = crate::reclaim::pin();\n        } else if !before.lets_go() {/' \
+    's/(            pin = crate::reclaim::pin\(\);\n        \}\n        if kept \{)/            self.core.leave(node, before.flight());\n$1/; s/if !before\.lets_go\(\) \{\n            self\.core\.leave/if !before.lets_go() && before.flight().is_none() {\n            self.core.leave/' \
     l7_invalidate_waits_for_the_fill
 mutant waiter-leaves-before-its-pin src/core/part.rs \
     's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                drop(self);\n                return Waited::Found(unsafe { Found::new(pin(), node) });/' \

@@ -338,10 +338,10 @@ impl<K, V, S, N> Builder<K, V, S, N> {
             });
         }
         let capacity = settings.max_capacity.transpose()?;
-        // A cache bounded in entries never grows.
-        let at_once = match (capacity, &settings.weigher) {
+        // A cache bounded in entries never grows, and has no use for room beyond the bound.
+        let initial_capacity = match (capacity, &settings.weigher) {
             (Some(capacity @ ..=MOST_AT_ONCE), None) => capacity as usize,
-            _ => 0,
+            _ => settings.initial_capacity,
         };
         // Weights without a capacity are summed up, and nothing is ever too much.
         let capacity = capacity.or_else(|| settings.weigher.as_ref().map(|_| u64::MAX));
@@ -349,7 +349,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
             hasher: self.hasher,
             ttl: settings.ttl,
             clock: settings.clock,
-            initial_capacity: settings.initial_capacity.max(at_once),
+            initial_capacity,
             bound: capacity.map(|capacity| Bound::new(capacity, settings.weigher)),
             listener: settings.listener,
             record_stats: settings.record_stats,

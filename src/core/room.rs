@@ -122,6 +122,10 @@ impl<K, V, S> Drop for Charge<'_, K, V, S> {
 /// How many turns are given to those who are between an unlink and a discharge.
 const A_MOMENT: u32 = if cfg!(atomic_cache_loom) { 1 } else { 32 };
 
+/// A table with so many words to an entry is sparse: a hand that found nothing in it is helped by a
+/// smaller one. Of those made for their capacity, none is.
+const SPARSE: usize = 16;
+
 /// How often a live change of the capacity looks for victims in vain before it leaves the rest to
 /// those who are filling them: each look lowers the counts of what it comes by.
 const IN_VAIN: usize = if cfg!(atomic_cache_loom) { 2 } else { 64 };
@@ -318,6 +322,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if clock.freed.get() == 0 {
             self.renewed(room, clock.positions(), pin).evict(&clock);
         }
+        let freed = clock.freed.get();
+        if freed > 0 || self.len().saturating_mul(SPARSE) >= clock.positions() {
+            return freed;
+        }
+        self.table.shrink(pin, self, &self.domain);
+        let clock = self.face(own, pin);
+        self.renewed(room, clock.positions(), pin).evict(&clock);
         clock.freed.get()
     }
 

@@ -3,7 +3,8 @@
 //! A level that is crowded gets a *growth*: a next level hangs off it and every writer moves a
 //! block of words, and first of all the whole probe of its own key. Only words move; objects stay
 //! where they are, so fills, waiters and readers do not notice. The next level has twice the
-//! words, or as many when most of what crowded the old one was tombs.
+//! words, or as many when most of what crowded the old one was tombs; or fewer, when a bounded
+//! cache has come to hold far fewer objects than it did.
 //!
 //! # A word is copied exactly once
 //!
@@ -267,6 +268,28 @@ impl<T> Table<T> {
         } else {
             level.bits
         };
+        Self::begin(level, bits);
+    }
+
+    /// Moves everything to a smaller level, if there is one in which the objects are at home: of a
+    /// table that held many more of them. A hand would hardly find one in the old one.
+    #[cold]
+    pub(crate) fn shrink(&self, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
+        let level = self.whole(pin, rehash, domain);
+        let live = (0..level.len())
+            .filter(|&at| level.load(at).is_live())
+            .count();
+        // A quarter live, as in a level that has just been moved to.
+        let words = live.saturating_mul(4).next_power_of_two();
+        let bits = words.trailing_zeros().max(FEWEST_BITS);
+        if bits < level.bits {
+            Self::begin(level, bits);
+            self.whole(pin, rehash, domain);
+        }
+    }
+
+    /// Hangs a next level off one, unless there is one.
+    fn begin(level: &Level, bits: u32) {
         let next = Level::new(bits);
         let growth = Box::into_raw(Box::new(Growth {
             settles: next.settled.clone(),

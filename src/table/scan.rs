@@ -52,7 +52,10 @@ impl<T> Table<T> {
                 let hash = rehash.rehash(unsafe { &*(word.pointer() as *const T) });
                 // An object whose key has no hash just now is taken to be at home.
                 let home = hash.map_or(at, |hash| home(hash, level.bits()));
-                if (first..last).contains(&home) {
+                // In a level that is narrower than the one the last stretch ended in, the first
+                // home may have been half walked over.
+                let seen = hash.is_some_and(|hash| hash < from);
+                if (first..last).contains(&home) && !seen {
                     found.push(Spot { level, at, word });
                 }
             }

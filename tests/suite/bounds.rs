@@ -1339,3 +1339,56 @@ fn soak_k2_zipf_and_scans_with_weights_keep_the_bound() {
         );
     });
 }
+
+// ---------------------------------------------------------------------------------------------
+// A table that is far too large
+
+/// Clause 9. Of a hundred thousand entries ten are left; who is put in then finds its victims, and is
+/// not turned away because the hands meet nobody.
+#[test]
+fn a_cache_that_has_shrunk_goes_on_to_take_entries_in() {
+    let counted: Cache<u64, u64> = Cache::builder().max_capacity(100_000).build().unwrap();
+    let sized: Cache<u64, u64> = Cache::builder()
+        .max_capacity(100_000)
+        .weigher(|_, _| 1)
+        .build()
+        .unwrap();
+    let far_too_large: Cache<u64, u64> = Cache::builder()
+        .max_capacity(10)
+        .initial_capacity(1 << 20)
+        .build()
+        .unwrap();
+    for cache in [counted, sized, far_too_large] {
+        (0..100_000).for_each(|key| cache.insert(key, key).unwrap());
+        cache.set_max_capacity(10).unwrap();
+        assert_eq!(cache.len(), 10);
+        for key in 200_000..201_000 {
+            cache.insert(key, key).unwrap();
+            assert!(cache.contains(&key), "{key}");
+            assert_eq!(cache.iter().count(), 10);
+        }
+        assert_eq!(cache.stats().gave_up, 0);
+        assert_at_rest(&cache);
+    }
+}
+
+/// A walk sees what is there all along once, also if the table becomes smaller under it.
+#[test]
+fn a_walk_sees_each_entry_once_while_the_table_shrinks() {
+    for at in [1, 5, 9] {
+        let cache: Cache<u64, u64> = Cache::builder().max_capacity(50_000).build().unwrap();
+        (0..50_000).for_each(|key| cache.insert(key, key).unwrap());
+        cache.set_max_capacity(10).unwrap();
+        let mut there: Vec<_> = cache.keys().collect();
+        let mut walk = cache.keys();
+        let mut seen: Vec<_> = walk.by_ref().take(at).collect();
+        // The next to come makes the table smaller, and one entry goes for it.
+        cache.insert(100_000, 0).unwrap();
+        seen.extend(walk);
+        let left: Vec<_> = cache.keys().collect();
+        there.retain(|key| left.contains(key));
+        for key in there {
+            assert_eq!(seen.iter().filter(|&&other| other == key).count(), 1);
+        }
+    }
+}
