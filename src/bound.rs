@@ -50,6 +50,8 @@ pub(crate) struct Bound<K, V> {
     capacity: AtomicU64,
     total: AtomicU64,
     weigher: Option<Weigher<K, V>>,
+    /// Whether something that weighs nothing was ever put in.
+    weightless: AtomicU64,
 }
 
 /// A weight, or why there is none that can be kept.
@@ -75,6 +77,7 @@ impl<K, V> Bound<K, V> {
             capacity: AtomicU64::new(capacity),
             total: AtomicU64::new(0),
             weigher,
+            weightless: AtomicU64::new(0),
         }
     }
 
@@ -115,10 +118,19 @@ impl<K, V> Bound<K, V> {
             None => Some(1),
             Some(weigher) => weigher.weigh(key, value),
         };
+        if weight == Some(0) && !self.has_weightless() {
+            // Relaxed: a hint.
+            self.weightless.store(1, Ordering::Relaxed);
+        }
         match weight {
             Some(weight) if weight <= capacity.min(MAX_WEIGHT) => Ok(weight),
             _ => Err(TooHeavy { weight, capacity }),
         }
+    }
+
+    /// Whether there may be entries that make no room.
+    pub(crate) fn has_weightless(&self) -> bool {
+        self.weightless.load(Ordering::Relaxed) != 0
     }
 
     /// Takes a weight in; what is owed for it.

@@ -170,7 +170,9 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// says is kept with the entry, so it may answer differently another time. An entry that is
     /// heavier than the whole capacity (or than 2^48 - 1) is handed out and not kept; so is one
     /// whose weigher panics. An entry of weight zero takes no room, and is never evicted to make
-    /// some. Without a `max_capacity` the weights are only summed up:
+    /// some. (The search for what to evict passes over such entries, at a look each: it does not reach
+    /// far enough where there are thousands of them to every one that weighs something.) Without a
+    /// `max_capacity` the weights are only summed up:
     /// [`weighted_size`](Cache::weighted_size).
     ///
     /// ```
@@ -193,10 +195,12 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// Called once for every entry that has been removed, with the cause.
     ///
     /// It runs on whichever thread comes by with nothing held, as a rule the one that removed the
-    /// entry, before its call returns; on a thread that holds a pinned view, when that is gone; at
+    /// entry, before its call returns; on a thread that holds a pinned view, when that is gone; and
+    /// inside a fill, after it; at
     /// the latest in [`run_pending_tasks`](Cache::run_pending_tasks) or
-    /// [`quiesce`](Cache::quiesce). One thread at a time calls it, in the order in which the entries
-    /// were removed, unless more than a thousand removals wait because it is slow. It may use the
+    /// [`quiesce`](Cache::quiesce). One thread at a time calls it, unless more than a thousand
+    /// removals wait because it is slow. It hears of one thread's removals in their order; those of
+    /// different threads, also of one key, may be told either way round. It may use the
     /// cache: what that removes is told of when it has returned. If it panics, that is counted
     /// ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
     ///

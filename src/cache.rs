@@ -837,6 +837,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Returns when everything that was removed before the call has been dropped.
     ///
+    /// The listener is told first of what it has not been told of. Called from inside a listener, of
+    /// whichever cache, it does not wait for what that is being told of.
+    ///
     /// Blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache; a
     /// view that is leaked (`mem::forget`) blocks it for ever. Called from the `Drop` of a value
     /// that a cache is dropping, of whichever cache, it returns at once. Called from inside a fill,

@@ -269,7 +269,8 @@ unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Sync for Core<K, V, 
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     pub(crate) fn new(config: Config<K, V, S>) -> Self {
-        let table = Table::new(config.initial_capacity);
+        let bounded = config.bound.as_ref().is_some_and(Bound::counts_entries);
+        let table = Table::new(config.initial_capacity, bounded);
         let positions = table.positions(&pin());
         Self {
             table,
@@ -556,10 +557,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let pin = pin();
             // SAFETY: ours until it is in the table, and kept by the pin after that.
             let node = unsafe { &*spare.node };
-            let fenced = self.put(hash, node, &pin);
+            let mut replaced = 0;
+            let fenced = self.put(hash, node, &mut replaced, &pin);
             spare.used();
             self.stats.count(Event::Inserted);
-            let owed = charge.passes_to_the_entry();
+            // What we have taken out ourselves pays too: or several who put in anew what is there
+            // already would each evict others for the sake of what the rest is about to discharge.
+            let owed = charge.passes_to_the_entry().saturating_sub(replaced);
             if !kept {
                 self.unlink_node(hash, node, Event::Expired, &pin);
             }
@@ -587,6 +591,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         &'c self,
         hash: u64,
         node: &Node<K, V>,
+        replaced: &mut u64,
         pin: &Pin,
     ) -> Option<(Part<'c, K, V, S>, *const Node<K, V>)> {
         loop {
@@ -617,7 +622,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // First out of the table, then fenced off: who comes between joins for the value, which
             // we bring. The other way round it would see a flight that is fenced off in its place,
             // and wait for the fill to end.
-            self.released(old, self.unless_expired(old, Event::Replaced));
+            *replaced = self.released(old, self.unless_expired(old, Event::Replaced));
             let part = if filling { self.cut_off(old) } else { None };
             if part.is_none() && filling {
                 self.release_held(node);
@@ -808,20 +813,25 @@ impl<K, V, S> Core<K, V, S> {
     /// The size of an entry's own allocation, with key, value, state and deadline.
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Node<K, V>>() as u64;
 
-    /// The table has let go of a node, or of one that another stood before.
-    fn released(&self, node: &Node<K, V>, event: Event) {
+    /// The table has let go of a node, or of one that another stood before. The weight that this
+    /// has discharged.
+    fn released(&self, node: &Node<K, V>, event: Event) -> u64 {
+        let mut discharged = 0;
         let told = self.bulletin.as_ref().zip(event.cause());
         let released = node.slot.release_linked(&self.lingering, told.is_some());
         if released.before.counts() {
             self.len.sub(1);
             self.stats.count(event);
-            self.discharge(released.before.weight());
+            discharged = released.before.weight();
+            self.discharge(discharged);
             if let Some((bulletin, cause)) = told {
                 // Held for the listener.
-                return bulletin.post(node, cause);
+                bulletin.post(node, cause);
+                return discharged;
             }
         }
         self.end_hold(node, &released);
+        discharged
     }
 
     fn release_held(&self, node: &Node<K, V>) {
@@ -897,9 +907,7 @@ impl<K, V, S> Core<K, V, S> {
         // the listener is being told of may be told by us.
         if !leads_any() && !is_listening() {
             // The listener is told between the looks, not under the lock of one.
-            while !self.lingering.settle(SETTLING) {
-                self.tell();
-            }
+            self.lingering.settle(SETTLING, || self.tell());
             self.domain.quiesce();
         }
     }

@@ -4,7 +4,7 @@
 //! They are counted by generation. Who waits begins a new generation and waits for the count of
 //! the old one, to which nothing is added any more but what is being removed at that very moment.
 
-use crate::sync::{AtomicUsize, Mutex, Ordering, lock, relax};
+use crate::sync::{AtomicUsize, Ordering, relax};
 
 /// The lingering slots of one cache.
 pub(crate) struct Lingering {
@@ -12,7 +12,7 @@ pub(crate) struct Lingering {
     counts: [AtomicUsize; 2],
     /// One at a time begins a generation: with two, the count that is waited for would be one
     /// that is added to.
-    settling: Mutex<()>,
+    settling: AtomicUsize,
 }
 
 impl Lingering {
@@ -20,7 +20,7 @@ impl Lingering {
         Self {
             generation: AtomicUsize::new(0),
             counts: [AtomicUsize::new(0), AtomicUsize::new(0)],
-            settling: Mutex::new(()),
+            settling: AtomicUsize::new(0),
         }
     }
 
@@ -40,27 +40,41 @@ impl Lingering {
         self.counts[generation].fetch_sub(1, Ordering::Release);
     }
 
-    /// Waits for whatever lingered at the call to be retired; true when it has been, false when that
-    /// took more than so many turns. Those who are waited for have
-    /// been woken; one of them may wait for another flight before it reads, so a thread that leads
-    /// a fill must not call this.
+    /// Waits for whatever lingered at the call to be retired; every so many turns it lends a hand
+    /// (`meanwhile`). Those who are waited for have been woken; one of them may wait for another
+    /// flight before it reads, so a thread that leads a fill must not call this.
     ///
     /// Two generations: one who read the generation before the last change of it may have added to
-    /// the count after that change was waited for.
-    pub(crate) fn settle(&self, turns: u32) -> bool {
-        let settling = lock(&self.settling);
+    /// the count after that change was waited for. A generation that was begun is waited for to its
+    /// end: who began anew each time would be held up for ever by removals that go on.
+    pub(crate) fn settle(&self, turns: u32, meanwhile: impl Fn()) {
+        for turn in 0.. {
+            if self.settling.swap(1, Ordering::SeqCst) == 0 {
+                break;
+            }
+            meanwhile();
+            relax(turn);
+        }
+        let _settling = Settling(&self.settling);
         for _ in 0..2 {
             let old = self.generation.fetch_add(1, Ordering::SeqCst) & 1;
             let mut turn = 0;
             while self.counts[old].load(Ordering::SeqCst) != 0 {
                 if turn == turns {
-                    return false;
+                    meanwhile();
+                    turn = 0;
                 }
                 relax(turn);
                 turn += 1;
             }
         }
-        drop(settling);
-        true
+    }
+}
+
+struct Settling<'a>(&'a AtomicUsize);
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
     }
 }

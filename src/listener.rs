@@ -2,7 +2,7 @@
 //!
 //! Who takes an entry out puts it on a queue, on which it is held; whoever comes to a point where
 //! this thread holds nothing - no pin, no lead's slot, no lock - tells the listener. One thread at a
-//! time does, so that a listener hears of things in the order in which they were removed, and so
+//! time does, so that a listener hears of what one thread has removed in that order, and so
 //! that a listener which uses the cache is not called inside its own call: what it removes is
 //! told when it has returned.
 //!

@@ -127,10 +127,12 @@ enum Walk<'p> {
 }
 
 impl<T> Table<T> {
-    /// A table with room for about `capacity` objects before it grows.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// A table with room for about `capacity` objects before it grows; with `no_more` there will
+    /// be no more than these, but for a few for a moment.
+    pub(crate) fn new(capacity: usize, no_more: bool) -> Self {
+        let root = Level::for_objects(capacity, no_more);
         Self {
-            root: AtomicPtr::new(Box::into_raw(Box::new(Level::for_objects(capacity)))),
+            root: AtomicPtr::new(Box::into_raw(Box::new(root))),
             probation: AtomicUsize::new(0),
             _objects: std::marker::PhantomData,
         }

@@ -121,11 +121,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         // SAFETY: we are the leader, and `Ending::Over` below makes this the one end.
         let (before, prior) = unsafe { node.slot.publish(value, deadline, weight) };
         self.ending = Ending::Over;
+        let mut replaced = 0;
         if let Some(prior) = prior {
             // SAFETY: held by our slot until now.
             let prior = unsafe { &*(prior as *const Node<K, V>) };
             let event = self.core.unless_expired(prior, Event::Replaced);
-            self.core.released(prior, event);
+            replaced = self.core.released(prior, event);
         }
         // Not live: it was fenced off before, or its time is over at once.
         let live = node.slot.state().is_live();
@@ -150,6 +151,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             pin = crate::reclaim::pin();
         }
         if kept {
+            let owed = owed.saturating_sub(replaced);
             self.core.make_room(owed, self.hash, node, &pin);
         }
         if !before.lets_go() {

@@ -139,6 +139,8 @@ struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
     own: *const Node<K, V>,
     /// The time, of a cache whose entries expire.
     now: Option<u64>,
+    /// Whether some entries may weigh nothing.
+    weightless: bool,
     /// What has been freed.
     freed: Cell<u64>,
 }
@@ -201,8 +203,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
     #[inline]
     fn mark(&self, at: usize) -> Option<Mark> {
         let spot = self.dial.spot(at)?;
-        if self.now.is_none() {
+        if self.now.is_none() && !self.weightless {
             return Some(Mark(spot.mark()));
+        }
+        // What weighs nothing makes no room: to the hands it is not there, or it would be the weakest
+        // of every few again and again, and nothing would ever leave.
+        let state = self.node(&spot).slot.state();
+        if self.weightless && state.is_live() && state.weight() == 0 {
+            return None;
         }
         // An expired entry goes first, whatever hand comes by it.
         let expired = self.now.is_some_and(|now| {
@@ -294,10 +302,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }) {
                 return;
             }
-            self.stats.count(Event::GaveUp);
-            // Somebody may have taken it for a debt of theirs; ours is still to be paid.
-            if self.unlink_node(hash, own, Event::Evicted, pin) || in_vain > PATIENCE {
-                return;
+            if self.unlink_node(hash, own, Event::Evicted, pin) {
+                return self.stats.count(Event::GaveUp);
+            }
+            // Somebody has taken it for a debt of theirs; ours is still to be paid, and what there is
+            // may be out of the reach of a bounded walk. What is left after a look at everything is
+            // being filled.
+            if in_vain > PATIENCE {
+                return self.evict_all(room);
             }
             in_vain += 1;
         }
@@ -310,6 +322,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             pin,
             own,
             now: self.ttl.map(|_| self.clock.now()),
+            weightless: self
+                .room
+                .as_ref()
+                .is_some_and(|room| room.bound.has_weightless()),
             freed: Cell::new(0),
         }
     }

@@ -44,7 +44,8 @@ impl Level {
     pub(super) fn clear_tombs(&self, at: usize) {
         let mask = self.len() - 1;
         let ends_run = |at: usize| self.load((at + 1) & mask).is_empty();
-        if !self.may_clear() || !ends_run(at) {
+        // What is being moved is left to the movers.
+        if !self.may_clear() || self.growth().is_some() || !ends_run(at) {
             return;
         }
         for step in 0..self.len() {

@@ -10,7 +10,10 @@ use crate::sync::Ordering;
 /// The bit of a mark that says *on probation*. The table counts the words that have it.
 pub(crate) const PROBATION: u8 = 1 << 4;
 
-/// All positions of a table that is not being moved from.
+/// How many blocks of words are moved by one who wants to evict and finds a growth.
+const HELP: usize = 4;
+
+/// All positions of a level.
 pub(crate) struct Dial<'p> {
     level: &'p Level,
 }
@@ -51,15 +54,29 @@ impl Spot<'_> {
 }
 
 impl<T> Table<T> {
-    /// The words of the table. Finishes a growth that is under way.
+    /// The words of the table. While it grows, those of the level where most of them are; and the
+    /// growth goes on a little.
+    ///
+    /// In either level a word that is neither frozen nor fresh is its object's only one, and may be
+    /// changed: in the old one nobody has begun to move it, and that needs a swap of this very
+    /// word; in the new one its source is `MOVED`.
     pub(crate) fn dial<'p>(
         &self,
         pin: &'p Pin,
         rehash: &dyn Rehash<T>,
         domain: &Domain,
     ) -> Dial<'p> {
-        let level = self.whole(pin, rehash, domain);
-        Dial { level }
+        let level = self.root(pin);
+        let Some(growth) = level.growth() else {
+            return Dial { level };
+        };
+        for _ in 0..HELP {
+            self.move_a_block(level, growth, rehash, domain);
+        }
+        let next = level.next().filter(|_| !growth.is_young());
+        Dial {
+            level: next.unwrap_or(level),
+        }
     }
 
     /// How many words the table has now.

@@ -53,6 +53,12 @@ const BLOCK: usize = if cfg!(any(test, atomic_cache_loom)) {
 };
 /// A probe longer than this makes an insert ask whether the level is crowded.
 const LONG_PROBE: usize = 16;
+/// The eighths of a growing table's words that may be in use: at five an unsuccessful probe is four
+/// steps on average (Knuth, volume 3, 6.4: (1 + 1 / (1 - 5/8)^2) / 2).
+const GROWING: usize = 5;
+/// Of a table that was made for a number of objects, at most half of the words: the rest may be
+/// tombs, and at six it is seldom that there are as many. An unsuccessful probe is then eight steps.
+const MADE_FOR: usize = 6;
 /// Levels up to this many words ask at every insert.
 const SMALL: usize = 4096;
 
@@ -60,6 +66,8 @@ const SMALL: usize = 4096;
 pub(super) struct Level {
     words: Box<[AtomicU64]>,
     bits: u32,
+    /// How many words may be in use before it is crowded.
+    crowd: usize,
     /// Words that are not `EMPTY` any more.
     used: Striped,
     /// Set once. Release when set, Acquire when read: the reader sees the next level's words.
@@ -83,10 +91,12 @@ pub(super) struct Growth {
 }
 
 impl Level {
-    fn new(bits: u32) -> Self {
+    /// At most `eighths` of 8 in use.
+    fn new(bits: u32, eighths: usize) -> Self {
         Self {
             words: zeroed_words(1 << bits),
             bits,
+            crowd: (1 << bits) / 8 * eighths,
             used: Striped::new(),
             growth: AtomicPtr::new(std::ptr::null_mut()),
             settled: Arc::new(AtomicUsize::new(0)),
@@ -94,10 +104,14 @@ impl Level {
     }
 
     /// The first level of a table: nothing is moved to it.
-    pub(super) fn for_objects(n: usize) -> Self {
-        let least = if n == 0 { MIN_BITS } else { FEWEST_BITS };
+    pub(super) fn for_objects(n: usize, no_more: bool) -> Self {
+        let (least, eighths) = if no_more && n > 0 {
+            (FEWEST_BITS, MADE_FOR)
+        } else {
+            (MIN_BITS, GROWING)
+        };
         let words = n.saturating_mul(2).max(1).next_power_of_two();
-        let level = Self::new(words.trailing_zeros().clamp(least, MAX_BITS));
+        let level = Self::new(words.trailing_zeros().clamp(least, MAX_BITS), eighths);
         level.settled.store(1, Ordering::Release);
         level
     }
@@ -131,7 +145,7 @@ impl Level {
             .is_ok()
     }
 
-    fn growth(&self) -> Option<&Growth> {
+    pub(super) fn growth(&self) -> Option<&Growth> {
         let growth = self.growth.load(Ordering::Acquire);
         // SAFETY: set once, and freed with the level.
         unsafe { growth.as_ref() }
@@ -176,10 +190,21 @@ impl Level {
         self.used.sub(1);
     }
 
-    /// More than 5/8 of the words are in use: an unsuccessful probe is four steps on average
-    /// (Knuth, volume 3, 6.4: (1 + 1 / (1 - 5/8)^2) / 2).
     pub(super) fn is_crowded(&self) -> bool {
-        self.used.sum() > self.len() / 8 * 5
+        self.used.sum() > self.crowd
+    }
+
+    fn eighths(&self) -> usize {
+        self.crowd * 8 / self.len()
+    }
+
+    fn is_made_for_a_number(&self) -> bool {
+        self.eighths() == MADE_FOR
+    }
+
+    fn count_live(&self) -> usize {
+        let is_live = |&at: &usize| self.load(at).is_live();
+        (0..self.len()).filter(is_live).count()
     }
 
     /// Where an object stands, by looking everywhere.
@@ -191,6 +216,14 @@ impl Level {
                 word: self.load(at),
             })
             .find(|spot| spot.word.is_live() && spot.word.pointer() == object)
+    }
+}
+
+impl Growth {
+    /// Whether less than half of the words have been begun to be moved.
+    pub(super) fn is_young(&self) -> bool {
+        // Relaxed: only a guess at where more is found.
+        self.cursor.load(Ordering::Relaxed) < self.ledger.len() / 2
     }
 }
 
@@ -258,16 +291,15 @@ impl<T> Table<T> {
         if !std::ptr::eq(root, level) {
             return;
         }
-        // A quarter live: a level of the same size gets rid of the tombs and is used well. More:
-        // twice the size. (Counting costs little beside moving.)
-        let live = (0..level.len())
-            .filter(|&at| level.load(at).is_live())
-            .count();
-        let bits = if live > level.len() / 4 {
-            (level.bits + 1).min(MAX_BITS)
+        // Few live: a level of the same size gets rid of the tombs and is used well. More: twice the
+        // size. (Counting costs little beside moving.)
+        let live = level.count_live();
+        let few = if level.is_made_for_a_number() {
+            level.len() / 8 * 5
         } else {
-            level.bits
+            level.len() / 4
         };
+        let bits = level.bits + u32::from(live > few && level.bits < MAX_BITS);
         Self::begin(level, bits);
     }
 
@@ -276,9 +308,7 @@ impl<T> Table<T> {
     #[cold]
     pub(crate) fn shrink(&self, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
         let level = self.whole(pin, rehash, domain);
-        let live = (0..level.len())
-            .filter(|&at| level.load(at).is_live())
-            .count();
+        let live = level.count_live();
         // A quarter live, as in a level that has just been moved to.
         let words = live.saturating_mul(4).next_power_of_two();
         let bits = words.trailing_zeros().max(FEWEST_BITS);
@@ -290,7 +320,7 @@ impl<T> Table<T> {
 
     /// Hangs a next level off one, unless there is one.
     fn begin(level: &Level, bits: u32) {
-        let next = Level::new(bits);
+        let next = Level::new(bits, level.eighths());
         let growth = Box::into_raw(Box::new(Growth {
             settles: next.settled.clone(),
             next: Box::into_raw(Box::new(next)),
@@ -314,7 +344,7 @@ impl<T> Table<T> {
         }
     }
 
-    fn move_a_block(
+    pub(super) fn move_a_block(
         &self,
         level: &Level,
         growth: &Growth,

@@ -103,7 +103,7 @@ fn item(key: u64, id: u64) -> *mut Item {
 impl Shelf {
     fn new() -> Rc<Self> {
         Rc::new(Self {
-            table: Table::new(0),
+            table: Table::new(0, false),
             domain: Domain::new(),
             hashes: Hashes::default(),
         })
@@ -180,6 +180,19 @@ impl Shelf {
             // SAFETY: never seen by anybody.
             drop(unsafe { Box::from_raw(new) });
         }
+    }
+
+    /// Takes out what stands at a position, as an eviction does: which object.
+    fn evict(&self, at: usize) -> Option<u64> {
+        let pin = pin();
+        let spot = self.table.dial(&pin, &self.hashes, &self.domain).spot(at)?;
+        if !self.table.unlink(&spot) {
+            return None;
+        }
+        // SAFETY: linked until just now, under this pin.
+        let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
+        self.retire(spot.object());
+        Some(id)
     }
 
     fn read(&self, key: u64) -> Option<u64> {
@@ -518,6 +531,32 @@ models! {
         assert_eq!(shelf.remove(NEIGHBOUR), Some(2));
         others.join();
         assert_eq!(shelf.end(), [(KEY, 1), (FAR, 3)]);
+    };
+
+    /// L16: an eviction takes a word out of whichever level while another moves it. What was taken
+    /// out is gone, what was not is there, once.
+    table_l16_evicted_while_words_move: Explore::AtMost(3) => || {
+        let shelf = growing();
+        let taken = Rc::new(Cell::new(0));
+        let count = taken.clone();
+        let others = start([shelf.actor(move |shelf| {
+            // Of `KEY` in the old level, and of what may be there in the new one.
+            for at in [8, 16] {
+                if let Some(id) = shelf.evict(at) {
+                    assert_ne!(id, 4);
+                    count.set(count.get() | 1 << id);
+                }
+            }
+        })]);
+        assert!(shelf.insert(THIRD, 4));
+        assert_eq!(shelf.read(THIRD), Some(4));
+        others.join();
+        let left = shelf.end();
+        for (key, id) in [(KEY, 1), (NEIGHBOUR, 2), (FAR, 3)] {
+            let was_taken = taken.get() >> id & 1 == 1;
+            assert_eq!(left.contains(&(key, id)), !was_taken, "{left:?}");
+        }
+        assert!(left.contains(&(THIRD, 4)));
     };
 
     /// L16 with three: a remover, an inserter and a reader.
