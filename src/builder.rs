@@ -78,7 +78,8 @@ struct Settings<K, V> {
     ttl: Option<Duration>,
     clock: Clock,
     initial_capacity: usize,
-    max_capacity: Option<Result<u64, BuildError>>,
+    max_capacity: Option<u64>,
+    max_bytes: Option<Result<u64, BuildError>>,
     weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
     record_stats: bool,
@@ -94,6 +95,7 @@ impl<K, V> Builder<K, V> {
                 clock: Clock::system(),
                 initial_capacity: 0,
                 max_capacity: None,
+                max_bytes: None,
                 weigher: None,
                 listener: None,
                 record_stats: false,
@@ -129,7 +131,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn max_capacity(mut self, capacity: u64) -> Self {
-        self.settings.max_capacity = Some(Ok(capacity));
+        self.settings.max_capacity = Some(capacity);
         self
     }
 
@@ -141,7 +143,10 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// What one cannot know is not counted: how the allocator rounds what keys and values own, and
     /// what has been removed and is still being read ([`retired`](Cache::retired)).
     ///
-    /// Of keys and values that are not [`Weigh`]: `.max_capacity(bytes).weigher(..)`.
+    /// There is one bound: a `max_capacity` beside it is refused by `build`, and
+    /// [`set_max_capacity`](Cache::set_max_capacity) of such a cache counts bytes. A weigher of your
+    /// own that counts bytes may be given after it. Of keys and values that are not [`Weigh`]:
+    /// `.max_capacity(bytes).weigher(..)`. A `usize` is written `n as u64`.
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -159,7 +164,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         V: Weigh,
     {
         let bytes = size.into().into_bytes();
-        self.settings.max_capacity = Some(bytes.map_err(BuildError::MaxBytes));
+        self.settings.max_bytes = Some(bytes.map_err(BuildError::MaxBytes));
         self.settings.weigher = Some(Weigher::Bytes(entry_bytes));
         self
     }
@@ -180,11 +185,11 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// let pages = AtomicCache::<u32, String>::builder()
     ///     .max_capacity(10)
-    ///     .weigher(|_, page| page.len() as u64)
+    ///     .weigher(|_, page| 1 + page.len() as u64)
     ///     .build_with(|&n| "x".repeat(n as usize))?;
     /// pages.get(&6);
     /// pages.get(&7);
-    /// assert_eq!(pages.weighted_size(), 7);
+    /// assert_eq!(pages.weighted_size(), 8);
     /// # Ok::<(), atomic_cache::BuildError>(())
     /// ```
     pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
@@ -236,7 +241,10 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// How long a value is served, from when it was published. Not set: for ever.
     ///
     /// Zero is fine: a fill's value goes to everyone who joined its flight and is not kept. So
-    /// is `Duration::MAX`. An expired entry is never served; it is reclaimed by later traffic.
+    /// is `Duration::MAX`. An expired entry is never served. It is reclaimed by later inserts and
+    /// fills, a few each; look-ups reclaim nothing. In a cache that is only read it stays in memory,
+    /// and the listener hears nothing of it, until [`run_pending_tasks`](Cache::run_pending_tasks) or
+    /// a janitor ([`purge_interval`](Self::purge_interval)) comes.
     pub fn time_to_live(mut self, ttl: Duration) -> Self {
         self.settings.ttl = Some(ttl);
         self
@@ -249,9 +257,9 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Has a thread, the *janitor*, remove what has expired once an interval, and tell the
-    /// listener. Not set: ordinary traffic does that in passing, without a thread. To be set after
-    /// the [`hasher`](Self::hasher).
+    /// Has a thread, the *janitor*, remove what has expired once an interval, tell the listener, and
+    /// drop what was removed and nobody reads any more. Not set: inserts and fills do that in
+    /// passing, without a thread. To be set after the [`hasher`](Self::hasher).
     ///
     /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at
     /// [`Cache::close`]. Its interval is one of the system's clock, whatever the cache's own is.
@@ -341,7 +349,11 @@ impl<K, V, S, N> Builder<K, V, S, N> {
                 limit: MAX_OBJECTS,
             });
         }
-        let capacity = settings.max_capacity.transpose()?;
+        let bytes = settings.max_bytes.transpose()?;
+        if bytes.is_some() && settings.max_capacity.is_some() {
+            return Err(BuildError::TwoBounds);
+        }
+        let capacity = settings.max_capacity.or(bytes);
         // A cache bounded in entries never grows, and has no use for room beyond the bound.
         let initial_capacity = match (capacity, &settings.weigher) {
             (Some(capacity @ ..=MOST_AT_ONCE), None) => capacity as usize,
@@ -478,6 +490,7 @@ impl<K, V, S: Debug, N> Debug for Builder<K, V, S, N> {
         f.debug_struct("Builder")
             .field("time_to_live", &settings.ttl)
             .field("max_capacity", &settings.max_capacity)
+            .field("max_bytes", &settings.max_bytes)
             .field("weigher", &settings.weigher.is_some())
             .field("eviction_listener", &settings.listener.is_some())
             .field("initial_capacity", &settings.initial_capacity)

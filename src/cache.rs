@@ -381,7 +381,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// # Errors
     /// If the entry is heavier than the whole capacity ([`max_capacity`](Builder::max_capacity)):
-    /// it is not put in, and what was there stays. So never in an unbounded cache, nor in one
+    /// it is not put in, and what was there stays and is served (if it must not be,
+    /// [`invalidate`](Self::invalidate) the key). So never in an unbounded cache, nor in one
     /// that is bounded in entries, unless its capacity is zero.
     ///
     /// ```
@@ -597,10 +598,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// use atomic_cache::Cache;
     /// let cache: Cache<u32, String> = Cache::builder()
     ///     .max_capacity(100)
-    ///     .weigher(|_, text: &String| text.len() as u64)
+    ///     .weigher(|_, text: &String| 1 + text.len() as u64)
     ///     .build()?;
     /// cache.insert(1, "spam".to_owned())?;
-    /// assert_eq!((cache.weighted_size(), cache.weight(&1)), (4, Some(4)));
+    /// assert_eq!((cache.weighted_size(), cache.weight(&1)), (5, Some(5)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn weighted_size(&self) -> u64 {
@@ -645,7 +646,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`Builder::max_bytes`].
     ///
     /// # Errors
-    /// As there, and if the text is not a number of bytes.
+    /// As there, and if the text is not a number of bytes, or the cache counts entries.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -656,10 +657,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     pub fn set_max_bytes(&self, size: impl Into<ByteSize>) -> Result<(), BuildError> {
         let bytes = size.into().into_bytes().map_err(BuildError::MaxBytes)?;
+        if self.core.counts_entries() {
+            return Err(BuildError::CountsEntries);
+        }
         self.set_max_capacity(bytes)
     }
 
-    /// Makes the entry of a key the last to be evicted, until it has not been used for long. False:
+    /// Makes the entry of a key one of the last to be evicted, until it has not been used for long.
+    /// It is not a method of a [view](Self::pin), and works beside one. False:
     /// it is not there.
     ///
     /// ```

@@ -147,6 +147,10 @@ pub enum BuildError {
         /// The most there can be.
         limit: usize,
     },
+    /// Both `max_capacity` and `max_bytes`.
+    TwoBounds,
+    /// `set_max_bytes` of a cache that counts entries.
+    CountsEntries,
     /// `max_bytes` was given a text that is not a number of bytes.
     MaxBytes(ByteSizeError),
     /// `purge_interval` of zero: the janitor would never rest.
@@ -166,6 +170,14 @@ impl fmt::Display for BuildError {
                 f,
                 "initial_capacity({given}) is more than a table can hold: give at most {limit}, \
                  or leave the setting out and let the table grow"
+            ),
+            Self::TwoBounds => f.write_str(
+                "max_capacity(..) and max_bytes(..) are one bound, in entries or in bytes: give one of \
+                 them (or max_capacity(..) with a weigher(..) that counts bytes)",
+            ),
+            Self::CountsEntries => f.write_str(
+                "set_max_bytes(..) of a cache that counts entries: use set_max_capacity(..), or build \
+                 it with max_bytes(..)",
             ),
             Self::MaxBytes(error) => write!(f, "max_bytes: {error}"),
             Self::PurgeIntervalZero => f.write_str(

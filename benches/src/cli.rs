@@ -67,11 +67,14 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["ttl", "fill_time"])]
     curve: bool,
 
-    /// Draw the curves into an SVG file, a plot for each FILE
+    /// Draw the curves of the miss ratio into an SVG file, a plot for each FILE
     #[arg(long, value_name = "SVG", requires = "curve")]
     plot: Option<PathBuf>,
 
     /// How long a value lives, such as 10ms, 1.5s or 5m; for ever when not given
+    ///
+    /// Measured by the clock of this run, which replays hours in milliseconds: the log's own times are not used,
+    /// so this does not say what a lifetime would cost.
     #[arg(long, value_name = "DUR", value_parser = lifetime)]
     ttl: Option<Duration>,
 

@@ -282,7 +282,8 @@ mod tests {
             ..plan(1)
         };
         let outcome = replay::<u64, u64>(&accesses, bounded, &Progress::hidden()).expect("a run");
-        assert!(outcome.entries <= 50 && outcome.peak_entries <= 50);
+        // At the peak one may be coming in, for which another is about to go.
+        assert!(outcome.entries <= 50 && outcome.peak_entries <= 51);
         assert_eq!(
             outcome.evictions + outcome.entries as u64,
             outcome.fills,

@@ -605,7 +605,8 @@ fn a_capacity_bounds_the_cache() {
         let report = report(&[&file, "--capacity", capacity, "--threads", "1"]);
         let count = |field: &str| report[field].as_u64().expect("a count");
         assert_eq!(count("capacity"), entries);
-        assert!(count("peak_entries") <= entries, "{report}");
+        // At the peak each thread may be putting one in, for which another is about to go.
+        assert!(count("peak_entries") <= entries + count("threads"), "{report}");
         assert_eq!(count("evictions") > 0, entries < distinct, "{report}");
         assert!(count("fills") >= distinct, "{report}");
     }

@@ -535,6 +535,13 @@ impl<K, V, S> Core<K, V, S> {
             .is_some_and(|room| !room.bound.counts_entries())
     }
 
+    /// Whether there is a capacity, and it is one in entries.
+    pub(crate) fn counts_entries(&self) -> bool {
+        self.room
+            .as_ref()
+            .is_some_and(|room| room.bound.counts_entries())
+    }
+
     /// The capacity, if there is one.
     pub(crate) fn capacity(&self) -> Option<u64> {
         self.room.as_ref().map(|room| room.bound.capacity())

@@ -1392,3 +1392,85 @@ fn a_walk_sees_each_entry_once_while_the_table_shrinks() {
         }
     }
 }
+
+// ---------------------------------------------------------------------------------------------
+// One bound
+
+/// Clause 11. Entries and bytes are never taken for each other.
+#[test]
+fn c11_entries_and_bytes_are_not_mixed() {
+    let both = Cache::<u64, u64>::builder()
+        .max_bytes("64M")
+        .max_capacity(10)
+        .build();
+    assert!(both.unwrap_err().to_string().contains("one bound"));
+    let counted: Cache<u64, u64> = Cache::builder().max_capacity(10).build().unwrap();
+    let error = counted.set_max_bytes("1M").unwrap_err().to_string();
+    assert!(error.contains("set_max_capacity"), "{error}");
+    assert_eq!(counted.capacity(), Some(10));
+}
+
+/// A hostile review: entries that weigh nothing hid the others from the hands.
+#[test]
+fn h10_weightless_entries_do_not_freeze_the_policy() {
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(100)
+        .weigher(|key, _| u64::from(key % 2 == 1))
+        .build()
+        .unwrap();
+    let mut hits = 0;
+    for round in 0..100 {
+        for key in 0..160 {
+            hits += usize::from(round > 10 && key % 2 == 1 && cache.contains(&key));
+            cache.get_with(&key, || key);
+        }
+    }
+    assert!(hits > 89 * 80 * 9 / 10, "{hits} of {}", 89 * 80);
+    assert_eq!(cache.stats().gave_up, 0);
+    // And so that something must leave, again and again.
+    for key in 1_000..10_000 {
+        cache.get_with(&key, || key);
+    }
+    assert!(cache.stats().gave_up < 90, "{:?}", cache.stats());
+}
+
+/// The same: who puts in anew what is there already evicts no others for it.
+#[test]
+fn c9_threads_that_put_one_heavy_entry_in_anew_evict_nothing() {
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(1000)
+        .weigher(|_, &weight| weight)
+        .build()
+        .unwrap();
+    cache.insert(0, 500).unwrap();
+    (1..=490).for_each(|key| cache.insert(key, 1).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..2000).for_each(|_| cache.insert(0, 500).unwrap()));
+        }
+    });
+    assert_eq!((cache.len(), cache.stats().evicted), (491, 0));
+}
+
+/// The same: a listener that puts back what was evicted keeps nobody waiting.
+#[test]
+fn c9_quiesce_returns_although_the_listener_puts_things_back() {
+    watched(|| {
+        let shared: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+        let inner = Arc::clone(&shared);
+        let cache: Cache<u64, u64> = Cache::builder()
+            .max_capacity(4)
+            .eviction_listener(move |&key, &value, cause| {
+                let cache = inner.lock().unwrap().clone();
+                if let (RemovalCause::Size, Some(cache)) = (cause, cache) {
+                    cache.insert(key, value).unwrap();
+                }
+            })
+            .build()
+            .unwrap();
+        *shared.lock().unwrap() = Some(cache.clone());
+        (0..6).for_each(|key| cache.insert(key, key).unwrap());
+        cache.quiesce();
+        *shared.lock().unwrap() = None;
+    });
+}
