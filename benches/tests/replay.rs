@@ -606,7 +606,10 @@ fn a_capacity_bounds_the_cache() {
         let count = |field: &str| report[field].as_u64().expect("a count");
         assert_eq!(count("capacity"), entries);
         // At the peak each thread may be putting one in, for which another is about to go.
-        assert!(count("peak_entries") <= entries + count("threads"), "{report}");
+        assert!(
+            count("peak_entries") <= entries + count("threads"),
+            "{report}"
+        );
         assert_eq!(count("evictions") > 0, entries < distinct, "{report}");
         assert!(count("fills") >= distinct, "{report}");
     }
