@@ -139,6 +139,8 @@ struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
     own: *const Node<K, V>,
     /// The time, of a cache whose entries expire.
     now: Option<u64>,
+    /// How many entries there were when it began.
+    entries: usize,
     /// Whether some entries may weigh nothing.
     weightless: bool,
     /// What has been freed.
@@ -175,19 +177,25 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
     }
 }
 
-impl<K: Hash + Eq, V, S: BuildHasher> Census for Core<K, V, S> {
+/// Counted once for a step of the policy, which asks often.
+struct Headcount {
+    entries: usize,
+    on_probation: usize,
+}
+
+impl Census for Headcount {
     fn entries(&self) -> usize {
-        self.len()
+        self.entries
     }
 
     fn on_probation(&self) -> usize {
-        self.table.on_probation()
+        self.on_probation
     }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Census for Clock<'_, K, V, S> {
     fn entries(&self) -> usize {
-        self.core.len()
+        self.entries
     }
 
     fn on_probation(&self) -> usize {
@@ -258,7 +266,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         match &self.room {
             Some(room) => {
                 let policy = room.policy(pin);
-                policy.arrive(hash, room.bound.has_room(), self).0
+                let census = Headcount {
+                    entries: self.headcount(room),
+                    on_probation: self.table.on_probation(),
+                };
+                policy.arrive(hash, room.bound.has_room(), &census).0
             }
             None => 0,
         }
@@ -315,17 +327,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    fn face<'a>(&'a self, own: *const Node<K, V>, pin: &'a Pin) -> Clock<'a, K, V, S> {
+    /// How many entries there are: the total, where each weighs one, is one number.
+    fn headcount(&self, room: &Room<K, V>) -> usize {
+        if room.bound.counts_entries() {
+            usize::try_from(room.bound.total()).unwrap_or(usize::MAX)
+        } else {
+            self.len()
+        }
+    }
+
+    fn face<'a>(
+        &'a self,
+        room: &Room<K, V>,
+        own: *const Node<K, V>,
+        pin: &'a Pin,
+    ) -> Clock<'a, K, V, S> {
         Clock {
             core: self,
             dial: self.table.dial(pin, self, &self.domain),
             pin,
             own,
             now: self.ttl.map(|_| self.clock.now()),
-            weightless: self
-                .room
-                .as_ref()
-                .is_some_and(|room| room.bound.has_weightless()),
+            entries: self.headcount(room),
+            weightless: room.bound.has_weightless(),
             freed: Cell::new(0),
         }
     }
@@ -333,17 +357,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes out one entry that the policy names: the weight that this has freed; zero when it
     /// found none within its bound.
     fn evict(&self, room: &Room<K, V>, own: *const Node<K, V>, pin: &Pin) -> u64 {
-        let clock = self.face(own, pin);
+        let clock = self.face(room, own, pin);
         self.evict_demoted(room, &clock);
         if clock.freed.get() == 0 {
             self.renewed(room, clock.positions(), pin).evict(&clock);
         }
         let freed = clock.freed.get();
-        if freed > 0 || self.len().saturating_mul(SPARSE) >= clock.positions() {
+        if freed > 0 || clock.entries.saturating_mul(SPARSE) >= clock.positions() {
             return freed;
         }
         self.table.shrink(pin, self, &self.domain);
-        let clock = self.face(own, pin);
+        let clock = self.face(room, own, pin);
         self.renewed(room, clock.positions(), pin).evict(&clock);
         clock.freed.get()
     }
@@ -502,7 +526,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// weights has not come by, among many entries that weigh nothing.
     fn evict_all(&self, room: &Room<K, V>) {
         let pin = pin();
-        let clock = self.face(std::ptr::null(), &pin);
+        let clock = self.face(room, std::ptr::null(), &pin);
         for at in 0..clock.positions() {
             if room.bound.excess() == 0 {
                 return;
