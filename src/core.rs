@@ -6,24 +6,24 @@
 //! Every step holds one pin, and no pin is held while foreign code runs other than the key's
 //! `Hash` and `Eq`, the value's `Clone`, and predicates.
 
+mod claim;
 mod fence;
 mod part;
+mod release;
 mod room;
 
-use crate::actor::actor;
 use crate::bound::Bound;
-use crate::cycle::leads_any;
 use crate::error::OversizeError;
 use crate::flight::{Flight, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
 use crate::janitor::Janitor;
 use crate::linger::Lingering;
-use crate::listener::{Bulletin, Listener, is_listening};
-use crate::reclaim::{Domain, Garbage, Pin, deref, is_pinned, pin};
-use crate::slot::{Released, Slot};
+use crate::listener::{Bulletin, Listener};
+use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
+use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicUsize, Ordering, relax};
-use crate::table::{Claim, Key, Rehash, Spot, Table};
+use crate::table::{Claim, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
@@ -31,6 +31,8 @@ use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use claim::{Claimed, Ready};
+pub(crate) use claim::{Spare, Wanted};
 pub(crate) use part::{Found, Leader, Part, Waited};
 use room::{Charge, Room};
 
@@ -98,10 +100,6 @@ pub(crate) struct Core<K, V, S> {
     domain: Domain,
 }
 
-/// How many turns `quiesce` gives those who are about to read, before it lends a hand and begins
-/// anew.
-const SETTLING: u32 = 200;
-
 /// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
 /// the table has words make one round. So an entry goes at the latest that many inserts after it
 /// has expired (not counting those during a growth, which looks at nothing and moves expired
@@ -109,12 +107,6 @@ const SETTLING: u32 = 200;
 /// quarter of the table's words. It is no bound without traffic: what expires all at once stays
 /// until inserts come.
 const SWEEP: usize = 4;
-
-/// A key that is looked for, and made only when a slot is.
-pub(crate) trait Wanted<K> {
-    fn is(&self, key: &K) -> bool;
-    fn make(&mut self) -> K;
-}
 
 /// What a caller of [`Core::turn`] wants with the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,131 +125,6 @@ pub(crate) enum Turn<'c, K: Hash + Eq, V, S: BuildHasher> {
     /// For [`Aim::Lead`] with the live value that the flight is to replace.
     Lead(Leader<'c, K, V, S>, Option<Found<'c, K, V>>),
     Wait(Part<'c, K, V, S>),
-}
-
-/// A node that is not in the table; kept from step to step so that the key is made once. Retired
-/// when it is not used, because others may have seen it in passing.
-pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
-    core: &'c Core<K, V, S>,
-    node: *mut Node<K, V>,
-}
-
-impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
-    pub(crate) fn none(core: &'c Core<K, V, S>) -> Self {
-        Self {
-            core,
-            node: std::ptr::null_mut(),
-        }
-    }
-
-    fn with(core: &'c Core<K, V, S>, key: K, slot: Slot<V>) -> Self {
-        Self {
-            core,
-            node: Box::into_raw(Box::new(Node { key, slot })),
-        }
-    }
-
-    /// A node for an owned key, and the key as what is wanted.
-    pub(crate) fn holding(core: &'c Core<K, V, S>, key: K) -> (Self, Held<K>) {
-        let spare = Self::with(core, key, Slot::filling(actor()));
-        // SAFETY: made just now.
-        let key = unsafe { std::ptr::addr_of!((*spare.node).key) };
-        (spare, Held { key })
-    }
-
-    /// The node, made if there is none, to stand before `prior`.
-    fn filling(&mut self, wanted: &mut dyn Wanted<K>, prior: Option<usize>) -> *const Node<K, V> {
-        if self.node.is_null() {
-            *self = Self::with(self.core, wanted.make(), Slot::filling(actor()));
-        }
-        // SAFETY: made by `with`, ours until `used`.
-        unsafe { &*self.node }.slot.set_prior(prior);
-        self.node
-    }
-
-    /// The node is in the table.
-    fn used(&mut self) {
-        self.node = std::ptr::null_mut();
-    }
-}
-
-/// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
-struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
-    hash: u64,
-    /// Asked of the policy once.
-    mark: Option<u8>,
-    wanted: &'a mut dyn Wanted<K>,
-    spare: &'a mut Spare<'c, K, V, S>,
-    pin: &'a Pin,
-}
-
-impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, S> {
-    fn is(&self, node: *const Node<K, V>) -> bool {
-        // SAFETY: in the table at the load of its word, under this pin; a tentative word's node
-        // is retired before it is dropped.
-        self.wanted.is(unsafe { &deref(node, self.pin).key })
-    }
-
-    fn object(&mut self) -> *const Node<K, V> {
-        self.spare.filling(self.wanted, None)
-    }
-
-    fn mark(&mut self) -> u8 {
-        let core = self.spare.core;
-        *self
-            .mark
-            .get_or_insert_with(|| core.newcomer(self.hash, self.pin))
-    }
-}
-
-/// What [`Core::insert`] claims: a node that is ready.
-struct Ready<'a, K, V, S> {
-    core: &'a Core<K, V, S>,
-    hash: u64,
-    mark: Option<u8>,
-    node: &'a Node<K, V>,
-    pin: &'a Pin,
-}
-
-impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
-    fn is(&self, node: *const Node<K, V>) -> bool {
-        // SAFETY: as of `Claimed`.
-        self.node.key == unsafe { deref(node, self.pin) }.key
-    }
-
-    fn object(&mut self) -> *const Node<K, V> {
-        self.node
-    }
-
-    fn mark(&mut self) -> u8 {
-        *self
-            .mark
-            .get_or_insert_with(|| self.core.newcomer(self.hash, self.pin))
-    }
-}
-
-/// The key inside a spare node. Asked only in [`Core::turn`] with that spare, before its use.
-pub(crate) struct Held<K> {
-    key: *const K,
-}
-
-impl<K: Eq> Wanted<K> for Held<K> {
-    fn is(&self, key: &K) -> bool {
-        // SAFETY: `turn` asks while the spare node is not in use, so it is there.
-        unsafe { &*self.key == key }
-    }
-
-    fn make(&mut self) -> K {
-        unreachable!("the spare node holds the key")
-    }
-}
-
-impl<K: Hash + Eq, V, S: BuildHasher> Drop for Spare<'_, K, V, S> {
-    fn drop(&mut self) {
-        if !self.node.is_null() {
-            self.core.retire(self.node);
-        }
-    }
 }
 
 // SAFETY: a core hands out `&K` and `&V` on every thread that has a handle (`Sync`), and drops
@@ -787,17 +654,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 }
 
-/// See [`Core::afterwards`].
-pub(crate) struct Afterwards<'c, K, V, S> {
-    core: &'c Core<K, V, S>,
-}
-
-impl<K, V, S> Drop for Afterwards<'_, K, V, S> {
-    fn drop(&mut self) {
-        self.core.tidy();
-    }
-}
-
 /// See [`Core::judge`].
 enum Judged<'p, K, V> {
     Serve(&'p Node<K, V>),
@@ -812,75 +668,6 @@ enum Judged<'p, K, V> {
 impl<K, V, S> Core<K, V, S> {
     /// The size of an entry's own allocation, with key, value, state and deadline.
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Node<K, V>>() as u64;
-
-    /// The table has let go of a node, or of one that another stood before. The weight that this
-    /// has discharged.
-    fn released(&self, node: &Node<K, V>, event: Event) -> u64 {
-        let mut discharged = 0;
-        let told = self.bulletin.as_ref().zip(event.cause());
-        let released = node.slot.release_linked(&self.lingering, told.is_some());
-        if released.before.counts() {
-            self.len.sub(1);
-            self.stats.count(event);
-            discharged = released.before.weight();
-            self.discharge(discharged);
-            if let Some((bulletin, cause)) = told {
-                // Held for the listener.
-                bulletin.post(node, cause);
-                return discharged;
-            }
-        }
-        self.end_hold(node, &released);
-        discharged
-    }
-
-    fn release_held(&self, node: &Node<K, V>) {
-        let released = node.slot.release_held();
-        self.end_hold(node, &released);
-    }
-
-    fn end_hold(&self, node: &Node<K, V>, released: &Released) {
-        if released.last {
-            self.retire(std::ptr::from_ref(node).cast_mut());
-        }
-        if let Some(generation) = released.lingered() {
-            self.lingering.leave(generation);
-        }
-    }
-
-    fn retire(&self, node: *mut Node<K, V>) {
-        // SAFETY: nodes come from `Box::into_raw`; all holds are gone, or it was never in the
-        // table, so this is the one retire.
-        self.domain
-            .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
-    }
-
-    /// Tells the listener what has been removed, unless this thread holds something: a pin, or the
-    /// lead of a flight, whose key the listener may ask for.
-    fn tell(&self) {
-        let Some(bulletin) = &self.bulletin else {
-            return;
-        };
-        if bulletin.len() > 0 && !is_pinned() && !leads_any() {
-            self.tell_of(bulletin);
-        }
-    }
-
-    #[cold]
-    fn tell_of(&self, bulletin: &Bulletin<K, V, Node<K, V>>) {
-        bulletin.tell(
-            |node| {
-                // SAFETY: held for the listener, since it was a live entry: it has a value.
-                unsafe { (&(*node).key, (*node).slot.value()) }
-            },
-            |node| {
-                // SAFETY: held until this call.
-                let node = unsafe { &*node };
-                let released = node.slot.release_told();
-                self.end_hold(node, &released);
-            },
-        );
-    }
 
     pub(crate) fn len(&self) -> usize {
         self.len.sum()
@@ -900,31 +687,6 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.retired() + self.bulletin.as_ref().map_or(0, Bulletin::len)
     }
 
-    pub(crate) fn quiesce(&self) {
-        self.tell();
-        self.domain.quiesce();
-        // Whoever is about to read may be waiting for a fill, and that fill may be ours; and what
-        // the listener is being told of may be told by us.
-        if !leads_any() && !is_listening() {
-            // The listener is told between the looks, not under the lock of one.
-            self.lingering.settle(SETTLING, || self.tell());
-            self.domain.quiesce();
-        }
-    }
-
-    /// Housekeeping after removals: tells the listener, and drops what nobody can see any more.
-    /// Does nothing on a thread that is pinned.
-    #[inline]
-    pub(crate) fn tidy(&self) {
-        self.tell();
-        self.domain.tidy();
-    }
-
-    /// Tidies up when it is dropped: of those who are about to remove something, declared first.
-    pub(crate) fn afterwards(&self) -> Afterwards<'_, K, V, S> {
-        Afterwards { core: self }
-    }
-
     /// Stops the janitor, if there is one.
     pub(crate) fn close(&self) {
         if let Some(janitor) = self.janitor.get() {
@@ -935,23 +697,6 @@ impl<K, V, S> Core<K, V, S> {
     pub(crate) fn set_janitor(&self, janitor: Janitor) {
         // There is one builder, and it sets one.
         let _ = self.janitor.set(janitor);
-    }
-
-    /// As [`tidy`](Self::tidy), also when there is little to drop. Waits for nobody.
-    pub(crate) fn tidy_all(&self) {
-        self.tell();
-        self.domain.flush();
-    }
-
-    /// A pin for a miss, which puts things in and so must also help to get rid of things: `pin`,
-    /// or a later one.
-    pub(crate) fn pin_for_miss(&self, pin: Pin) -> Pin {
-        if !self.domain.is_due() {
-            return pin;
-        }
-        drop(pin);
-        self.tidy();
-        crate::reclaim::pin()
     }
 }
 

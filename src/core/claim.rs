@@ -1,0 +1,143 @@
+//! What a caller claims: a key, and the node to be put in for it.
+
+use super::{Core, Node};
+use crate::actor::actor;
+use crate::reclaim::{Pin, deref};
+use crate::slot::Slot;
+use crate::table::Key;
+use std::hash::{BuildHasher, Hash};
+
+/// A key that is looked for, and made only when a slot is.
+pub(crate) trait Wanted<K> {
+    fn is(&self, key: &K) -> bool;
+    fn make(&mut self) -> K;
+}
+
+/// A node that is not in the table; kept from step to step so that the key is made once. Retired
+/// when it is not used, because others may have seen it in passing.
+pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
+    core: &'c Core<K, V, S>,
+    pub(super) node: *mut Node<K, V>,
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
+    pub(crate) fn none(core: &'c Core<K, V, S>) -> Self {
+        Self {
+            core,
+            node: std::ptr::null_mut(),
+        }
+    }
+
+    pub(super) fn with(core: &'c Core<K, V, S>, key: K, slot: Slot<V>) -> Self {
+        Self {
+            core,
+            node: Box::into_raw(Box::new(Node { key, slot })),
+        }
+    }
+
+    /// A node for an owned key, and the key as what is wanted.
+    pub(crate) fn holding(core: &'c Core<K, V, S>, key: K) -> (Self, Held<K>) {
+        let spare = Self::with(core, key, Slot::filling(actor()));
+        // SAFETY: made just now.
+        let key = unsafe { std::ptr::addr_of!((*spare.node).key) };
+        (spare, Held { key })
+    }
+
+    /// The node, made if there is none, to stand before `prior`.
+    pub(super) fn filling(
+        &mut self,
+        wanted: &mut dyn Wanted<K>,
+        prior: Option<usize>,
+    ) -> *const Node<K, V> {
+        if self.node.is_null() {
+            *self = Self::with(self.core, wanted.make(), Slot::filling(actor()));
+        }
+        // SAFETY: made by `with`, ours until `used`.
+        unsafe { &*self.node }.slot.set_prior(prior);
+        self.node
+    }
+
+    /// The node is in the table.
+    pub(super) fn used(&mut self) {
+        self.node = std::ptr::null_mut();
+    }
+}
+
+/// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
+pub(super) struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
+    pub(super) hash: u64,
+    /// Asked of the policy once.
+    pub(super) mark: Option<u8>,
+    pub(super) wanted: &'a mut dyn Wanted<K>,
+    pub(super) spare: &'a mut Spare<'c, K, V, S>,
+    pub(super) pin: &'a Pin,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, S> {
+    fn is(&self, node: *const Node<K, V>) -> bool {
+        // SAFETY: in the table at the load of its word, under this pin; a tentative word's node
+        // is retired before it is dropped.
+        self.wanted.is(unsafe { &deref(node, self.pin).key })
+    }
+
+    fn object(&mut self) -> *const Node<K, V> {
+        self.spare.filling(self.wanted, None)
+    }
+
+    fn mark(&mut self) -> u8 {
+        let core = self.spare.core;
+        *self
+            .mark
+            .get_or_insert_with(|| core.newcomer(self.hash, self.pin))
+    }
+}
+
+/// What [`Core::insert`] claims: a node that is ready.
+pub(super) struct Ready<'a, K, V, S> {
+    pub(super) core: &'a Core<K, V, S>,
+    pub(super) hash: u64,
+    pub(super) mark: Option<u8>,
+    pub(super) node: &'a Node<K, V>,
+    pub(super) pin: &'a Pin,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
+    fn is(&self, node: *const Node<K, V>) -> bool {
+        // SAFETY: as of `Claimed`.
+        self.node.key == unsafe { deref(node, self.pin) }.key
+    }
+
+    fn object(&mut self) -> *const Node<K, V> {
+        self.node
+    }
+
+    fn mark(&mut self) -> u8 {
+        *self
+            .mark
+            .get_or_insert_with(|| self.core.newcomer(self.hash, self.pin))
+    }
+}
+
+/// The key inside a spare node. Asked only in [`Core::turn`] with that spare, before its use.
+pub(crate) struct Held<K> {
+    key: *const K,
+}
+
+impl<K: Eq> Wanted<K> for Held<K> {
+    fn is(&self, key: &K) -> bool {
+        // SAFETY: `turn` asks while the spare node is not in use, so it is there.
+        unsafe { &*self.key == key }
+    }
+
+    fn make(&mut self) -> K {
+        unreachable!("the spare node holds the key")
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Drop for Spare<'_, K, V, S> {
+    fn drop(&mut self) {
+        if !self.node.is_null() {
+            self.core.retire(self.node);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What comes after a removal: holds are given up, the listener is told, and what nobody can see any
+//! more is dropped.
+
+use super::{Core, Node};
+use crate::cycle::leads_any;
+use crate::listener::{Bulletin, is_listening};
+use crate::reclaim::{Garbage, Pin, is_pinned};
+use crate::slot::Released;
+use crate::stats::Event;
+
+/// See [`Core::afterwards`].
+pub(crate) struct Afterwards<'c, K, V, S> {
+    core: &'c Core<K, V, S>,
+}
+
+impl<K, V, S> Drop for Afterwards<'_, K, V, S> {
+    fn drop(&mut self) {
+        self.core.tidy();
+    }
+}
+
+/// How many turns `quiesce` gives those who are about to read, before it lends a hand.
+const SETTLING: u32 = 200;
+
+impl<K, V, S> Core<K, V, S> {
+    /// The table has let go of a node, or of one that another stood before. The weight that this
+    /// has discharged.
+    pub(super) fn released(&self, node: &Node<K, V>, event: Event) -> u64 {
+        let mut discharged = 0;
+        let told = self.bulletin.as_ref().zip(event.cause());
+        let released = node.slot.release_linked(&self.lingering, told.is_some());
+        if released.before.counts() {
+            self.len.sub(1);
+            self.stats.count(event);
+            discharged = released.before.weight();
+            self.discharge(discharged);
+            if let Some((bulletin, cause)) = told {
+                // Held for the listener.
+                bulletin.post(node, cause);
+                return discharged;
+            }
+        }
+        self.end_hold(node, &released);
+        discharged
+    }
+
+    pub(super) fn release_held(&self, node: &Node<K, V>) {
+        let released = node.slot.release_held();
+        self.end_hold(node, &released);
+    }
+
+    fn end_hold(&self, node: &Node<K, V>, released: &Released) {
+        if released.last {
+            self.retire(std::ptr::from_ref(node).cast_mut());
+        }
+        if let Some(generation) = released.lingered() {
+            self.lingering.leave(generation);
+        }
+    }
+
+    pub(super) fn retire(&self, node: *mut Node<K, V>) {
+        // SAFETY: nodes come from `Box::into_raw`; all holds are gone, or it was never in the
+        // table, so this is the one retire.
+        self.domain
+            .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
+    }
+
+    /// Tells the listener what has been removed, unless this thread holds something: a pin, or the
+    /// lead of a flight, whose key the listener may ask for.
+    fn tell(&self) {
+        let Some(bulletin) = &self.bulletin else {
+            return;
+        };
+        if bulletin.len() > 0 && !is_pinned() && !leads_any() {
+            self.tell_of(bulletin);
+        }
+    }
+
+    #[cold]
+    pub(super) fn tell_of(&self, bulletin: &Bulletin<K, V, Node<K, V>>) {
+        bulletin.tell(
+            |node| {
+                // SAFETY: held for the listener, since it was a live entry: it has a value.
+                unsafe { (&(*node).key, (*node).slot.value()) }
+            },
+            |node| {
+                // SAFETY: held until this call.
+                let node = unsafe { &*node };
+                let released = node.slot.release_told();
+                self.end_hold(node, &released);
+            },
+        );
+    }
+
+    pub(crate) fn quiesce(&self) {
+        self.tell();
+        self.domain.quiesce();
+        // Whoever is about to read may be waiting for a fill, and that fill may be ours; and what
+        // the listener is being told of may be told by us.
+        if !leads_any() && !is_listening() {
+            // The listener is told between the looks, not under the lock of one.
+            self.lingering.settle(SETTLING, || self.tell());
+            self.domain.quiesce();
+        }
+    }
+
+    /// Housekeeping after removals: tells the listener, and drops what nobody can see any more.
+    /// Does nothing on a thread that is pinned.
+    #[inline]
+    pub(crate) fn tidy(&self) {
+        self.tell();
+        self.domain.tidy();
+    }
+
+    /// Tidies up when it is dropped: of those who are about to remove something, declared first.
+    pub(crate) fn afterwards(&self) -> Afterwards<'_, K, V, S> {
+        Afterwards { core: self }
+    }
+
+    /// As [`tidy`](Self::tidy), also when there is little to drop. Waits for nobody.
+    pub(crate) fn tidy_all(&self) {
+        self.tell();
+        self.domain.flush();
+    }
+
+    /// A pin for a miss, which puts things in and so must also help to get rid of things: `pin`,
+    /// or a later one.
+    pub(crate) fn pin_for_miss(&self, pin: Pin) -> Pin {
+        if !self.domain.is_due() {
+            return pin;
+        }
+        drop(pin);
+        self.tidy();
+        crate::reclaim::pin()
+    }
+}
