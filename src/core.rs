@@ -8,6 +8,7 @@
 
 mod claim;
 mod fence;
+mod heat;
 mod part;
 mod release;
 mod room;

@@ -8,7 +8,6 @@ use crate::stats::Event;
 use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax};
 use crate::table::{Dial, Rehash, Spot};
 use crossbeam_queue::SegQueue;
-use equivalent::Equivalent;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
 
@@ -18,7 +17,7 @@ pub(super) struct Room<K, V> {
     /// Made anew when it was made for another number of entries.
     policy: AtomicPtr<Policy>,
     /// The hashes of keys that were demoted by their user.
-    demoted: SegQueue<u64>,
+    pub(super) demoted: SegQueue<u64>,
 }
 
 impl<K, V> Room<K, V> {
@@ -43,51 +42,6 @@ impl<K, V> Drop for Room<K, V> {
     fn drop(&mut self) {
         // SAFETY: from `Box::into_raw`; we are alone, and what was replaced has been retired.
         drop(unsafe { Box::from_raw(self.policy.load(Ordering::Acquire)) });
-    }
-}
-
-/// The items of the lowest ranks: at most so many of all that are shown to it.
-struct Lowest<T> {
-    limit: usize,
-    found: Vec<(u8, T)>,
-    /// What is not below this does not belong to them.
-    below: u8,
-}
-
-impl<T> Lowest<T> {
-    fn new(limit: usize) -> Self {
-        let below = if limit == 0 { 0 } else { u8::MAX };
-        let found = Vec::new();
-        Self {
-            limit,
-            found,
-            below,
-        }
-    }
-
-    fn wants(&self, rank: u8) -> bool {
-        rank < self.below
-    }
-
-    fn push(&mut self, rank: u8, item: T) {
-        self.found.push((rank, item));
-        if self.found.len() >= self.limit.saturating_mul(2) {
-            self.cut();
-        }
-    }
-
-    fn cut(&mut self) {
-        self.found.sort_by_key(|found| found.0);
-        self.found.truncate(self.limit);
-        if let Some(last) = self.found.last().filter(|_| self.found.len() == self.limit) {
-            self.below = last.0;
-        }
-    }
-
-    /// The lowest first.
-    fn into_items(mut self) -> Vec<T> {
-        self.cut();
-        self.found.into_iter().map(|found| found.1).collect()
     }
 }
 
@@ -397,49 +351,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         room.policy(pin)
     }
 
-    /// Changes the mark of a live entry; false if there is none.
-    fn mark<Q>(&self, hash: u64, key: &Q, change: impl Fn(Mark) -> Mark) -> bool
-    where
-        Q: ?Sized + Hash + Equivalent<K>,
-    {
-        let pin = pin();
-        while let Some(spot) = self.find(hash, &pin, &|other| key.equivalent(other)) {
-            // SAFETY: linked at the load of its word, under this pin.
-            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-            if self.serving(node, &pin).is_none() {
-                return false;
-            }
-            let mark = Mark(spot.mark());
-            if change(mark) == mark || self.table.remark(&spot, change(mark).0) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Makes an entry the last to go.
-    pub(crate) fn promote<Q>(&self, hash: u64, key: &Q) -> bool
-    where
-        Q: ?Sized + Hash + Equivalent<K>,
-    {
-        self.mark(hash, key, Mark::promoted)
-    }
-
-    /// Makes an entry the first to go.
-    pub(crate) fn demote<Q>(&self, hash: u64, key: &Q) -> bool
-    where
-        Q: ?Sized + Hash + Equivalent<K>,
-    {
-        let marked = self.mark(hash, key, Mark::demoted);
-        if let Some(room) = self.room.as_ref().filter(|_| marked) {
-            room.demoted.push(hash);
-            // Of those that have been used or removed since, the hash is still there: the oldest
-            // are forgotten when there are more hashes than there can be entries for.
-            while room.demoted.len() > 2 * self.len() + 64 && room.demoted.pop().is_some() {}
-        }
-        marked
-    }
-
     /// Takes out an entry that was demoted and has not been used since, if there is one.
     fn evict_demoted(&self, room: &Room<K, V>, clock: &Clock<'_, K, V, S>) {
         while let Some(hash) = room.demoted.pop() {
@@ -469,36 +380,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             drop(pin);
             self.tidy();
         }
-    }
-
-    /// The entries that are the last to go, or the first, in that order: at most `limit`.
-    pub(crate) fn by_heat(&self, limit: usize, hottest: bool) -> Vec<(K, V)>
-    where
-        K: Clone,
-        V: Clone,
-    {
-        let mut lowest = Lowest::new(limit);
-        let mut from = Some(0);
-        while let Some(hash) = from {
-            let pin = pin();
-            let mut spots = Vec::new();
-            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
-            for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-                let Some(serving) = self.serving(node, &pin) else {
-                    continue;
-                };
-                let heat = Mark(spot.mark()).heat();
-                let rank = if hottest { u8::MAX - 1 - heat } else { heat };
-                if lowest.wants(rank) {
-                    // SAFETY: it serves: live was loaded, the pin keeps it.
-                    let value = unsafe { serving.slot.value() };
-                    lowest.push(rank, (node.key.clone(), value.clone()));
-                }
-            }
-        }
-        lowest.into_items()
     }
 
     /// Sets the capacity, and takes out what lies above it, but for what is being filled. `false`:
