@@ -101,7 +101,7 @@ mutant nobody-enters-the-graph src/core/part.rs \
     's/leads_any\(\)\.then\(/(leads_any() \&\& false).then(/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
-    's/(            self\.released\(old, self\.unless_expired\(old, Event::Replaced\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
+    's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, Event::Replaced\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
     l8_nobody_waits_for_a_fill_that_was_replaced
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
@@ -128,8 +128,8 @@ mutant no-store-load-fence src/table.rs \
     's/        store_load\(\);\n//' \
     table_one_winner_although_a_tomb_appears
 mutant rival-is-spared src/table.rs \
-    's/if level\.swap\(at, other, Word::TOMB\) \{\n\s*break;\n\s*\}/break;/' \
-    table_one_winner_although_a_tomb_appears
+    's/let killed = \|\| other\.is_tentative\(\) && level\.swap\(at, other, Word::TOMB\);/let killed = || other.is_tentative();/' \
+    table_one_winner_although_somebody_makes_a_tomb
 mutant cleared-without-second-look src/table/clear.rs \
     's/if !ends_run\(at\) \{\n                self/if false {\n                self/' \
     table_a_run_is_cleared_under_an_insert
@@ -167,7 +167,7 @@ mutant capacity-not-looked-at-again src/bound.rs \
     's/        store_load\(\);\n//g' \
     l12_the_capacity_is_made_less
 mutant gives-up-without-paying src/core/room.rs \
-    's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \|\| in_vain > PATIENCE/if true/' \
+    's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \{/if true {/' \
     l10_who_finds_no_victim_goes
 mutant evicts-what-fills src/core/room.rs \
     's/!state\.is_live\(\) \|\| state\.weight\(\) == 0/state.weight() == 0/' \
@@ -175,11 +175,11 @@ mutant evicts-what-fills src/core/room.rs \
 mutant victim-of-two src/table.rs \
     's/(fn unlink\(.*?)        unlinked\n/$1        true\n/s' \
     l10_one_victim_for_two
-mutant discharged-by-nobody src/core.rs \
-    's/            self\.discharge\(released\.before\.weight\(\)\);\n//' \
+mutant discharged-by-nobody src/core/release.rs \
+    's/            self\.discharge\(discharged\);\n//' \
     l12_charged_once_and_discharged_once
 mutant charged-after-it-is-seen src/core.rs \
-    's/let charge = Charge::new\(self, if kept \{ weight \} else \{ 0 \}\);//; s/let owed = charge\.passes_to_the_entry\(\);/let owed = Charge::new(self, weight).passes_to_the_entry();/' \
+    's/let charge = Charge::new\(self, if kept \{ weight \} else \{ 0 \}\);//; s/let owed = charge\.passes_to_the_entry\(\)/let owed = Charge::new(self, weight).passes_to_the_entry()/' \
     l12_charged_once_and_discharged_once
 
 if [ "$failures" -gt 0 ]; then

@@ -160,6 +160,8 @@ models! {
         let others = start([
             actor(&cache, |cache| {
                 cache.invalidate_nowait(&Token::new(1));
+                // All that there may be; and not under zero, which would be very much.
+                within(cache, 2);
             }),
             actor(&cache, |cache| insert(cache, 1, 1)),
         ]);
