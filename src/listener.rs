@@ -145,7 +145,7 @@ struct Telling<'a> {
 
 impl<'a> Telling<'a> {
     fn begin(telling: &'a AtomicUsize) -> Self {
-        // SeqCst, with the look at the queue that follows: see `end` of the one who told before.
+        // SeqCst, with the look at the queue that follows: see the drop of the one who told before.
         let others = telling.fetch_add(1, Ordering::SeqCst);
         Self { telling, others }
     }
