@@ -151,6 +151,18 @@ impl<K, V> Bound<K, V> {
         self.total().saturating_sub(self.capacity().min(MOST))
     }
 
+    /// About how many of so many entries lie above the capacity, at least one.
+    pub(crate) fn surplus(&self, entries: usize) -> usize {
+        let (total, excess) = (self.total(), self.excess());
+        let surplus = if self.counts_entries() {
+            excess
+        } else {
+            let of = u128::from(excess) * entries as u128;
+            u64::try_from(of / u128::from(total.max(1))).unwrap_or(u64::MAX)
+        };
+        usize::try_from(surplus).map_or(usize::MAX / 2, |surplus| surplus.max(1))
+    }
+
     /// Whether something that weighs one would still fit.
     pub(crate) fn has_room(&self) -> bool {
         self.total() < self.capacity().min(MOST)

@@ -196,6 +196,9 @@ pub(crate) trait Ring: Census {
     /// Takes the entry at `at` out, if its mark still is `mark` and it may leave: it is not being
     /// filled and not the one room is made for. The hash of its key if so.
     fn evict(&self, at: usize, mark: Mark) -> Option<u64>;
+    /// How many entries there are above the capacity, at least one: that which room is made for,
+    /// and those of other threads that make room just now.
+    fn surplus(&self) -> usize;
     /// Whether an entry has left already: one that had expired goes as soon as a hand comes by it.
     fn is_done(&self) -> bool;
 }
@@ -321,8 +324,9 @@ impl Policy {
             if mark.count() == 0 {
                 return self.send_away(at, mark, Left::Unused, ring).then_some(true);
             }
-            if ring.on_probation() > quota + 1 {
-                // Probation has become smaller: there is room in main.
+            if ring.on_probation() > quota + ring.surplus() {
+                // Not for newcomers that are about to have their room made, of this thread or of
+                // others, but because probation has become smaller: there is room in main.
                 ring.remark(at, mark, Mark::main(mark.count()));
                 return None;
             }

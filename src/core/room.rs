@@ -196,6 +196,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         self.take(&spot).then_some(hash.unwrap_or(0))
     }
 
+    fn surplus(&self) -> usize {
+        self.core
+            .room
+            .as_ref()
+            .map_or(1, |room| room.bound.surplus(self.entries))
+    }
+
     fn is_done(&self) -> bool {
         self.freed.get() > 0
     }
