@@ -105,6 +105,41 @@ where
     Q: ?Sized + ToOwned + Hash + Eq,
     Q::Owned: Hash + Eq + Debug + Send + Sync + 'static,
 {
+    replay_noting::<A, Q>(accesses, plan, progress, &|_| ())
+}
+
+/// As [`replay`], and the order in which the threads made their accesses, as indices of the log.
+///
+/// # Errors
+///
+/// As for [`replay`].
+pub fn replay_recorded<A, Q>(
+    accesses: &[A],
+    plan: Plan,
+    progress: &Progress,
+) -> Result<(Outcome, Vec<usize>), Error>
+where
+    A: Borrow<Q> + Sync,
+    Q: ?Sized + ToOwned + Hash + Eq,
+    Q::Owned: Hash + Eq + Debug + Send + Sync + 'static,
+{
+    let order = Order::new(accesses.len());
+    let outcome = replay_noting::<A, Q>(accesses, plan, progress, &|index| order.note(index))?;
+    Ok((outcome, order.into_indices()))
+}
+
+/// Replays, and calls `note` with the index of each access just before it is made.
+fn replay_noting<A, Q>(
+    accesses: &[A],
+    plan: Plan,
+    progress: &Progress,
+    note: &(impl Fn(usize) + Sync),
+) -> Result<Outcome, Error>
+where
+    A: Borrow<Q> + Sync,
+    Q: ?Sized + ToOwned + Hash + Eq,
+    Q::Owned: Hash + Eq + Debug + Send + Sync + 'static,
+{
     let bytes_before = live_bytes();
     let mut builder = AtomicCache::<Q::Owned, u64>::builder();
     if let Some(ttl) = plan.ttl {
@@ -115,7 +150,8 @@ where
     }
     let cache = builder.build_with(move |_: &Q::Owned| fill(plan.fill_time))?;
     let course = Course::new(accesses, plan.threads);
-    let get = |access: &A| {
+    let get = |index: usize, access: &A| {
+        note(index);
         black_box(cache.get(access.borrow()));
     };
     let (times, peak) = thread::scope(|scope| course.run(scope, &get, || cache.len(), progress))?;
@@ -136,6 +172,36 @@ where
         entries,
         grown_bytes,
     })
+}
+
+/// The order in which threads make accesses.
+///
+/// A thread that is preempted between its note and its access has that one access in too early a place.
+struct Order {
+    /// The place of the next access.
+    next: AtomicUsize,
+    /// The index of the access in each place.
+    indices: Vec<AtomicUsize>,
+}
+
+impl Order {
+    fn new(accesses: usize) -> Self {
+        Self {
+            next: AtomicUsize::new(0),
+            indices: (0..accesses).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// Access `index` comes now.
+    fn note(&self, index: usize) {
+        let place = self.next.fetch_add(1, Relaxed);
+        self.indices[place].store(index, Relaxed);
+    }
+
+    fn into_indices(self) -> Vec<usize> {
+        let indices = self.indices.into_iter();
+        indices.map(AtomicUsize::into_inner).collect()
+    }
 }
 
 /// What one thread, or all of them, did.
@@ -178,7 +244,7 @@ impl<'a, A: Sync> Course<'a, A> {
     fn run<'s>(
         &'s self,
         scope: &'s Scope<'s, '_>,
-        get: &'s (impl Fn(&A) + Sync),
+        get: &'s (impl Fn(usize, &A) + Sync),
         entries: impl Fn() -> usize,
         progress: &Progress,
     ) -> Result<(Leg, usize), Error> {
@@ -202,7 +268,7 @@ impl<'a, A: Sync> Course<'a, A> {
     fn spawn<'s>(
         &'s self,
         scope: &'s Scope<'s, '_>,
-        get: &'s (impl Fn(&A) + Sync),
+        get: &'s (impl Fn(usize, &A) + Sync),
     ) -> Result<Vec<ScopedJoinHandle<'s, Leg>>, Error> {
         let spawn = |_| thread::Builder::new().spawn_scoped(scope, || self.leg(get));
         let threads: io::Result<Vec<_>> = (0..self.threads).map(spawn).collect();
@@ -215,7 +281,7 @@ impl<'a, A: Sync> Course<'a, A> {
     }
 
     /// What one thread does.
-    fn leg(&self, get: &impl Fn(&A)) -> Leg {
+    fn leg(&self, get: &impl Fn(usize, &A)) -> Leg {
         let Some(start) = self.start.wait() else {
             return Leg::default();
         };
@@ -224,7 +290,8 @@ impl<'a, A: Sync> Course<'a, A> {
             let Some(rest) = self.accesses.get(from..) else {
                 break;
             };
-            rest.iter().take(BATCH).for_each(get);
+            let batch = (from..).zip(rest).take(BATCH);
+            batch.for_each(|(index, access)| get(index, access));
         }
         Leg {
             fills: FILLS.get(),
@@ -272,6 +339,39 @@ mod tests {
         let outcome =
             replay::<Arc<str>, str>(&accesses, plan(1), &Progress::hidden()).expect("a run");
         assert_eq!((outcome.hits, outcome.joined, outcome.fills), (2, 0, 2));
+    }
+
+    /// The order of a replay of many accesses.
+    fn order(threads: usize) -> Vec<usize> {
+        let accesses: Vec<u64> = (0..10_000).map(|i| i * i % 997).collect();
+        let recorded = replay_recorded::<u64, u64>(&accesses, plan(threads), &Progress::hidden());
+        let (outcome, order) = recorded.expect("a run");
+        assert_eq!(outcome.hits + outcome.joined + outcome.fills, 10_000);
+        order
+    }
+
+    #[test]
+    fn one_thread_keeps_the_order_of_the_log() {
+        assert!(order(1).into_iter().eq(0..10_000));
+    }
+
+    #[test]
+    fn the_order_of_threads_has_every_access_once() {
+        for threads in 2..5 {
+            let mut order = order(threads);
+            order.sort_unstable();
+            assert!(order.into_iter().eq(0..10_000), "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_thread_makes_its_batch_in_order() {
+        let order = order(3);
+        let mut places = vec![0; order.len()];
+        for (place, &index) in order.iter().enumerate() {
+            places[index] = place;
+        }
+        assert!(places.chunks(BATCH).all(<[usize]>::is_sorted));
     }
 
     #[test]
