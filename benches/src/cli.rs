@@ -63,7 +63,9 @@ pub struct Args {
     ///
     /// Over each FILE, in each --capacity; in 1, 5, 10 and 30 % of the distinct keys when none is given. Each
     /// cache reads every access in order: a look-up, and an insert when it misses. With --threads N this cache
-    /// is there twice, on one thread and on N that take turns, to see whether that costs hits.
+    /// is there three times: on one thread, on N that take turns, and on one thread that makes the accesses in the
+    /// order in which the N made them. The second beside the third is what running at once costs in hits, the
+    /// third beside the first what another order does.
     #[arg(long, conflicts_with_all = ["ttl", "fill_time"])]
     curve: bool,
 

@@ -15,7 +15,7 @@ use crate::{
     numbered::Numbered,
     policies::{self, PEERS, Peer},
     progress::Progress,
-    replay::{Plan, replay},
+    replay::{Plan, replay, replay_recorded},
 };
 
 /// The capacities of a curve unless told otherwise.
@@ -34,6 +34,9 @@ const STEP: usize = 1 << 16;
 pub enum Contender {
     /// This cache, on so many threads that take turns.
     Ours(NonZeroUsize),
+    /// This cache on one thread, in the order in which so many threads made the accesses in the run of
+    /// [`Contender::Ours`] before it: what differs between the two is the cost of running at once.
+    SameOrder(NonZeroUsize),
     /// A peer.
     Peer(&'static Peer),
     /// Bélády's optimum.
@@ -41,12 +44,12 @@ pub enum Contender {
 }
 
 impl Contender {
-    /// All of them; with more than one thread, this cache once more on that many.
+    /// All of them; with more than one thread, this cache once more on that many, and once in their order.
     #[must_use]
     pub fn all(threads: NonZeroUsize) -> Vec<Self> {
         let mut all = vec![Self::Ours(NonZeroUsize::MIN)];
         if threads > NonZeroUsize::MIN {
-            all.push(Self::Ours(threads));
+            all.extend([Self::Ours(threads), Self::SameOrder(threads)]);
         }
         all.extend(PEERS.iter().map(Self::Peer));
         all.push(Self::Optimum);
@@ -57,7 +60,7 @@ impl Contender {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Ours(_) => "atomic-cache",
+            Self::Ours(_) | Self::SameOrder(_) => "atomic-cache",
             Self::Peer(peer) => peer.name,
             Self::Optimum => "optimum",
         }
@@ -72,39 +75,66 @@ impl Contender {
         }
     }
 
+    /// In the order of how many threads it makes the accesses, if not in an order of its own.
+    #[must_use]
+    pub fn order_of_threads(&self) -> Option<NonZeroUsize> {
+        match self {
+            Self::SameOrder(threads) => Some(*threads),
+            _ => None,
+        }
+    }
+
     /// How many accesses of `log` it hits with room for `capacity` entries.
-    fn hits(&self, log: &Numbered, capacity: u64, progress: &Progress) -> Result<u64, Error> {
+    ///
+    /// A run on several threads has the figure of the same order too, which is next; that one has no run of its own.
+    fn hits(&self, log: &Numbered, capacity: u64, progress: &Progress) -> Result<Vec<u64>, Error> {
         // Nobody can fill more, and some take all their memory at once.
         let most = 2 * log.distinct_keys as u64 + LEAST;
         let capacity = capacity.min(most);
         match self {
-            Self::Ours(threads) => ours(log, capacity, *threads, progress),
-            Self::Peer(peer) => Ok(peers(peer, log, capacity, progress)),
+            Self::Ours(NonZeroUsize::MIN) => Ok(vec![ours(&log.keys, capacity, progress)?]),
+            Self::Ours(threads) => ours_twice(&log.keys, capacity, *threads, progress),
+            Self::SameOrder(_) => Ok(Vec::new()),
+            Self::Peer(peer) => Ok(vec![peers(peer, log, capacity, progress)]),
             Self::Optimum => {
                 let hits = belady::hits(&log.keys, log.distinct_keys, capacity);
                 progress.advance(log.keys.len());
-                Ok(hits)
+                Ok(vec![hits])
             }
         }
     }
 }
 
-/// What this cache hits: the same as a replay of that capacity.
-fn ours(
-    log: &Numbered,
-    capacity: u64,
-    threads: NonZeroUsize,
-    progress: &Progress,
-) -> Result<u64, Error> {
-    let plan = Plan {
+/// How this cache is replayed.
+fn plan(threads: NonZeroUsize, capacity: u64) -> Plan {
+    Plan {
         threads,
         capacity: Some(capacity),
         ttl: None,
         fill_time: Duration::ZERO,
-    };
-    let outcome = replay::<u32, u32>(&log.keys, plan, &Progress::hidden())?;
-    progress.advance(log.keys.len());
+    }
+}
+
+/// What this cache hits on one thread: the same as a replay of that capacity.
+fn ours(keys: &[u32], capacity: u64, progress: &Progress) -> Result<u64, Error> {
+    let plan = plan(NonZeroUsize::MIN, capacity);
+    let outcome = replay::<u32, u32>(keys, plan, &Progress::hidden())?;
+    progress.advance(keys.len());
     Ok(outcome.hits)
+}
+
+/// What this cache hits on several threads, and then on one in the order that they had.
+fn ours_twice(
+    keys: &[u32],
+    capacity: u64,
+    threads: NonZeroUsize,
+    progress: &Progress,
+) -> Result<Vec<u64>, Error> {
+    let plan = plan(threads, capacity);
+    let (outcome, order) = replay_recorded::<u32, u32>(keys, plan, &Progress::hidden())?;
+    progress.advance(keys.len());
+    let keys: Vec<u32> = order.into_iter().map(|index| keys[index]).collect();
+    Ok(vec![outcome.hits, ours(&keys, capacity, progress)?])
 }
 
 /// What a peer hits.
@@ -188,7 +218,7 @@ impl Curve {
         progress.clear();
         let mut hits = hits?.into_iter();
         let fill = |cells: &[Cell<'_>]| Row {
-            hits: hits.by_ref().take(cells.len()).collect(),
+            hits: hits.by_ref().take(cells.len()).flatten().collect(),
             ..Row::new(cells[0].log, cells[0].asked)
         };
         let rows = cells.chunks(contenders.len()).map(fill).collect();
@@ -218,7 +248,7 @@ struct Cell<'a> {
 }
 
 impl Cell<'_> {
-    fn hits(&self, progress: &Progress) -> Result<u64, Error> {
+    fn hits(&self, progress: &Progress) -> Result<Vec<u64>, Error> {
         let capacity = self.asked.entries(self.log.distinct_keys);
         self.contender.hits(self.log, capacity, progress)
     }
@@ -256,8 +286,8 @@ fn cells<'a>(
 
 /// The hits of all cells: as many at a time as there are processors, and then, one at a time, those that
 /// run on several threads.
-fn run(cells: &[Cell<'_>], progress: &Progress) -> Result<Vec<u64>, Error> {
-    let mut found = vec![0; cells.len()];
+fn run(cells: &[Cell<'_>], progress: &Progress) -> Result<Vec<Vec<u64>>, Error> {
+    let mut found = vec![Vec::new(); cells.len()];
     let workers = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     for (alone, workers) in [(false, workers), (true, NonZeroUsize::MIN)] {
         let chosen = || {
@@ -275,7 +305,7 @@ fn run(cells: &[Cell<'_>], progress: &Progress) -> Result<Vec<u64>, Error> {
 }
 
 /// A cell's hits, and its index.
-type Found = (usize, Result<u64, Error>);
+type Found = (usize, Result<Vec<u64>, Error>);
 
 /// The hits of `cells`, which so many workers take one by one.
 fn share_out(cells: &[(usize, &Cell<'_>)], workers: usize, progress: &Progress) -> Vec<Found> {
@@ -344,14 +374,35 @@ mod tests {
     }
 
     #[test]
-    fn more_threads_are_a_column_more() {
+    fn more_threads_are_two_columns_more() {
         let keys = (0..5000).map(|index| index * index % 97).collect();
         let curve = measure(&[log("a", keys)], &[Capacity::Entries(97)], 3);
-        assert_eq!(curve.contenders.len(), PEERS.len() + 3);
+        assert_eq!(curve.contenders.len(), PEERS.len() + 4);
         let row = &curve.rows[0];
+        assert_eq!(row.hits.len(), curve.contenders.len());
         let optimum = *row.hits.last().expect("the optimum");
         assert_eq!(row.hits[0], optimum, "everything fits");
         assert!(row.hits[1] <= optimum && row.hits[1] > optimum / 2);
+        assert_eq!(row.hits[2], optimum, "everything fits, in any order");
+    }
+
+    #[test]
+    fn the_order_of_threads_needs_threads() {
+        for threads in 1..4 {
+            let threads = NonZeroUsize::new(threads).expect("not zero");
+            let all = Contender::all(threads);
+            let ours = all.iter().filter(|each| each.name() == "atomic-cache");
+            let ours: Vec<_> = ours
+                .map(|each| (each.threads().get(), each.order_of_threads()))
+                .collect();
+            let several = [(1, None), (threads.get(), None), (1, Some(threads))];
+            let expected = if threads.get() == 1 {
+                &several[..1]
+            } else {
+                &several
+            };
+            assert_eq!(ours, expected);
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A curve as a table or as one line of JSON.
 
+use std::num::NonZeroUsize;
+
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 use serde::Serialize;
@@ -12,6 +14,10 @@ use crate::{
 /// Explains the table.
 const LEGEND: &str = "Hit ratio in %. * is the best peer, ahead how many points this cache is ahead of it; \
                       the optimum knows the future.";
+
+/// Explains the column that is there with several threads only.
+const ORDER_LEGEND: &str =
+    "Same order: one thread, which makes the accesses in the order in which the threads made them.";
 
 /// The columns before those of the contenders.
 const LEADING: usize = 3;
@@ -34,22 +40,35 @@ pub fn table(curve: &Curve) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n{LEGEND}")
+    format!("{table}\n{}", legend(curve))
+}
+
+/// What explains the columns that are there.
+fn legend(curve: &Curve) -> String {
+    let mut contenders = curve.contenders.iter();
+    if contenders.any(|contender| contender.order_of_threads().is_some()) {
+        format!("{LEGEND}\n{ORDER_LEGEND}")
+    } else {
+        LEGEND.into()
+    }
 }
 
 fn header(curve: &Curve) -> Vec<String> {
     let mut header: Vec<String> = ["trace", "capacity", "share"].map(String::from).into();
-    header.extend(
-        curve
-            .contenders
-            .iter()
-            .map(|contender| match contender.threads().get() {
-                1 => contender.name().replace(' ', "\n"),
-                threads => format!("{}\n{threads} threads", contender.name()),
-            }),
-    );
+    header.extend(curve.contenders.iter().map(title));
     header.push("ahead".into());
     header
+}
+
+/// What stands above the column of `contender`.
+fn title(contender: &Contender) -> String {
+    if contender.order_of_threads().is_some() {
+        return "same order\n1 thread".into();
+    }
+    match contender.threads().get() {
+        1 => contender.name().replace(' ', "\n"),
+        threads => format!("{}\n{threads} threads", contender.name()),
+    }
 }
 
 /// The cells before the hit ratios.
@@ -104,6 +123,7 @@ struct Cell<'a> {
     share: f64,
     cache: &'a str,
     threads: usize,
+    order_of_threads: Option<usize>,
     accesses: u64,
     hits: u64,
     hit_ratio: f64,
@@ -114,6 +134,7 @@ struct Cell<'a> {
 struct Mean<'a> {
     cache: &'a str,
     threads: usize,
+    order_of_threads: Option<usize>,
     hit_ratio: f64,
 }
 
@@ -138,6 +159,7 @@ pub fn json(curve: &Curve) -> serde_json::Result<String> {
     let mean = |(contender, hit_ratio): (&'_ Contender, f64)| Mean {
         cache: contender.name(),
         threads: contender.threads().get(),
+        order_of_threads: contender.order_of_threads().map(NonZeroUsize::get),
         hit_ratio,
     };
     let means = curve
@@ -159,6 +181,7 @@ fn cells<'a>(curve: &'a Curve, row: &'a Row) -> impl Iterator<Item = Cell<'a>> {
         share: row.share,
         cache: contender.name(),
         threads: contender.threads().get(),
+        order_of_threads: contender.order_of_threads().map(NonZeroUsize::get),
         accesses: row.accesses,
         hits,
         hit_ratio,
@@ -170,10 +193,9 @@ fn cells<'a>(curve: &'a Curve, row: &'a Row) -> impl Iterator<Item = Cell<'a>> {
 mod tests {
     use super::*;
     use crate::{capacity::Capacity, numbered::Numbered};
-    use std::num::NonZeroUsize;
 
-    /// A loop over 20 keys, in 16 and in 20 entries, on one and on two threads.
-    fn curve() -> Curve {
+    /// A loop over 20 keys, in 16 and in 20 entries, on one and on so many threads.
+    fn curve(threads: usize) -> Curve {
         let log = Numbered {
             name: "a\nb".into(),
             file: None,
@@ -181,17 +203,18 @@ mod tests {
             distinct_keys: 20,
         };
         let capacities = [Capacity::Entries(16), Capacity::Entries(40)];
-        let threads = NonZeroUsize::new(2).expect("not zero");
+        let threads = NonZeroUsize::new(threads).expect("not zero");
         Curve::measure(&[log], &capacities, threads).expect("a run")
     }
 
     #[test]
     fn the_table_has_a_line_for_each_row_and_one_for_the_mean() {
-        let table = table(&curve());
+        let table = table(&curve(2));
         let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines.len(), 4 + 3 + 2, "{table}");
+        assert_eq!(lines.len(), 4 + 3 + 3, "{table}");
         for (line, parts) in [
-            (1, &["atomic-cache", "2 threads", "moka", "optimum"][..]),
+            (1, &["atomic-cache", "same order", "moka", "optimum"][..]),
+            (2, &["2 threads", "1 thread "]),
             (4, &["a\\nb", "80.0 %", "72.0", "*"]),
             (5, &["> 100 %", "90.0 *", "+0.0"]),
             (6, &["mean", "81.0"]),
@@ -205,21 +228,35 @@ mod tests {
     }
 
     #[test]
+    fn one_thread_has_no_other_order() {
+        let curve = curve(1);
+        let table = table(&curve);
+        assert!(!table.to_lowercase().contains("same order"), "{table}");
+        let json = json(&curve).expect("plain fields");
+        assert!(!json.contains(r#""order_of_threads":1"#), "{json}");
+    }
+
+    #[test]
     fn json_is_one_line_with_every_cell() {
-        let curve = curve();
+        let curve = curve(2);
         let json = json(&curve).expect("plain fields");
         assert!(!json.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&json).expect("valid JSON");
         let count = |field: &str| value[field].as_array().map(Vec::len);
         assert_eq!(count("cells"), Some(2 * curve.contenders.len()));
         assert_eq!(count("means"), Some(curve.contenders.len()));
-        assert_eq!(value["cells"][1]["threads"], 2);
+        for list in ["cells", "means"] {
+            let ours = [0, 1, 2].map(|index| &value[list][index]);
+            assert_eq!(ours.map(|each| &each["threads"]), [1, 2, 1]);
+            let order = ours.map(|each| each["order_of_threads"].as_u64());
+            assert_eq!(order, [None, None, Some(2)]);
+        }
         assert_eq!(value["cells"][0]["trace"], "a\nb");
     }
 
     #[test]
     fn the_best_is_the_best_of_the_peers() {
-        let curve = curve();
+        let curve = curve(2);
         let mut ratios = vec![0.5; curve.contenders.len()];
         ratios[0] = 0.9;
         ratios[3] = 0.6;

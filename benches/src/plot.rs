@@ -95,6 +95,7 @@ fn failed(file: &Path, reason: &dyn StdError) -> Error {
 
 /// The text of the SVG file.
 fn draw(curve: &Curve) -> Result<String, Box<dyn StdError>> {
+    let curve = &drawn(curve);
     let traces: Vec<&[Row]> = curve.rows.chunk_by(|a, b| a.trace == b.trace).collect();
     let layout = Layout::new(traces.len(), curve.contenders.len());
     let mut text = String::new();
@@ -111,6 +112,23 @@ fn draw(curve: &Curve) -> Result<String, Box<dyn StdError>> {
     whole.present()?;
     drop((whole, head, body, panels));
     Ok(text)
+}
+
+/// `curve` without the column of the same order, whose line would only hide that of one thread or of several.
+fn drawn(curve: &Curve) -> Curve {
+    let is_drawn = |contender: &&Contender| contender.order_of_threads().is_none();
+    let row = |row: &Row| {
+        let hits = curve.contenders.iter().zip(&row.hits);
+        let hits = hits.filter(|(contender, _)| is_drawn(contender));
+        Row {
+            hits: hits.map(|(_, &hits)| hits).collect(),
+            ..row.clone()
+        }
+    };
+    Curve {
+        contenders: curve.contenders.iter().filter(is_drawn).copied().collect(),
+        rows: curve.rows.iter().map(row).collect(),
+    }
 }
 
 /// Where everything goes.
@@ -190,7 +208,7 @@ impl Look {
         let look = |contender: &Contender| {
             let (color, width, dashes) = match contender {
                 Contender::Ours(threads) if threads.get() == 1 => (OURS, 5, None),
-                Contender::Ours(_) => (BLACK, 2, Some((2, 4))),
+                Contender::Ours(_) | Contender::SameOrder(_) => (BLACK, 2, Some((2, 4))),
                 Contender::Optimum => (INK, 1, Some((5, 3))),
                 Contender::Peer(peer) if peer.name == "lru" => (LRU, 2, Some((8, 4))),
                 Contender::Peer(_) => (*colors.next().unwrap_or(&BLACK), 2, None),
@@ -408,6 +426,22 @@ mod tests {
             let named = |index| text.contains(&format!("&lt;{index}&gt;"));
             assert!((0..count).all(named), "{count}");
         }
+    }
+
+    #[test]
+    fn the_order_of_threads_is_not_drawn() {
+        let ours = [NonZeroUsize::MIN, NonZeroUsize::MAX].map(Contender::Ours);
+        let curve = Curve {
+            contenders: ours.into(),
+            rows: vec![row("a", 0.1, [40, 60])],
+        };
+        let mut ordered = curve.clone();
+        ordered
+            .contenders
+            .insert(1, Contender::SameOrder(NonZeroUsize::MAX));
+        ordered.rows[0].hits.insert(1, 100);
+        let [plain, ordered] = [curve, ordered].map(|curve| draw(&curve).expect("a plot"));
+        assert_eq!(plain, ordered);
     }
 
     #[test]
