@@ -1,22 +1,83 @@
-//! Numbers for those who act.
+//! Numbers for those who act: threads, and fills that are futures.
+//!
+//! A thread acts for itself, or, while it polls a fill that is a future, for that fill: what the
+//! fill waits for it goes on waiting for when the thread is gone to do something else.
 
 use crate::sync::{Ordering, Tally, thread_cell};
+use std::cell::Cell;
 
-static NEXT_ACTOR: Tally = Tally::new(1);
+/// Numbers stay below 2^48. Threads: a program that starts a million threads a second reaches that after four years.
+static NEXT_THREAD: Tally = Tally::new(1);
+/// Blocks of numbers for fills.
+static NEXT_BLOCK: Tally = Tally::new(0);
+
+/// How many numbers a thread takes at once for the fills it starts.
+const BLOCK: u64 = 64;
+
+/// Says of an actor's number that it is a fill's.
+const FILL: u64 = 1;
 
 thread_cell! {
-    /// This thread's number, from 1; 0 before it is asked for. Below 2^48: a program that starts
-    /// a million threads a second reaches that after nine years.
-    ACTOR: u64 = 0
+    /// This thread's number; 0 before it is asked for.
+    THREAD: u64 = 0
 }
 
-/// This thread's number.
-pub(crate) fn actor() -> u64 {
-    let actor = ACTOR.with(std::cell::Cell::get);
-    if actor != 0 {
-        return actor;
+thread_cell! {
+    /// The number of the fill that this thread polls; 0 for none.
+    POLLED: u64 = 0
+}
+
+thread_cell! {
+    /// The next number for a fill; at the end of a block, a new block.
+    NEXT_FILL: u64 = 0
+}
+
+/// This thread's number: never 0, and even.
+pub(crate) fn thread() -> u64 {
+    let thread = THREAD.with(Cell::get);
+    if thread != 0 {
+        return thread;
     }
-    let actor = NEXT_ACTOR.fetch_add(1, Ordering::Relaxed);
-    ACTOR.with(|cell| cell.set(actor));
-    actor
+    let thread = NEXT_THREAD.fetch_add(1, Ordering::Relaxed) << 1;
+    THREAD.with(|cell| cell.set(thread));
+    thread
+}
+
+/// Who acts now: the fill that is being polled, or else this thread.
+pub(crate) fn actor() -> u64 {
+    polled().unwrap_or_else(thread)
+}
+
+/// The fill that this thread polls just now.
+pub(crate) fn polled() -> Option<u64> {
+    Some(POLLED.with(Cell::get)).filter(|&fill| fill != 0)
+}
+
+/// A number for one more fill that is a future.
+pub(crate) fn new_fill() -> u64 {
+    let mut next = NEXT_FILL.with(Cell::get);
+    if next % BLOCK == 0 {
+        next = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed) * BLOCK;
+    }
+    NEXT_FILL.with(|cell| cell.set(next + 1));
+    next << 1 | FILL
+}
+
+/// Whether a number is a fill's.
+pub(crate) const fn is_fill(actor: u64) -> bool {
+    actor & FILL != 0
+}
+
+/// Acts for `fill` until the answer is dropped.
+pub(crate) fn polling(fill: u64) -> Polling {
+    Polling(POLLED.with(|cell| cell.replace(fill)))
+}
+
+/// See [`polling`].
+pub(crate) struct Polling(u64);
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        POLLED.with(|cell| cell.set(self.0));
+    }
 }

@@ -3,8 +3,10 @@
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
-use crate::core::Aim;
+use crate::core::{Aim, Leader, Part};
 use crate::error::{BuildError, TryGetError};
+use crate::fill::{Begun, Explain, Fill, Obstacle, explain};
+use crate::flight::SharedError;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::AtomicPinned;
 use crate::stats::CacheStats;
@@ -14,7 +16,25 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
-type ErasedFill<K, V, E, S> = dyn Fn(&AtomicCache<K, V, E, S>, &K) -> Result<V, E> + Send + Sync;
+/// How a cache's values are computed.
+pub(crate) enum StoredFill<K, V, E, S> {
+    /// By a call, on the thread of whoever leads.
+    Call(Box<dyn Fn(&AtomicCache<K, V, E, S>, &K) -> Result<V, E> + Send + Sync>),
+    /// By a future, which this makes and leaves to the flight to keep.
+    Future(Box<dyn Keep<K, V, E, S>>),
+}
+
+/// Makes the fill of a flight, for it to keep.
+pub(crate) trait Keep<K, V, E, S>: Send + Sync {
+    fn keep<'c>(
+        &self,
+        cache: &AtomicCache<K, V, E, S>,
+        leader: Leader<'c, K, V, S>,
+    ) -> Part<'c, K, V, S>
+    where
+        K: Hash + Eq,
+        S: BuildHasher;
+}
 
 /// A cache that knows how its values are computed: [`get`](Self::get) computes what is not there.
 ///
@@ -57,7 +77,7 @@ type ErasedFill<K, V, E, S> = dyn Fn(&AtomicCache<K, V, E, S>, &K) -> Result<V, 
 /// ```
 pub struct AtomicCache<K, V, E = Infallible, S = DefaultHashBuilder> {
     pub(crate) cache: Cache<K, V, S>,
-    fill: Arc<ErasedFill<K, V, E, S>>,
+    fill: Arc<StoredFill<K, V, E, S>>,
 }
 
 impl<K, V, E, S> Clone for AtomicCache<K, V, E, S> {
@@ -150,15 +170,7 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
         fill: impl Fn(&Self, &K) -> Result<V, E> + Send + Sync + 'static,
         ttl: Option<Duration>,
     ) -> Self {
-        let settings = Builder::new();
-        let settings = match ttl {
-            Some(ttl) => settings.time_to_live(ttl),
-            None => settings,
-        };
-        let cache = settings
-            .build()
-            .unwrap_or_else(|error| unreachable!("every lifetime is good: {error}"));
-        Self::over(cache, fill)
+        Self::over(Cache::with_ttl(ttl), fill)
     }
 }
 
@@ -221,7 +233,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        sure(self.cache.fetch(key, Aim::Value, |key| self.run(key), f))
+        sure(self.cache.fetch_by(key, Aim::Value, Stored::new(self), f))
     }
 
     /// Computes the value of a key anew, and returns the new one.
@@ -277,7 +289,7 @@ where
         V: Clone,
     {
         self.cache
-            .fetch(key, Aim::Value, |key| self.run(key), V::clone)
+            .fetch_by(key, Aim::Value, Stored::new(self), V::clone)
     }
 
     /// As [`refresh`](AtomicCache::refresh), with a fill that can fail. If it does, the old value
@@ -291,7 +303,7 @@ where
         V: Clone,
     {
         self.cache
-            .fetch(key, Aim::Refresh, |key| self.run(key), V::clone)
+            .fetch_by(key, Aim::Refresh, Stored::new(self), V::clone)
     }
 }
 
@@ -300,15 +312,19 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         cache: Cache<K, V, S>,
         fill: impl Fn(&Self, &K) -> Result<V, E> + Send + Sync + 'static,
     ) -> Self {
+        Self::by(cache, StoredFill::Call(Box::new(fill)))
+    }
+
+    /// How its values are computed.
+    pub(crate) fn stored(&self) -> &StoredFill<K, V, E, S> {
+        &self.fill
+    }
+
+    pub(crate) fn by(cache: Cache<K, V, S>, fill: StoredFill<K, V, E, S>) -> Self {
         Self {
             cache,
             fill: Arc::new(fill),
         }
-    }
-
-    /// Runs the fill, with nothing of the cache held.
-    pub(crate) fn run(&self, key: &K) -> Result<V, E> {
-        (self.fill)(self, key)
     }
 
     /// The value of a key, if it is there. Never fills, never blocks, is not a use of the entry.
@@ -515,5 +531,59 @@ where
 
     fn into_iter(self) -> Iter<'c, K, V, S> {
         self.iter()
+    }
+}
+
+/// A cache's own fill, at one caller's.
+pub(crate) struct Stored<'a, K: Hash + Eq, V, E, S: BuildHasher> {
+    cache: &'a AtomicCache<K, V, E, S>,
+    error: Option<E>,
+}
+
+impl<'a, K: Hash + Eq, V, E, S: BuildHasher> Stored<'a, K, V, E, S> {
+    pub(crate) fn new(cache: &'a AtomicCache<K, V, E, S>) -> Self {
+        Self { cache, error: None }
+    }
+}
+
+impl<K: Hash + Eq, V, E, S: BuildHasher> Fill<K, V, S> for Stored<'_, K, V, E, S>
+where
+    E: Clone + Send + Sync + 'static,
+{
+    fn begin<'c>(&mut self, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
+        match &*self.cache.fill {
+            StoredFill::Call(_) => Begun::Leads(leader),
+            StoredFill::Future(keep) => Begun::Waits(keep.keep(self.cache, leader)),
+        }
+    }
+
+    fn run(&mut self, key: &K) -> Option<V> {
+        let StoredFill::Call(fill) = &*self.cache.fill else {
+            unreachable!("a future is kept by its flight");
+        };
+        match fill(self.cache, key) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+
+    fn share(&self) -> SharedError {
+        Arc::new(self.error.clone().expect("`run` kept an error"))
+    }
+
+    fn accept(&mut self, error: &SharedError) -> bool {
+        self.error = error.downcast_ref::<E>().cloned();
+        self.error.is_some()
+    }
+}
+
+impl<K: Hash + Eq, V, E, S: BuildHasher> Explain for Stored<'_, K, V, E, S> {
+    type Error = E;
+
+    fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
+        explain(obstacle, self.error)
     }
 }

@@ -4,7 +4,7 @@ use crate::atomic_cache::AtomicCache;
 use crate::bound::{Bound, Weigher};
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder};
-use crate::core::{Config, Core, Describe};
+use crate::core::{Config, Core, Describe, Spawner};
 use crate::error::BuildError;
 use crate::janitor::Janitor;
 use crate::listener::{Listener, RemovalCause};
@@ -82,6 +82,7 @@ struct Settings<K, V> {
     max_bytes: Option<Result<u64, BuildError>>,
     weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
+    spawner: Option<Spawner>,
     record_stats: bool,
     name: Option<Box<str>>,
 }
@@ -98,6 +99,7 @@ impl<K, V> Builder<K, V> {
                 max_bytes: None,
                 weigher: None,
                 listener: None,
+                spawner: None,
                 record_stats: false,
                 name: None,
             },
@@ -368,10 +370,18 @@ impl<K, V, S, N> Builder<K, V, S, N> {
             initial_capacity,
             bound: capacity.map(|capacity| Bound::new(capacity, settings.weigher)),
             listener: settings.listener,
+            spawner: settings.spawner,
             record_stats: settings.record_stats,
             name: settings.name,
             describe,
         })
+    }
+}
+
+#[cfg(feature = "async")]
+impl<K, V, S, N> Builder<K, V, S, N> {
+    pub(crate) fn set_spawner(&mut self, spawner: Spawner) {
+        self.settings.spawner = Some(spawner);
     }
 }
 

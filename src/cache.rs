@@ -1,11 +1,12 @@
 //! [`Cache`]: the blocking verbs. Each is a short loop around one step of the core.
 
+use crate::actor::actor;
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::core::{Aim, Core, Spare};
 use crate::entry::EntrySelector;
 use crate::error::{BuildError, OversizeError, TryGetError};
-use crate::fill::{Borrowed, Call};
+use crate::fill::{Borrowed, Call, Explain, Fill};
 use crate::guard::GuardResult;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::Pinned;
@@ -126,6 +127,20 @@ impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
         Self::builder()
             .build()
             .unwrap_or_else(|error| unreachable!("the default settings are good: {error}"))
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
+    /// A cache without a bound, whose entries live so long.
+    pub(crate) fn with_ttl(ttl: Option<Duration>) -> Self {
+        let settings = Self::builder();
+        let settings = match ttl {
+            Some(ttl) => settings.time_to_live(ttl),
+            None => settings,
+        };
+        settings
+            .build()
+            .unwrap_or_else(|error| unreachable!("every lifetime is good: {error}"))
     }
 }
 
@@ -309,7 +324,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// The one way of every verb that fills: look, or turn and wait, and read what is found.
+    /// As [`fetch_by`](Self::fetch_by), by a closure.
     #[inline]
     pub(crate) fn fetch<Q, R, E>(
         &self,
@@ -322,6 +337,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         E: Clone + Send + Sync + 'static,
     {
+        self.fetch_by(key, aim, Call::new(fill), read)
+    }
+
+    /// The one way of every verb that fills: look, or turn and wait, and read what is found.
+    #[inline]
+    pub(crate) fn fetch_by<Q, R, F>(
+        &self,
+        key: &Q,
+        aim: Aim,
+        mut call: F,
+        read: impl FnOnce(&V) -> R,
+    ) -> Result<R, TryGetError<F::Error>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        F: Fill<K, V, S> + Explain,
+    {
         let core = &*self.core;
         let hash = core.hash(key);
         let pin = pin();
@@ -331,8 +362,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
         }
         let _tidied = core.afterwards();
-        let mut call = Call::new(fill);
-        let mut spare = Spare::none(core);
+        let mut spare = Spare::none(core, actor());
         match core.obtain(pin, hash, &mut Borrowed(key), aim, &mut spare, &mut call) {
             Ok(found) => Ok(read(found.value())),
             Err(obstacle) => Err(call.explain(obstacle)),
@@ -482,7 +512,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let core = &*self.core;
         let hash = core.hash(key);
-        let (was_there, part) = core.fence(hash, &|other| key.equivalent(other), wait, read);
+        let (was_there, part) =
+            core.fence(hash, &|other| key.equivalent(other), wait, actor(), read);
         if let Some(part) = part {
             let cut_off = part.again();
             if part.wait(hash, None).is_err() {
@@ -506,7 +537,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert!(cache.is_empty());
     /// ```
     pub fn invalidate_all(&self) {
-        let parts = self.core.fence_all(None);
+        let parts = self.core.fence_all(actor(), None);
         for part in parts {
             let cut_off = part.again();
             let hash = self.core.hash(part.key());
@@ -545,7 +576,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.len(), 5);
     /// ```
     pub fn invalidate_if(&self, mut which: impl FnMut(&K, &V) -> bool) {
-        for part in self.core.fence_all(Some(&mut which)) {
+        for part in self.core.fence_all(actor(), Some(&mut which)) {
             let cut_off = part.again();
             let hash = self.core.hash(part.key());
             if part.wait(hash, None).is_err() {

@@ -10,12 +10,15 @@ mod claim;
 mod fence;
 mod heat;
 mod part;
+mod polled;
 mod release;
 mod room;
 
+use crate::actor::is_fill;
 use crate::bound::Bound;
 use crate::error::OversizeError;
-use crate::flight::{Flight, Outcome, WaitFor};
+
+use crate::flight::{Flight, Job, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
 use crate::janitor::Janitor;
 use crate::linger::Lingering;
@@ -33,8 +36,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use claim::{Claimed, Ready};
-pub(crate) use claim::{Spare, Wanted};
-pub(crate) use part::{Found, Leader, Part, Waited};
+pub(crate) use claim::{Held, Spare, Wanted};
+pub(crate) use part::{Found, Leader, Part, Wait, Waited};
+pub(crate) use polled::{BoxFill, TaskLead};
 use room::{Charge, Room};
 
 /// What the table's words point to: a key and its slot.
@@ -65,6 +69,9 @@ impl<K, V> Node<K, V> {
 /// How a key is put into words for a [`CycleError`](crate::CycleError).
 pub(crate) type Describe<K> = fn(&K) -> String;
 
+/// What goes on with a fill that nobody waits for any more: foreign code.
+pub(crate) type Spawner = Box<dyn Fn(Job) + Send + Sync>;
+
 /// What a builder settles.
 pub(crate) struct Config<K, V, S> {
     pub(crate) hasher: S,
@@ -73,6 +80,7 @@ pub(crate) struct Config<K, V, S> {
     pub(crate) initial_capacity: usize,
     pub(crate) bound: Option<Bound<K, V>>,
     pub(crate) listener: Option<Listener<K, V>>,
+    pub(crate) spawner: Option<Spawner>,
     pub(crate) record_stats: bool,
     pub(crate) name: Option<Box<str>>,
     pub(crate) describe: Option<Describe<K>>,
@@ -97,6 +105,7 @@ pub(crate) struct Core<K, V, S> {
     lingering: Lingering,
     bulletin: Option<Bulletin<K, V, Node<K, V>>>,
     janitor: OnceLock<Janitor>,
+    spawner: Option<Spawner>,
     /// Last: what it holds is dropped after everything else here.
     domain: Domain,
 }
@@ -154,6 +163,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             lingering: Lingering::new(),
             bulletin: config.listener.map(Bulletin::new),
             janitor: OnceLock::new(),
+            spawner: config.spawner,
             domain: Domain::new(),
         }
     }
@@ -315,7 +325,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let spot = match self.table.claim(hash, &mut key, &pin, self, &self.domain) {
                 Claim::Placed(node) => {
                     spare.used();
-                    let leader = Leader::new(self, node, hash);
+                    let leader = Leader::new(self, node, hash, spare.actor);
                     self.sweep(&pin);
                     return Turn::Lead(leader, None);
                 }
@@ -330,7 +340,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     return Turn::Ready(unsafe { Found::new(pin, node) });
                 }
                 Judged::Join(waits_for) => {
-                    if let Some(part) = self.join(there, waits_for) {
+                    if let Some(part) = self.join(there, waits_for, spare.actor) {
                         self.stats.count(Event::Joined);
                         return Turn::Wait(part);
                     }
@@ -340,7 +350,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     let node = spare.filling(wanted, before);
                     if self.table.replace(&spot, node) {
                         spare.used();
-                        let leader = Leader::new(self, node, hash);
+                        let leader = Leader::new(self, node, hash, spare.actor);
                         if !prior {
                             self.released(there, Event::Expired);
                         }
@@ -394,7 +404,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// Takes part in the flight of a slot that fills. `None`: it is over, or fenced off since.
-    fn join<'c>(&'c self, node: &Node<K, V>, waits_for: WaitFor) -> Option<Part<'c, K, V, S>> {
+    fn join<'c>(
+        &'c self,
+        node: &Node<K, V>,
+        waits_for: WaitFor,
+        actor: u64,
+    ) -> Option<Part<'c, K, V, S>> {
+        if is_fill(actor) {
+            // Before we take part: who cuts the flight off after that sees it.
+            if let Some(generation) = node.slot.hold_for_tasks() {
+                self.lingering.leave(generation);
+            }
+        }
         let joinable = |state: crate::slot::State| {
             state.is_filling() && (waits_for == WaitFor::End || !state.is_cut())
         };
@@ -418,7 +439,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     pub(crate) fn insert(&self, hash: u64, key: K, value: V) -> Result<(), OversizeError> {
         let weight = self.weigh(&key, &value)?;
         let deadline = self.deadline();
-        let mut spare = Spare::with(self, key, Slot::ready(value, deadline, weight));
+        let mut spare = Spare::with(self, 0, key, Slot::ready(value, deadline, weight));
         let kept = deadline != Deadline::Past;
         let charge = Charge::new(self, if kept { weight } else { 0 });
         let fenced = {
@@ -492,6 +513,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // and wait for the fill to end.
             *replaced = self.released(old, self.unless_expired(old, Event::Replaced));
             let part = if filling { self.cut_off(old) } else { None };
+            if old.slot.state().has_tasks() {
+                if let Some(generation) = node.slot.hold_for_tasks() {
+                    self.lingering.leave(generation);
+                }
+            }
             if part.is_none() && filling {
                 self.release_held(node);
             }
@@ -637,10 +663,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             return;
         }
         self.release_held(node);
-        // SAFETY: made by `Box::into_raw`; `leave` is true once; the slot that led here has
+        // SAFETY: made by `Arc::into_raw`; `leave` is true once; the slot that led here has
         // ended, so nobody finds it any more.
-        self.domain
-            .retire(unsafe { Garbage::boxed(flight.cast_mut()) });
+        self.domain.retire(unsafe { Garbage::counted(flight) });
     }
 
     /// A key in words, cut to some length.

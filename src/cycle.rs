@@ -1,24 +1,25 @@
 //! Who waits for whom: a wait that would never end is an error.
 //!
-//! An *actor* is a thread. (A task will be one too.) The graph has an edge from an actor to the
-//! flight it waits for, and from a flight to the actor that leads it. Only an actor that leads a
-//! fill can close a cycle, so only such an actor enters the graph; everybody else waits without
-//! touching it.
+//! An *actor* is a thread, or a fill that is a future (whoever polls it). The graph has an edge from
+//! an actor to each flight it waits for (a future may wait for several at once), and from a flight to the
+//! actor that leads it. Only an actor that leads a fill can close a cycle, so only such an actor
+//! enters the graph; everybody else waits without touching it.
 //!
 //! One mutex guards all edges. Edges are added after the walk has found no cycle and before the
 //! lock is let go, so of two actors that close a cycle together the second one sees the first
 //! one's edge. A cycle that is found is a real one: the walk starts at an actor that is running,
 //! us, and every flight on it was seen unended, from the last, which we lead and which
-//! cannot end while we walk, back to the first: each is waited for by an actor that can only go on
-//! when the next one ends.
+//! cannot end while we walk, back to the first: each is waited for by an actor that, as it has said,
+//! goes on when the next one ends. (A future that waits for one of several things, or for a time
+//! only, has said so too: it is refused, though it might have gone on.)
 
-use crate::actor::actor;
+use crate::actor::{is_fill, polled, polling, thread};
 use crate::flight::{Flight, WaitFor};
 use crate::sync::{Mutex, global, lock, thread_cell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 global! {
-    WAITING: Mutex<HashMap<u64, Edge>> = Mutex::new(HashMap::new())
+    WAITING: Mutex<Graph> = Mutex::new(Graph::default())
 }
 
 thread_cell! {
@@ -42,8 +43,14 @@ struct Frame<'a> {
 /// How many of a thread's nested fills a cycle names: those nearest to the wait.
 const NAMED: usize = 16;
 
-/// Runs `fill` as the fill of `slot`, whose key `describe` puts into words.
-pub(crate) fn within<R>(slot: usize, describe: &dyn Fn() -> String, fill: impl FnOnce() -> R) -> R {
+/// Runs `fill`, or a part of it, as the fill of `slot` that `leader` leads; `describe` puts its key
+/// into words.
+pub(crate) fn within<R>(
+    leader: u64,
+    slot: usize,
+    describe: &dyn Fn() -> String,
+    fill: impl FnOnce() -> R,
+) -> R {
     struct Pop(*const Frame<'static>);
 
     impl Drop for Pop {
@@ -52,6 +59,7 @@ pub(crate) fn within<R>(slot: usize, describe: &dyn Fn() -> String, fill: impl F
         }
     }
 
+    let _polling = is_fill(leader).then(|| polling(leader));
     let up = TOP.with(std::cell::Cell::get);
     let frame = Frame { slot, describe, up };
     let _pop = Pop(up);
@@ -139,72 +147,126 @@ impl Drop for Leading {
     }
 }
 
-/// Whether a wait of this thread could close a cycle.
-pub(crate) fn leads_any() -> bool {
-    LEADS.with(std::cell::Cell::get) > 0
+/// The actor whose wait here could close a cycle: the one that acts, if it leads a fill.
+pub(crate) fn leading_actor() -> Option<u64> {
+    let leads = LEADS.with(std::cell::Cell::get) > 0;
+    polled().or_else(|| leads.then(thread))
 }
 
-/// This actor's edge in the graph; taken out when it goes.
+/// Whether a wait here could close a cycle.
+pub(crate) fn leads_any() -> bool {
+    leading_actor().is_some()
+}
+
+/// All edges.
+#[derive(Default)]
+pub(crate) struct Graph {
+    edges: HashMap<u64, Vec<(u64, Edge)>>,
+    /// The name of the next edge.
+    next: u64,
+}
+
+/// An actor's edge in the graph; taken out when it goes.
 pub(crate) struct Waiting {
     actor: u64,
+    edge: u64,
 }
 
 impl Waiting {
-    /// Enters the graph, or fails with the keys along the cycle that this wait would close, the
-    /// one waited for first and last.
+    /// Enters the graph for `us`, or fails with the keys along the cycle that this wait would close,
+    /// the one waited for first and last.
     ///
     /// The caller takes part in `flight` until after the returned guard is gone.
     pub(crate) fn enter(
+        us: u64,
         flight: *const Flight,
         waits_for: WaitFor,
         words: Words,
     ) -> Result<Self, Vec<String>> {
-        let us = actor();
         let edge = Edge {
             flight,
             waits_for,
             key: words.key,
             fills: words.fills,
         };
-        let mut waiting = lock(&WAITING);
-        if let Some(mut keys) = walk(us, &edge, &waiting) {
-            drop(waiting);
+        let mut graph = lock(&WAITING);
+        if let Some(mut keys) = walk(us, &edge, &graph) {
+            drop(graph);
             keys.push(edge.key);
             return Err(keys);
         }
-        waiting.insert(us, edge);
-        Ok(Self { actor: us })
+        let name = graph.next;
+        graph.next += 1;
+        graph.edges.entry(us).or_default().push((name, edge));
+        Ok(Self {
+            actor: us,
+            edge: name,
+        })
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let edge = lock(&WAITING).remove(&self.actor);
-        drop(edge);
+        let mut graph = lock(&WAITING);
+        let Some(edges) = graph.edges.get_mut(&self.actor) else {
+            return;
+        };
+        let at = edges.iter().position(|(name, _)| *name == self.edge);
+        let gone = at.map(|at| edges.swap_remove(at));
+        if edges.is_empty() {
+            graph.edges.remove(&self.actor);
+        }
+        drop(graph);
+        drop(gone);
     }
 }
 
-/// Follows the edges from `ours`; the keys on the way if they lead back to `us`.
-fn walk(us: u64, ours: &Edge, waiting: &HashMap<u64, Edge>) -> Option<Vec<String>> {
-    let mut keys = vec![];
-    let mut edge = ours;
-    // No walk is longer than the map, whatever moves meanwhile.
-    for _ in 0..=waiting.len() {
+/// One edge of a walk, and the step it was reached from.
+struct Step<'g> {
+    edge: &'g Edge,
+    from: usize,
+}
+
+/// Follows the edges from `ours`, the nearest first; the keys on the way if they lead back to `us`.
+fn walk(us: u64, ours: &Edge, graph: &Graph) -> Option<Vec<String>> {
+    let mut steps = vec![Step {
+        edge: ours,
+        from: 0,
+    }];
+    let mut seen = HashSet::new();
+    let mut at = 0;
+    while let Some(&Step { edge, .. }) = steps.get(at) {
         // SAFETY: our own flight is kept by our caller, the others' by the actors whose edges are
-        // in the map, which we hold locked.
+        // in the graph, which we hold locked.
         let flight = unsafe { &*edge.flight };
-        let leader = flight.blocks(edge.waits_for)?;
-        if leader == us {
-            ours.path_from(flight.slot(), &edge.key, &mut keys);
-            return Some(keys);
+        match flight.blocks(edge.waits_for) {
+            Some(leader) if leader == us => return Some(path(&steps, at)),
+            // An actor once seen leads nowhere new. (One that waits for what it leads itself has been
+            // handed that lead, and is about to wake up.)
+            Some(leader) if seen.insert(leader) => {
+                let next = graph.edges.get(&leader).into_iter().flatten();
+                steps.extend(next.map(|(_, edge)| Step { edge, from: at }));
+            }
+            _ => {}
         }
-        let next = waiting.get(&leader)?;
-        // A waiter that has been handed the lead of what it waited for is about to wake up.
-        if std::ptr::eq(next.flight, edge.flight) {
-            return None;
-        }
-        next.path_from(flight.slot(), &edge.key, &mut keys);
-        edge = next;
+        at += 1;
     }
     None
+}
+
+/// The keys along the steps from the first to `last`, whose flight the first one's actor leads.
+fn path(steps: &[Step<'_>], last: usize) -> Vec<String> {
+    let mut way = vec![steps[0].edge];
+    let mut at = last;
+    while at != 0 {
+        way.insert(1, steps[at].edge);
+        at = steps[at].from;
+    }
+    let mut keys = vec![];
+    for (before, edge) in way.iter().zip(way[1..].iter().chain(&way[..1])) {
+        // SAFETY: as in `walk`, under the same lock.
+        let flight = unsafe { &*before.flight };
+        edge.path_from(flight.slot(), &before.key, &mut keys);
+    }
+    keys
 }

@@ -1,9 +1,10 @@
 //! [`Cache::entry`]: an operation on one key that is given away.
 
+use crate::actor::actor;
 use crate::cache::{Cache, DefaultHashBuilder, sure};
 use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
 use crate::error::{CycleError, TryGetError};
-use crate::fill::Call;
+use crate::fill::{Call, Explain};
 use crate::reclaim::pin;
 use std::convert::Infallible;
 use std::fmt;
@@ -12,8 +13,8 @@ use std::hash::{BuildHasher, Hash};
 /// One key, and what is to be done with it: see [`Cache::entry`].
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct EntrySelector<'c, K, V, S = DefaultHashBuilder> {
-    cache: &'c Cache<K, V, S>,
-    key: K,
+    pub(crate) cache: &'c Cache<K, V, S>,
+    pub(crate) key: K,
 }
 
 impl<K: fmt::Debug, V, S> fmt::Debug for EntrySelector<'_, K, V, S> {
@@ -32,6 +33,10 @@ pub struct Entry<V> {
 }
 
 impl<V> Entry<V> {
+    pub(crate) fn new(value: V, fresh: bool) -> Self {
+        Self { value, fresh }
+    }
+
     /// The value.
     pub fn value(&self) -> &V {
         &self.value
@@ -140,7 +145,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         }
         let _tidied = core.afterwards();
         let hash = core.hash(&self.key);
-        let (mut spare, mut held) = Spare::holding(core, self.key);
+        let (mut spare, mut held) = Spare::holding(core, actor(), self.key);
         let mut call = Call::new(|_: &K| fill());
         match core.obtain(pin(), hash, &mut held, Aim::Value, &mut spare, &mut call) {
             Ok(found) => Ok(Entry {
@@ -180,7 +185,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         let core = &*self.cache.core;
         let _tidied = core.afterwards();
         let hash = core.hash(&self.key);
-        let (mut spare, mut held) = Spare::holding(core, self.key);
+        let (mut spare, mut held) = Spare::holding(core, actor(), self.key);
         match lead(core, hash, &mut held, &mut spare) {
             Ok((leader, seen)) => {
                 let prior = seen.map(|seen| seen.value().clone());
@@ -217,6 +222,15 @@ fn compute<K: Hash + Eq, V: Clone, S: BuildHasher>(
     f: impl FnOnce(Option<&V>) -> Op<V>,
 ) -> CompResult<V> {
     let op = leader.run(|_| f(prior.as_ref()));
+    computed(leader, prior, op)
+}
+
+/// Does to the entry what was decided.
+pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
+    leader: Leader<'_, K, V, S>,
+    prior: Option<V>,
+    op: Op<V>,
+) -> CompResult<V> {
     match (op, prior) {
         (Op::Put(value), prior) => {
             let replaces = prior.is_some();

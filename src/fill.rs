@@ -1,7 +1,7 @@
 //! A caller's key and a caller's fill, as the core sees them: erased, so that the way of a miss
 //! is compiled once for each key and value type, not for each closure.
 
-use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
+use crate::core::{Aim, Core, Found, Leader, Part, Spare, Turn, Waited, Wanted};
 use crate::error::{CycleError, TryGetError};
 use crate::flight::SharedError;
 use crate::key::ToKey;
@@ -23,14 +23,43 @@ impl<K, Q: ?Sized + Equivalent<K> + ToKey<K>> Wanted<K> for Borrowed<'_, Q> {
     }
 }
 
-/// A fill, run at most once, and what becomes of its error.
-pub(crate) trait Fill<K, V> {
+/// A fill, begun at most once, and what becomes of its error.
+pub(crate) trait Fill<K: Hash + Eq, V, S: BuildHasher> {
+    /// What the caller does with the lead.
+    fn begin<'c>(&mut self, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
+        Begun::Leads(leader)
+    }
     /// The value. `None`: an error, kept inside.
     fn run(&mut self, key: &K) -> Option<V>;
     /// The error that `run` kept, for everyone who waits.
     fn share(&self) -> SharedError;
     /// Takes somebody else's error for its own, if it is of the same type.
     fn accept(&mut self, error: &SharedError) -> bool;
+}
+
+/// What a caller does with the lead.
+pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
+    /// It leads in person.
+    Leads(Leader<'c, K, V, S>),
+    /// The flight has got the fill to keep, and the caller waits like everybody.
+    Waits(Part<'c, K, V, S>),
+}
+
+/// A [`Fill`] that can say what stood in the way.
+pub(crate) trait Explain {
+    type Error;
+
+    /// What stood in the way, as the caller sees it.
+    fn explain(self, obstacle: Obstacle) -> TryGetError<Self::Error>;
+}
+
+/// As [`Explain::explain`], with the error that a fill has kept.
+pub(crate) fn explain<E>(obstacle: Obstacle, error: Option<E>) -> TryGetError<E> {
+    match (obstacle, error) {
+        (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
+        (Obstacle::Failed, Some(error)) => TryGetError::Fill(error),
+        (Obstacle::Failed, None) => unreachable!("a failed fill keeps its error"),
+    }
 }
 
 /// A closure as a [`Fill`].
@@ -51,18 +80,17 @@ impl<F, E> Call<F, E> {
     pub(crate) fn ran(&self) -> bool {
         self.fill.is_none()
     }
+}
 
-    /// What stood in the way, as the caller sees it.
-    pub(crate) fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
-        match (obstacle, self.error) {
-            (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
-            (Obstacle::Failed, Some(error)) => TryGetError::Fill(error),
-            (Obstacle::Failed, None) => unreachable!("a failed fill keeps its error"),
-        }
+impl<F, E> Explain for Call<F, E> {
+    type Error = E;
+
+    fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
+        explain(obstacle, self.error)
     }
 }
 
-impl<K, V, F, E> Fill<K, V> for Call<F, E>
+impl<K: Hash + Eq, V, S: BuildHasher, F, E> Fill<K, V, S> for Call<F, E>
 where
     F: FnOnce(&K) -> Result<V, E>,
     E: Clone + Send + Sync + 'static,
@@ -111,19 +139,27 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         wanted: &mut dyn Wanted<K>,
         aim: Aim,
         spare: &mut Spare<'c, K, V, S>,
-        fill: &mut dyn Fill<K, V>,
+        fill: &mut dyn Fill<K, V, S>,
     ) -> Result<Found<'c, K, V>, Obstacle> {
         let mut first = Some(self.pin_for_miss(pin));
+        let mut joined = None;
         loop {
-            let pin = first.take().unwrap_or_else(crate::reclaim::pin);
-            let outcome = match self.turn(pin, hash, wanted, aim, spare) {
-                Turn::Ready(found) => return Ok(found),
-                Turn::Lead(leader, _) => return lead(leader, fill),
-                Turn::Wait(part) => part.wait(hash, None)?,
+            let outcome = if let Some(part) = joined.take() {
+                Part::wait(part, hash, None)?
+            } else {
+                let pin = first.take().unwrap_or_else(crate::reclaim::pin);
+                match self.turn(pin, hash, wanted, aim, spare) {
+                    Turn::Ready(found) => Waited::Found(found),
+                    Turn::Lead(leader, _) => Waited::Lead(leader),
+                    Turn::Wait(part) => part.wait(hash, None)?,
+                }
             };
             match outcome {
                 Waited::Found(found) => return Ok(found),
-                Waited::Lead(leader) => return lead(leader, fill),
+                Waited::Lead(leader) => match fill.begin(leader) {
+                    Begun::Leads(leader) => return lead(leader, fill),
+                    Begun::Waits(part) => joined = Some(part),
+                },
                 Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),
                 // An error of another type is not ours: we lead with our own fill.
                 Waited::Failed(_) | Waited::Again | Waited::TimedOut => {}
@@ -135,7 +171,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 /// Runs the fill with nothing held but the lead.
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     leader: Leader<'c, K, V, S>,
-    fill: &mut dyn Fill<K, V>,
+    fill: &mut dyn Fill<K, V, S>,
 ) -> Result<Found<'c, K, V>, Obstacle> {
     let Some(value) = leader.run(|key| fill.run(key)) else {
         leader.fail(|| fill.share());

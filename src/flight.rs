@@ -9,12 +9,28 @@
 //! [`Parker`](crate::sync::Parker), a task brings its own. At the end of a flight the order is:
 //! publish (the slot), take the list (under the lock), let go of everything, wake. No waker is
 //! cloned, woken or dropped under the lock.
+//!
+//! # A fill that is kept
+//!
+//! A fill that is a future, and that the cache owns, is kept here as a [`Job`], and nobody leads it in
+//! person: **whoever waits and is awake polls it**. So nothing is lost or held up with a waiter that is
+//! dropped, or that is polled once and forgotten. When the job asks to be polled ([`ring`]), every
+//! waiter is woken, because nobody knows which of them will come; the first that comes takes the
+//! job out, polls it with nothing locked and puts it back. A ring that comes meanwhile is noted, and
+//! rung when the job is back. So a job that wants to be polled is never here with a waiter that sleeps.
+//!
+//! [`ring`]: Flight::ring
 
+use crate::actor::is_fill;
 use crate::foreign::contain;
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Wake, Waker};
+
+/// A fill that ends its flight by itself when it is done, and gives up the lead when it is dropped.
+pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A fill's error, as it is handed to everyone in the flight.
 pub(crate) type SharedError = Arc<dyn Any + Send + Sync>;
@@ -50,27 +66,67 @@ pub(crate) enum Verdict {
     Ended,
 }
 
+/// What a waiter is to do.
+pub(crate) enum Look {
+    /// It has what it waits for.
+    Verdict(Verdict),
+    /// Poll this, and give it back.
+    Drive(Job),
+    /// [Say](Flight::give) how it is woken, and look again.
+    GiveWaker,
+    Sleep,
+}
+
 /// A place on the list.
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    number: u64,
+    /// Its holder's index in `Room::waiters`.
+    at: usize,
     waits_for: WaitFor,
+    actor: u64,
 }
 
 /// What one who leaves the list leaves behind.
 pub(crate) struct Delisted {
     /// It had been handed the lead, and must pass it on.
     pub(crate) had_baton: bool,
+    /// The fill: nobody waits for its value any more.
+    pub(crate) job: Option<Job>,
     /// The object that was held for those who waited for a value: it was the last of them.
     pub(crate) replacement: Option<usize>,
 }
 
 struct Waiter {
-    ticket: u64,
     waits_for: WaitFor,
-    /// The number of the thread or task, for the wait-for graph.
+    /// Who leads, if it is handed the lead.
     actor: u64,
-    waker: Waker,
+    /// `None`: it has been woken since it last looked, or is about to look.
+    waker: Option<Waker>,
+}
+
+/// The lead of a flight whose leader is lost, on its way to the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Baton {
+    /// The flight is led.
+    None,
+    /// For the holder of this ticket: a thread, which is sure to come.
+    To(usize),
+    /// For the first task that comes.
+    Open,
+}
+
+/// The fill that is kept here, if one is.
+enum Kept {
+    None,
+    /// `awake`: it wants to be polled.
+    Here {
+        job: Job,
+        awake: bool,
+    },
+    /// Somebody polls it. `awake`: it has asked to be polled again.
+    Out {
+        awake: bool,
+    },
 }
 
 struct Room {
@@ -78,12 +134,14 @@ struct Room {
     leader: u64,
     outcome: Option<Outcome>,
     ended: bool,
-    /// The ticket that has been handed the lead and has not taken it yet.
-    baton: Option<u64>,
-    next_ticket: u64,
+    baton: Baton,
+    kept: Kept,
+    /// Those who hold a ticket; `None` where one has been given back.
+    waiters: Vec<Option<Waiter>>,
+    /// Where that is so.
+    free: Vec<usize>,
     /// Those who wait for a value, or have it and have not read it yet.
     readers: usize,
-    waiters: Vec<Waiter>,
 }
 
 /// The meeting place of one fill's waiters.
@@ -106,10 +164,11 @@ impl Flight {
                 leader,
                 outcome: None,
                 ended: false,
-                baton: None,
-                next_ticket: 0,
-                readers: 0,
+                baton: Baton::None,
+                kept: Kept::None,
                 waiters: Vec::new(),
+                free: Vec::new(),
+                readers: 0,
             }),
         }
     }
@@ -136,55 +195,82 @@ impl Flight {
         self.parts.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Puts a waiter on the list. It must then look ([`look`](Self::look)) before it sleeps: what
-    /// happened before it was on the list wakes nobody.
-    pub(crate) fn enlist(&self, waits_for: WaitFor, actor: u64, waker: Waker) -> Ticket {
+    /// Puts a waiter on the list, which leads as `actor` if it has to. It must look
+    /// ([`look`](Self::look)) before it sleeps: what happened before it was on the list wakes nobody.
+    pub(crate) fn enlist(&self, waits_for: WaitFor, actor: u64) -> Ticket {
         let mut room = lock(&self.room);
-        let ticket = room.next_ticket;
-        room.next_ticket += 1;
-        room.waiters.push(Waiter {
-            ticket,
+        let waiter = Some(Waiter {
             waits_for,
             actor,
-            waker,
+            waker: None,
         });
+        let at = if let Some(at) = room.free.pop() {
+            room.waiters[at] = waiter;
+            at
+        } else {
+            room.waiters.push(waiter);
+            room.waiters.len() - 1
+        };
         if waits_for == WaitFor::Value {
             room.readers += 1;
         }
         Ticket {
-            number: ticket,
+            at,
             waits_for,
+            actor,
         }
     }
 
-    /// Whether what the ticket's holder waits for has come.
-    pub(crate) fn look(&self, ticket: &Ticket) -> Option<Verdict> {
+    /// Whether what the ticket's holder waits for has come, and what to do if not. It polls the fill
+    /// itself if it `may`. `waker`: how it is woken, if it has not given that just now.
+    pub(crate) fn look(&self, ticket: &Ticket, waker: Option<&Waker>, may_drive: bool) -> Look {
         let mut room = lock(&self.room);
-        if room.baton == Some(ticket.number) {
-            room.baton = None;
-            return Some(Verdict::Lead);
+        if let Some(verdict) = room.verdict(ticket) {
+            return Look::Verdict(verdict);
         }
-        match ticket.waits_for {
-            WaitFor::Value => room.outcome.clone().map(Verdict::Outcome),
-            WaitFor::End => room.ended.then_some(Verdict::Ended),
+        if may_drive && matches!(room.kept, Kept::Here { awake: true, .. }) {
+            return match std::mem::replace(&mut room.kept, Kept::Out { awake: false }) {
+                Kept::Here { job, .. } => Look::Drive(job),
+                _ => unreachable!("matched above"),
+            };
         }
+        let given = &room.waiter(ticket).waker;
+        // `will_wake` compares addresses, and may deny what is so; it runs nothing of the waker's.
+        match (waker, given) {
+            // If it is not there any more, it has been woken.
+            (None, _) => Look::Sleep,
+            (Some(waker), Some(given)) if given.will_wake(waker) => Look::Sleep,
+            _ => Look::GiveWaker,
+        }
+    }
+
+    /// Says how a waiter is woken. It must look again.
+    pub(crate) fn give(&self, ticket: &Ticket, waker: Waker) {
+        let mut room = lock(&self.room);
+        let other = room.waiter(ticket).waker.replace(waker);
+        drop(room);
+        // A waker's `Drop` is foreign code.
+        drop(other);
     }
 
     /// Takes a waiter off the list, when it has read what it waited for or gives up.
     #[must_use]
     pub(crate) fn delist(&self, ticket: &Ticket) -> Delisted {
         let mut room = lock(&self.room);
-        let at = room
-            .waiters
-            .iter()
-            .position(|waiter| waiter.ticket == ticket.number);
-        let gone = at.map(|at| room.waiters.swap_remove(at));
-        let had_baton = room.baton == Some(ticket.number);
-        if had_baton {
-            room.baton = None;
-        }
+        let gone = room.waiters[ticket.at].take();
+        room.free.push(ticket.at);
         if ticket.waits_for == WaitFor::Value {
             room.readers -= 1;
+        }
+        let had_baton = match room.baton {
+            Baton::To(at) => at == ticket.at,
+            // The last of those who could take it.
+            Baton::Open => room.readers == 0,
+            Baton::None => false,
+        };
+        if had_baton {
+            room.baton = Baton::None;
+            room.leader = ticket.actor;
         }
         let replacement = match room.outcome {
             Some(Outcome::Replaced(object)) if room.readers == 0 => {
@@ -193,13 +279,62 @@ impl Flight {
             }
             _ => None,
         };
+        let job = room.take_unwanted();
         drop(room);
         // A waker's `Drop` is foreign code.
         drop(gone);
         Delisted {
             had_baton,
+            job,
             replacement,
         }
+    }
+
+    /// Keeps a fill, which is to be polled, and is led by `leader`.
+    pub(crate) fn keep(&self, job: Job, leader: u64) {
+        let mut room = lock(&self.room);
+        room.leader = leader;
+        room.kept = Kept::Here { job, awake: true };
+    }
+
+    /// Keeps a fill again that has been polled and is not done. It comes back if nobody waits for it
+    /// any more.
+    pub(crate) fn keep_on(&self, job: Job) -> Option<Job> {
+        let mut room = lock(&self.room);
+        let awake = matches!(room.kept, Kept::Out { awake: true });
+        room.kept = Kept::Here { job, awake };
+        let unwanted = room.take_unwanted();
+        let rung = if awake {
+            room.take_wakers(|_| true)
+        } else {
+            vec![]
+        };
+        drop(room);
+        wake(rung);
+        unwanted
+    }
+
+    /// The fill that was taken to be polled is done.
+    pub(crate) fn keep_none(&self) {
+        lock(&self.room).kept = Kept::None;
+    }
+
+    /// The fill that is kept asks to be polled.
+    fn ring(&self) {
+        let mut room = lock(&self.room);
+        let rung = match &mut room.kept {
+            Kept::None => return,
+            Kept::Out { awake } => {
+                *awake = true;
+                return;
+            }
+            Kept::Here { awake, .. } => {
+                *awake = true;
+                room.take_wakers(|_| true)
+            }
+        };
+        drop(room);
+        wake(rung);
     }
 
     /// Gives everyone who waits for a value `outcome`. If they have one already, it comes back.
@@ -215,9 +350,7 @@ impl Flight {
             return Err(outcome);
         }
         room.outcome = Some(outcome);
-        let woken = Room::take(&mut room.waiters, |waiter| {
-            waiter.waits_for == WaitFor::Value
-        });
+        let woken = room.take_wakers(|waiter| waiter.waits_for == WaitFor::Value);
         drop(room);
         wake(woken);
         Ok(())
@@ -227,28 +360,39 @@ impl Flight {
     pub(crate) fn end(&self) {
         let mut room = lock(&self.room);
         room.ended = true;
-        let woken = std::mem::take(&mut room.waiters);
+        let woken = room.take_wakers(|_| true);
         drop(room);
         wake(woken);
     }
 
     /// Hands the lead to a waiter for the value. False: there is none, or they have an outcome.
+    ///
+    /// A thread, if there is one: it is sure to come. A task may have been forgotten, so all of them
+    /// are woken, and the first that comes leads.
     pub(crate) fn hand_over(&self) -> bool {
         let mut room = lock(&self.room);
-        if room.outcome.is_some() {
+        if room.outcome.is_some() || room.readers == 0 {
             return false;
         }
+        let waits = |waiter: &Waiter| waiter.waits_for == WaitFor::Value;
+        let thread = |waiter: &Waiter| waits(waiter) && !is_fill(waiter.actor);
         let next = room
             .waiters
             .iter()
-            .position(|waiter| waiter.waits_for == WaitFor::Value);
-        let Some(next) = next.map(|at| room.waiters.remove(at)) else {
-            return false;
+            .position(|it| it.as_ref().is_some_and(thread));
+        let woken = if let Some(next) = next {
+            room.baton = Baton::To(next);
+            let waiter = room.waiters[next].as_mut();
+            waiter
+                .and_then(|waiter| waiter.waker.take())
+                .into_iter()
+                .collect()
+        } else {
+            room.baton = Baton::Open;
+            room.take_wakers(waits)
         };
-        room.baton = Some(next.ticket);
-        room.leader = next.actor;
         drop(room);
-        wake(vec![next]);
+        wake(woken);
         true
     }
 
@@ -258,22 +402,68 @@ impl Flight {
         let over = room.ended || waits_for == WaitFor::Value && room.outcome.is_some();
         // With the baton in hand somebody is about to wake up and lead: blocked is nobody. (It may
         // be the one who asks, handed the lead between its enlisting and its asking.)
-        (!over && room.baton.is_none()).then_some(room.leader)
+        (!over && room.baton == Baton::None).then_some(room.leader)
+    }
+}
+
+impl Wake for Flight {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.ring();
     }
 }
 
 impl Room {
-    fn take(waiters: &mut Vec<Waiter>, which: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
-        let (taken, left) = std::mem::take(waiters).into_iter().partition(which);
-        *waiters = left;
-        taken
+    fn verdict(&mut self, ticket: &Ticket) -> Option<Verdict> {
+        let ours = match self.baton {
+            Baton::To(at) => at == ticket.at,
+            Baton::Open => ticket.waits_for == WaitFor::Value,
+            Baton::None => false,
+        };
+        if ours {
+            self.baton = Baton::None;
+            self.leader = ticket.actor;
+            return Some(Verdict::Lead);
+        }
+        match ticket.waits_for {
+            WaitFor::Value => self.outcome.clone().map(Verdict::Outcome),
+            WaitFor::End => self.ended.then_some(Verdict::Ended),
+        }
+    }
+
+    fn waiter(&mut self, ticket: &Ticket) -> &mut Waiter {
+        self.waiters[ticket.at]
+            .as_mut()
+            .expect("who holds a ticket is on the list")
+    }
+
+    /// The wakers of those who sleep; who they are stays on the list.
+    fn take_wakers(&mut self, which: impl Fn(&Waiter) -> bool) -> Vec<Waker> {
+        let waiters = self.waiters.iter_mut().flatten();
+        let woken = waiters.filter(|waiter| which(waiter));
+        woken.filter_map(|waiter| waiter.waker.take()).collect()
+    }
+
+    /// The fill that is kept, if nobody is left who waits for its value.
+    fn take_unwanted(&mut self) -> Option<Job> {
+        let wanted = self.readers > 0 && self.outcome.is_none();
+        if wanted || !matches!(self.kept, Kept::Here { .. }) {
+            return None;
+        }
+        match std::mem::replace(&mut self.kept, Kept::None) {
+            Kept::Here { job, .. } => Some(job),
+            _ => unreachable!("matched above"),
+        }
     }
 }
 
 /// Wakes everyone, the first to come first. One waker that panics does not keep the next asleep.
-fn wake(waiters: Vec<Waiter>) {
-    for waiter in waiters {
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
         // A waker has nobody to tell of its panic: what it wakes is not on this stack.
-        contain(|| waiter.waker.wake());
+        contain(|| waker.wake());
     }
 }

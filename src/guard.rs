@@ -1,5 +1,6 @@
 //! Filling without a closure: the lead of a flight as a guard.
 
+use crate::actor::actor;
 use crate::cache::DefaultHashBuilder;
 use crate::core::{Aim, Core, Leader, Spare, Turn, Waited};
 use crate::error::CycleError;
@@ -43,7 +44,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
         // A timeout too long for the clock is none.
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let hash = core.hash(key);
-        let mut spare = Spare::none(core);
+        let mut spare = Spare::none(core, actor());
         loop {
             let pin = core.pin_for_miss(pin());
             let waited = match core.turn(pin, hash, &mut Borrowed(key), Aim::Value, &mut spare) {

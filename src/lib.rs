@@ -25,6 +25,8 @@ mod error;
 mod fill;
 mod flight;
 mod foreign;
+#[cfg(feature = "async")]
+mod future;
 mod guard;
 pub mod internals;
 mod janitor;

@@ -1,10 +1,11 @@
 //! The pinned view: many look-ups under one pin, values lent.
 
-use crate::atomic_cache::AtomicCache;
+use crate::actor::actor;
+use crate::atomic_cache::{AtomicCache, Stored};
 use crate::cache::{Cache, DefaultHashBuilder, sure};
 use crate::core::{Aim, Core, Spare};
 use crate::error::TryGetError;
-use crate::fill::{Borrowed, Call};
+use crate::fill::{Borrowed, Call, Explain, Fill};
 use crate::key::{Equivalent, ToKey};
 use crate::reclaim::{Pin, pin};
 use std::collections::VecDeque;
@@ -113,7 +114,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        sure(self.fill(key, |_| Ok::<_, Infallible>(fill())))
+        sure(self.fill(key, Call::new(|_: &K| Ok::<_, Infallible>(fill()))))
     }
 
     /// As [`get_or_fill_with`](Self::get_or_fill_with), with a fill that can fail.
@@ -129,17 +130,13 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         E: Clone + Send + Sync + 'static,
     {
-        self.fill(key, |_| fill())
+        self.fill(key, Call::new(|_: &K| fill()))
     }
 
-    fn fill<Q, E>(
-        &mut self,
-        key: &Q,
-        fill: impl FnOnce(&K) -> Result<V, E>,
-    ) -> Result<&V, TryGetError<E>>
+    fn fill<Q, F>(&mut self, key: &Q, mut call: F) -> Result<&V, TryGetError<F::Error>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
-        E: Clone + Send + Sync + 'static,
+        F: Fill<K, V, S> + Explain,
     {
         let core = self.core;
         let hash = core.hash(key);
@@ -152,8 +149,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         }
         let repin = Repin { pin: &mut self.pin };
         *repin.pin = None;
-        let mut call = Call::new(fill);
-        let mut spare = Spare::none(core);
+        let mut spare = Spare::none(core, actor());
         match core.obtain(
             pin(),
             hash,
@@ -310,7 +306,7 @@ where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
         let cache = self.cache;
-        self.view.fill(key, |key| cache.run(key))
+        self.view.fill(key, Stored::new(cache))
     }
 }
 

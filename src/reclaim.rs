@@ -17,6 +17,7 @@
 
 use crate::foreign::contain;
 use crate::sync::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 #[cfg(atomic_cache_loom)]
 pub(crate) use crate::tests::reclaim_checker::{Domain, Pin, deref, is_pinned, pin};
@@ -51,6 +52,20 @@ impl Garbage {
         }
         // SAFETY: passed on to our caller.
         unsafe { Self::new(object.cast(), reap::<T>) }
+    }
+
+    /// A counted object that was published with `Arc::into_raw`: that count is given up.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new), and `object` came from `Arc::into_raw`.
+    pub(crate) unsafe fn counted<T>(object: *const T) -> Self {
+        unsafe fn reap<T>(object: *mut ()) -> bool {
+            // SAFETY: `Garbage::counted` was promised a pointer from `Arc::into_raw::<T>`, and
+            // `reap` is called once.
+            contain(|| drop(unsafe { Arc::from_raw(object.cast::<T>()) }))
+        }
+        // SAFETY: passed on to our caller.
+        unsafe { Self::new(object.cast_mut().cast(), reap::<T>) }
     }
 
     /// Drops the object; true when its destructor panicked.

@@ -27,6 +27,7 @@ use crate::linger::Lingering;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 use crate::time::{Deadline, NEVER};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 const PHASE: u64 = 0b11;
 const FILLING: u64 = 0;
@@ -49,6 +50,10 @@ const GENERATION_SHIFT: u32 = 7;
 
 /// The hold of the listener, which is to be told that the value was removed.
 const TOLD: u64 = 1 << 8;
+
+/// The flight's hold is also one for tasks, which come when they are polled, if ever: the slot does
+/// not linger.
+const TASKS: u64 = 1 << 9;
 
 /// Any of the holds.
 const HOLDS: u64 = LINKED | HELD | TOLD;
@@ -82,6 +87,11 @@ impl State {
 
     pub(crate) const fn is_filling(self) -> bool {
         self.0 & PHASE == FILLING
+    }
+
+    /// Whether tasks take part in the flight.
+    pub(crate) const fn has_tasks(self) -> bool {
+        self.0 & (HELD | TASKS) == HELD | TASKS
     }
 
     pub(crate) const fn is_cut(self) -> bool {
@@ -324,7 +334,7 @@ impl<V> Slot<V> {
         if !may(seen) || seen.flight().is_some() {
             return Err(seen);
         }
-        let flight = Box::into_raw(Box::new(Flight::new(self.address(), seen.leader())));
+        let flight = Arc::into_raw(Arc::new(Flight::new(self.address(), seen.leader())));
         let address = flight.expose_provenance() as u64;
         assert!(
             address >> (64 - PAYLOAD_SHIFT) == 0,
@@ -334,10 +344,10 @@ impl<V> Slot<V> {
         self.update(|state| {
             (may(state) && state.flight().is_none()).then(|| state.with_payload(address, FLIGHT))
         })
-        .map(|_| flight.cast_const())
+        .map(|_| flight)
         .inspect_err(|_| {
             // SAFETY: made above, and not shared.
-            drop(unsafe { Box::from_raw(flight) });
+            drop(unsafe { Arc::from_raw(flight) });
         })
     }
 
@@ -359,9 +369,18 @@ impl<V> Slot<V> {
         );
     }
 
+    /// Says that the flight's hold is, or will be, one for tasks too. The generation that the slot
+    /// has ended to linger in, if it did.
+    pub(crate) fn hold_for_tasks(&self) -> Option<usize> {
+        let held = |state: State| state.0 & HELD != 0;
+        let before =
+            self.update(|state| held(state).then_some(State((state.0 & !LINGERS) | TASKS)));
+        before.ok().and_then(State::lingers)
+    }
+
     /// Gives up the hold of a flight.
     pub(crate) fn release_held(&self) -> Released {
-        self.release(HELD)
+        self.release(HELD | TASKS)
     }
 
     /// Gives up the hold of the listener.
@@ -371,7 +390,8 @@ impl<V> Slot<V> {
 
     fn release(&self, hold: u64) -> Released {
         // AcqRel: see the module's Orderings.
-        Released::new(State(self.state.fetch_and(!hold, Ordering::AcqRel)), hold)
+        let before = State(self.state.fetch_and(!hold, Ordering::AcqRel));
+        Released::new(before, hold & HOLDS)
     }
 
     /// Gives up the table's hold. With `tell`, a slot that counted is held for the listener in its
@@ -380,7 +400,8 @@ impl<V> Slot<V> {
         loop {
             let before = self.state();
             let told = if tell && before.counts() { TOLD } else { 0 };
-            let lingers = before.0 & PHASE == READY && (before.0 & HELD | told) != 0;
+            let lingers =
+                before.0 & PHASE == READY && (before.0 & HELD | told) != 0 && !before.has_tasks();
             let generation = if lingers { lingering.enter() } else { 0 };
             let mark = if lingers { LINGERS } else { 0 } | (generation as u64) << GENERATION_SHIFT;
             // AcqRel: see the module's Orderings.

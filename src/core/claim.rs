@@ -1,7 +1,6 @@
 //! What a caller claims: a key, and the node to be put in for it.
 
 use super::{Core, Node};
-use crate::actor::actor;
 use crate::reclaim::{Pin, deref};
 use crate::slot::Slot;
 use crate::table::Key;
@@ -17,27 +16,44 @@ pub(crate) trait Wanted<K> {
 /// when it is not used, because others may have seen it in passing.
 pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
+    /// Who is going to fill it.
+    pub(super) actor: u64,
     pub(super) node: *mut Node<K, V>,
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
-    pub(crate) fn none(core: &'c Core<K, V, S>) -> Self {
+    /// None yet, for `actor` to fill.
+    pub(crate) fn none(core: &'c Core<K, V, S>, actor: u64) -> Self {
         Self {
             core,
+            actor,
             node: std::ptr::null_mut(),
         }
     }
 
-    pub(super) fn with(core: &'c Core<K, V, S>, key: K, slot: Slot<V>) -> Self {
+    pub(super) fn with(core: &'c Core<K, V, S>, actor: u64, key: K, slot: Slot<V>) -> Self {
         Self {
             core,
+            actor,
             node: Box::into_raw(Box::new(Node { key, slot })),
         }
     }
 
+    /// Who is going to fill it.
+    pub(crate) fn actor(&self) -> u64 {
+        self.actor
+    }
+
+    /// Settles who is going to fill it, if that is not settled.
+    pub(crate) fn for_actor(&mut self, actor: impl FnOnce() -> u64) {
+        if self.actor == 0 {
+            self.actor = actor();
+        }
+    }
+
     /// A node for an owned key, and the key as what is wanted.
-    pub(crate) fn holding(core: &'c Core<K, V, S>, key: K) -> (Self, Held<K>) {
-        let spare = Self::with(core, key, Slot::filling(actor()));
+    pub(crate) fn holding(core: &'c Core<K, V, S>, actor: u64, key: K) -> (Self, Held<K>) {
+        let spare = Self::with(core, actor, key, Slot::filling(actor));
         // SAFETY: made just now.
         let key = unsafe { std::ptr::addr_of!((*spare.node).key) };
         (spare, Held { key })
@@ -50,7 +66,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         prior: Option<usize>,
     ) -> *const Node<K, V> {
         if self.node.is_null() {
-            *self = Self::with(self.core, wanted.make(), Slot::filling(actor()));
+            *self = Self::with(
+                self.core,
+                self.actor,
+                wanted.make(),
+                Slot::filling(self.actor),
+            );
         }
         // SAFETY: made by `with`, ours until `used`.
         unsafe { &*self.node }.slot.set_prior(prior);
@@ -61,6 +82,16 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
     pub(super) fn used(&mut self) {
         self.node = std::ptr::null_mut();
     }
+}
+
+// SAFETY: it owns a node that nobody else changes; keys and values go to any thread (`Send`), and others
+// may look at the key in passing (`Sync`).
+unsafe impl<K, V, S> Send for Spare<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync,
+    V: Send + Sync,
+    S: BuildHasher + Send + Sync,
+{
 }
 
 /// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
@@ -121,6 +152,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
 /// The key inside a spare node. Asked only in [`Core::turn`] with that spare, before its use.
 pub(crate) struct Held<K> {
     key: *const K,
+}
+
+// SAFETY: it reads the key inside the node of a `Spare` that goes where it goes.
+unsafe impl<K: Send + Sync> Send for Held<K> {}
+
+impl<K> Held<K> {
+    /// # Safety
+    /// The spare node is not in use yet.
+    pub(crate) unsafe fn key(&self) -> &K {
+        // SAFETY: our caller says so.
+        unsafe { &*self.key }
+    }
 }
 
 impl<K: Eq> Wanted<K> for Held<K> {

@@ -14,12 +14,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes a key out: fences off its flight, or unlinks its entry, which `read` is shown. The
     /// part, if any, is one to wait for the end of the fill with.
     ///
-    /// The first answer says whether there was a live value.
+    /// The wait is `actor`'s. The first answer says whether there was a live value.
     pub(crate) fn fence<'c>(
         &'c self,
         hash: u64,
         is_key: &dyn Fn(&K) -> bool,
         wait: bool,
+        actor: u64,
         read: &mut dyn FnMut(&V),
     ) -> (bool, Option<Part<'c, K, V, S>>) {
         let pin = pin();
@@ -44,7 +45,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     read(value);
                 }
                 let part = if wait {
-                    self.join(node, WaitFor::End)
+                    self.join(node, WaitFor::End, actor)
                 } else {
                     None
                 };
@@ -84,6 +85,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// for: those fenced off, or, with `which`, those whose value is not known yet.
     pub(crate) fn fence_all<'c>(
         &'c self,
+        actor: u64,
         mut which: Option<&mut dyn FnMut(&K, &V) -> bool>,
     ) -> Vec<Part<'c, K, V, S>> {
         let mut parts = Vec::new();
@@ -95,7 +97,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             for spot in spots {
                 // SAFETY: linked at the load of its word, under this pin.
                 let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-                parts.extend(self.fence_one(node, &pin, &mut which));
+                parts.extend(self.fence_one(node, actor, &pin, &mut which));
             }
             drop(pin);
             self.tidy();
@@ -107,6 +109,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     fn fence_one<'c>(
         &'c self,
         node: &Node<K, V>,
+        actor: u64,
         pin: &Pin,
         which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
     ) -> Option<Part<'c, K, V, S>> {
@@ -115,7 +118,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 if which.is_none() && self.cut(node, Event::Explicit).is_err() {
                     continue;
                 }
-                let part = self.join(node, WaitFor::End);
+                let part = self.join(node, WaitFor::End, actor);
                 if part.is_none() && node.slot.state().is_filling() {
                     continue;
                 }

@@ -1,15 +1,17 @@
 //! Taking part in a flight: as its leader, as one who waits, and what comes out of it.
 
 use super::{Core, Node};
-use crate::actor::actor;
-use crate::cycle::{Leading, Waiting, Words, leads_any, within};
+use crate::actor::{actor, is_fill};
+use crate::cycle::{Leading, Waiting, Words, leading_actor, within};
 use crate::error::CycleError;
-use crate::flight::{Flight, Outcome, SharedError, Ticket, Verdict, WaitFor};
+use crate::flight::{Flight, Job, Look, Outcome, SharedError, Ticket, Verdict, WaitFor};
+use crate::foreign::contain;
 use crate::reclaim::{Pin, pin};
 use crate::slot::State;
 use crate::stats::Event;
 use crate::sync::{Arc, Parker};
 use std::hash::{BuildHasher, Hash};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// A value, kept by the pin that comes with it.
@@ -50,9 +52,11 @@ pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
     node: *const Node<K, V>,
     hash: u64,
+    /// Who leads.
+    pub(super) actor: u64,
     /// What becomes of the flight if nothing else is said.
     ending: Ending,
-    leading: Option<Leading>,
+    pub(super) leading: Option<Leading>,
 }
 
 /// How a flight ends that has no value.
@@ -68,19 +72,26 @@ enum Ending {
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
-    /// The lead of a slot that this thread has just put into the table, or been handed.
-    pub(super) fn new(core: &'c Core<K, V, S>, node: *const Node<K, V>, hash: u64) -> Self {
+    /// The lead of a slot that `actor` has just put into the table, or been handed.
+    pub(super) fn new(
+        core: &'c Core<K, V, S>,
+        node: *const Node<K, V>,
+        hash: u64,
+        actor: u64,
+    ) -> Self {
         core.stats.count(Event::Fill);
         Self {
             core,
             node,
             hash,
+            actor,
             ending: Ending::Lost,
-            leading: Some(Leading::begin()),
+            // A fill that is polled is known by that.
+            leading: (!is_fill(actor)).then(Leading::begin),
         }
     }
 
-    fn node(&self) -> &'c Node<K, V> {
+    pub(super) fn node(&self) -> &'c Node<K, V> {
         // SAFETY: a leader has the slot's `HELD` hold until its flight has ended.
         unsafe { &*self.node }
     }
@@ -94,11 +105,13 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         &self.node().key
     }
 
-    /// Runs a fill of this flight, with nothing held but the lead.
+    /// Runs a fill of this flight, or a part of it, with nothing held but the lead.
     pub(crate) fn run<R>(&self, fill: impl FnOnce(&K) -> R) -> R {
         let node = self.node();
         let describe = || self.core.describe(&node.key);
-        within(node.slot.address(), &describe, || fill(&node.key))
+        within(self.actor, node.slot.address(), &describe, || {
+            fill(&node.key)
+        })
     }
 
     /// What the value weighs; `None`: too much.
@@ -331,6 +344,16 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         }
     }
 
+    /// Starts to wait, for one who leads as `actor` if it has to.
+    pub(crate) fn wait_as(self, actor: u64, hash: u64) -> Wait<'c, K, V, S> {
+        Wait {
+            part: Some(self),
+            place: None,
+            hash,
+            actor,
+        }
+    }
+
     /// Sleeps until what this part waits for has come. Fails at once if that would close a
     /// cycle.
     pub(crate) fn wait(
@@ -338,28 +361,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         hash: u64,
         until: Option<Instant>,
     ) -> Result<Waited<'c, K, V, S>, CycleError> {
-        // A thread that leads nothing closes no cycle, and stays out of the graph. What is said of
-        // the keys is foreign code (`Debug`), which may wait here itself: before we are on a list.
-        let words = leads_any().then(|| Words::of(self.core.describe(&self.node().key)));
+        let mut wait = self.wait_as(actor(), hash);
         let parker = Parker::new();
-        let ticket = self
-            .flight()
-            .enlist(self.waits_for, actor(), Arc::clone(&parker).into());
-        let enlisted = Enlisted {
-            part: Some(self),
-            ticket,
-            hash,
-        };
-        let edge = words.map(|words| enlisted.enter_graph(words)).transpose()?;
+        let waker = Arc::clone(&parker).into();
         loop {
             // Look, and only then sleep: what came before we were on the list woke nobody.
-            if let Some(verdict) = enlisted.look() {
-                // Before our part: who follows the edge comes to the flight.
-                drop(edge);
-                return Ok(enlisted.conclude(verdict));
+            if let Poll::Ready(waited) = wait.poll(&waker) {
+                return waited;
             }
             if !park(&parker, until) {
-                drop(edge);
                 return Ok(Waited::TimedOut);
             }
         }
@@ -380,32 +390,125 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Part<'_, K, V, S> {
     }
 }
 
-/// A part that is on its flight's list. Dropped early, it leaves nothing behind.
-struct Enlisted<'c, K: Hash + Eq, V, S: BuildHasher> {
-    part: Option<Part<'c, K, V, S>>,
-    ticket: Ticket,
-    hash: u64,
+// SAFETY: a part is two counts (on the slot and on the flight) and a reference; what it leads to is
+// shared by threads that have a handle (`Core: Sync`), and dropped on any (`Send`).
+unsafe impl<K: Hash + Eq, V, S: BuildHasher> Send for Part<'_, K, V, S>
+where
+    K: Send + Sync,
+    V: Send + Sync,
+    S: Send + Sync,
+{
 }
 
-impl<'c, K: Hash + Eq, V, S: BuildHasher> Enlisted<'c, K, V, S> {
+/// A wait, of a thread or of a task. Dropped early, it leaves nothing behind.
+pub(crate) struct Wait<'c, K: Hash + Eq, V, S: BuildHasher> {
+    /// Dropped after our place on its list.
+    part: Option<Part<'c, K, V, S>>,
+    place: Option<Place>,
+    hash: u64,
+    /// Who leads, if the lead is handed to us.
+    actor: u64,
+}
+
+/// A place on a flight's list, and in the wait-for graph.
+struct Place {
+    ticket: Ticket,
+    /// Who waits, for the graph; nobody there who leads nothing.
+    waits: Option<u64>,
+    edge: Option<Waiting>,
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     fn part(&self) -> &Part<'c, K, V, S> {
-        self.part.as_ref().expect("there until it is concluded")
+        self.part.as_ref().expect("there until the wait is over")
     }
 
-    fn look(&self) -> Option<Verdict> {
+    /// One look: what has come, or `waker` is to be woken. Polls the fill if that is what is needed.
+    /// Fails at once if waiting would close a cycle.
+    pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
+        // A future may be polled by one fill and then by another.
+        let waits = leading_actor();
+        if self.place.as_ref().is_none_or(|place| place.waits != waits) {
+            if self.leave_list() {
+                return Poll::Ready(Ok(Waited::Lead(self.take_lead())));
+            }
+            self.enlist(waits)?;
+        }
+        let (mut may_drive, mut ungiven) = (true, Some(waker));
+        loop {
+            let flight = self.part().flight();
+            let place = self.place.as_mut().expect("enlisted above");
+            match flight.look(&place.ticket, ungiven, may_drive) {
+                Look::Verdict(verdict) => {
+                    // Before our part: who follows the edge comes to the flight.
+                    place.edge = None;
+                    return Poll::Ready(Ok(self.conclude(verdict)));
+                }
+                Look::Drive(job) => {
+                    self.drive(job);
+                    // Once: a fill that asks at once to be polled again lets others have a turn.
+                    may_drive = false;
+                }
+                Look::GiveWaker => {
+                    // Foreign code.
+                    flight.give(&place.ticket, waker.clone());
+                    ungiven = None;
+                }
+                Look::Sleep => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Gets on the list, and into the graph if we lead something.
+    fn enlist(&mut self, waits: Option<u64>) -> Result<(), CycleError> {
         let part = self.part();
-        part.flight().look(&self.ticket)
+        // What is said of the keys is foreign code (`Debug`), which may wait here itself: before we
+        // are on a list.
+        let words = waits.map(|_| Words::of(part.core.describe(&part.node().key)));
+        let ticket = part.flight().enlist(part.waits_for, self.actor);
+        let (flight, waits_for) = (part.flight, part.waits_for);
+        let place = self.place.insert(Place {
+            ticket,
+            waits,
+            edge: None,
+        });
+        if let Some((us, words)) = waits.zip(words) {
+            let edge = Waiting::enter(us, flight, waits_for, words);
+            place.edge = Some(edge.map_err(CycleError::new)?);
+        }
+        Ok(())
     }
 
-    fn enter_graph(&self, words: Words) -> Result<Waiting, CycleError> {
+    /// Polls the fill that is kept in the flight, for everybody.
+    fn drive(&self, job: Job) {
         let part = self.part();
-        Waiting::enter(part.flight, part.waits_for, words).map_err(CycleError::new)
+        // SAFETY: from `Arc::into_raw`, kept by our part; the count is one more for the waker.
+        let flight = unsafe {
+            Arc::increment_strong_count(part.flight);
+            Arc::from_raw(part.flight)
+        };
+        let waker = Waker::from(flight);
+        let mut driving = Driving {
+            flight: part.flight(),
+            job: Some(job),
+        };
+        let job = driving.job.as_mut().expect("put in above");
+        if job
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            let job = driving.job.take().expect("put in above");
+            if let Some(job) = part.flight().keep_on(job) {
+                part.core.abandon(job, part.node());
+            }
+        }
     }
 
-    fn conclude(mut self, verdict: Verdict) -> Waited<'c, K, V, S> {
+    fn conclude(&mut self, verdict: Verdict) -> Waited<'c, K, V, S> {
         let part = self.part();
         let waited = match verdict {
-            Verdict::Lead => Waited::Lead(self.take_lead()),
+            Verdict::Lead => return Waited::Lead(self.take_lead()),
             Verdict::Ended | Verdict::Outcome(Outcome::Nothing) => Waited::Again,
             Verdict::Outcome(Outcome::Failed(error)) => Waited::Failed(error),
             Verdict::Outcome(Outcome::Published) => {
@@ -420,40 +523,80 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Enlisted<'c, K, V, S> {
             }
         };
         // Off the list only now that the pin has been taken.
-        drop(self);
+        self.give_up();
         waited
     }
 
     /// Our share in the flight becomes the leader's.
     fn take_lead(&mut self) -> Leader<'c, K, V, S> {
-        let leader = Leader::new(self.part().core, self.part().node, self.hash);
-        let part = self.part.take().expect("taken once");
-        self.leave_list(&part);
-        std::mem::forget(part);
+        let leader = Leader::new(self.part().core, self.part().node, self.hash, self.actor);
+        self.leave_list();
+        std::mem::forget(self.part.take());
         leader
     }
 
     /// True: the lead was ours for the taking.
-    fn leave_list(&self, part: &Part<'c, K, V, S>) -> bool {
-        let delisted = part.flight().delist(&self.ticket);
+    fn leave_list(&mut self) -> bool {
+        let Some(place) = self.place.take() else {
+            return false;
+        };
+        // Before our part: who follows the edge comes to the flight.
+        drop(place.edge);
+        let part = self.part();
+        let delisted = part.flight().delist(&place.ticket);
         if let Some(replacement) = delisted.replacement {
             // SAFETY: held for the flight's readers, of whom we were the last.
             part.core
                 .release_held(unsafe { &*(replacement as *const Node<K, V>) });
         }
+        if let Some(job) = delisted.job {
+            part.core.abandon(job, part.node());
+        }
         delisted.had_baton
+    }
+
+    /// Leaves the list and the flight; a lead that was handed to us is passed on.
+    fn give_up(&mut self) {
+        if self.part.is_none() {
+            return;
+        }
+        if self.leave_list() {
+            // Take the lead, and pass it on by dropping it.
+            drop(self.take_lead());
+        }
+        self.part = None;
     }
 }
 
-impl<K: Hash + Eq, V, S: BuildHasher> Drop for Enlisted<'_, K, V, S> {
+impl<K: Hash + Eq, V, S: BuildHasher> Drop for Wait<'_, K, V, S> {
     fn drop(&mut self) {
-        let Some(part) = self.part.take() else {
-            return;
-        };
-        if self.leave_list(&part) {
-            // Take the lead, and pass it on by dropping it.
-            drop(Leader::new(part.core, part.node, self.hash));
-            std::mem::forget(part);
+        self.give_up();
+    }
+}
+
+/// A fill that has been taken from its flight to be polled. Dropped with it when it is done or panics:
+/// what is left of the fill is dropped, and its lead passed on.
+struct Driving<'c> {
+    flight: &'c Flight,
+    job: Option<Job>,
+}
+
+impl Drop for Driving<'_> {
+    fn drop(&mut self) {
+        if let Some(job) = self.job.take() {
+            // First: the next leader may have a fill to be kept.
+            self.flight.keep_none();
+            contain(|| drop(job));
         }
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// A fill that nobody waits for any more: goes on elsewhere, or ends here.
+    fn abandon(&self, job: Job, node: &Node<K, V>) {
+        contain(|| match &self.spawner {
+            Some(spawner) if !node.slot.state().is_cut() => spawner(job),
+            _ => drop(job),
+        });
     }
 }

@@ -31,7 +31,7 @@
 use super::Table;
 use super::grow::Level;
 use super::word::Word;
-use crate::actor::actor;
+use crate::actor::thread;
 #[cfg(atomic_cache_loom)]
 use crate::reclaim::Pin;
 use crate::sync::store_load;
@@ -51,7 +51,7 @@ impl Level {
         for step in 0..self.len() {
             let at = at.wrapping_sub(step) & mask;
             let tomb = self.load(at);
-            let ours = Word::tomb_of(actor());
+            let ours = Word::tomb_of(thread());
             if !tomb.is_tomb() || tomb.is_being_cleared() || !self.swap(at, tomb, ours) {
                 return;
             }

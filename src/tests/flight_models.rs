@@ -6,7 +6,7 @@
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, cache, models, start};
 use crate::core::Aim;
-use crate::flight::{Flight, Outcome, Verdict, WaitFor};
+use crate::flight::{Flight, Look, Outcome, Ticket, Verdict, WaitFor};
 use crate::guard::{GuardResult, PlaceholderGuard};
 use crate::sync::{Parker, UnsafeCell};
 use crate::time::ManualClock;
@@ -149,8 +149,8 @@ impl ComesBack {
 
 impl Wake for ComesBack {
     fn wake(self: Arc<Self>) {
-        let ticket = self.flight.enlist(WaitFor::End, 9, Waker::noop().clone());
-        let _ = self.flight.look(&ticket);
+        let ticket = self.flight.enlist(WaitFor::End, 9);
+        let _ = verdict(&self.flight, &ticket);
         assert!(!self.flight.delist(&ticket).had_baton);
         self.wakes.wake_by_ref();
     }
@@ -162,28 +162,48 @@ impl Drop for ComesBack {
     }
 }
 
+/// What has come for one who is not on its way to sleep.
+fn verdict(flight: &Flight, ticket: &Ticket) -> Option<Verdict> {
+    match flight.look(ticket, None, false) {
+        Look::Verdict(verdict) => Some(verdict),
+        Look::GiveWaker | Look::Sleep => None,
+        Look::Drive(_) => panic!("nothing is kept here"),
+    }
+}
+
+/// What one poll of a wait does: an answer, or `waker` will be woken.
+fn poll(flight: &Flight, ticket: &Ticket, waker: &Waker) -> Option<Verdict> {
+    let mut ungiven = Some(waker);
+    loop {
+        match flight.look(ticket, ungiven, false) {
+            Look::Verdict(verdict) => return Some(verdict),
+            Look::GiveWaker => {
+                flight.give(ticket, waker.clone());
+                ungiven = None;
+            }
+            Look::Sleep => return None,
+            Look::Drive(_) => panic!("nothing is kept here"),
+        }
+    }
+}
+
 /// What a future does that is polled twice, each time with another waker, and then whenever it is
 /// woken.
 fn poll_twice(flight: &Arc<Flight>) -> Verdict {
-    let wait = WaitFor::Value;
     let parkers = [Parker::new(), Parker::new()];
-    let first = flight.enlist(wait, 2, ComesBack::waker(flight, &parkers[0]));
-    let verdict = flight.look(&first);
-    // Taken off the list in any case, and told if the lead came in between.
-    let had_baton = flight.delist(&first).had_baton;
-    match verdict {
-        Some(verdict) => return verdict,
-        None if had_baton => return Verdict::Lead,
-        None => {}
-    }
-    let second = flight.enlist(wait, 2, ComesBack::waker(flight, &parkers[1]));
-    loop {
-        if let Some(verdict) = flight.look(&second) {
-            let _ = flight.delist(&second);
-            return verdict;
+    let wakers = parkers
+        .each_ref()
+        .map(|parker| ComesBack::waker(flight, parker));
+    let ticket = flight.enlist(WaitFor::Value, 2);
+    let mut verdict = poll(flight, &ticket, &wakers[0]);
+    while verdict.is_none() {
+        verdict = poll(flight, &ticket, &wakers[1]);
+        if verdict.is_none() {
+            parkers[1].park();
         }
-        parkers[1].park();
     }
+    let _ = flight.delist(&ticket);
+    verdict.expect("looped until there is one")
 }
 
 // ---- refresh, cycles ---------------------------------------------------------------------------
@@ -332,8 +352,7 @@ models! {
 
     /// L6, the flight's half: a task comes back with another waker while its flight ends. It sees
     /// the outcome or its last waker is woken; wakers that come back to the flight, when they are
-    /// woken and when they are dropped, find nothing locked. (The half of the futures is not
-    /// written yet.)
+    /// woken and when they are dropped, find nothing locked.
     l6_a_waker_is_swapped_while_the_flight_ends: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
         let leader = flight.clone();
@@ -568,11 +587,11 @@ models! {
         let flight = Arc::new(Flight::new(0, 1));
         let value = Rc::new(UnsafeCell::new(7));
         let let_go = Rc::new(Cell::new(0));
-        let enlist = || flight.enlist(WaitFor::Value, 2, Waker::noop().clone());
+        let enlist = || flight.enlist(WaitFor::Value, 2);
         let reader = |ticket| {
             let (flight, value, let_go) = (flight.clone(), value.clone(), let_go.clone());
             move || {
-                let told = flight.look(&ticket);
+                let told = verdict(&flight, &ticket);
                 assert!(matches!(told, Some(Verdict::Outcome(Outcome::Replaced(200)))));
                 // SAFETY: loom checks that nobody writes.
                 assert_eq!(value.with(|value| unsafe { *value }), 7);

@@ -16,4 +16,5 @@ mod memoize;
 mod operations_model;
 mod quiet;
 mod races;
+mod tasks;
 mod weigh;

@@ -1,0 +1,185 @@
+//! Fills that are futures: led in person by the task that brought one, or owned by the cache and kept
+//! by their flight, for whoever waits to poll.
+
+use super::{Core, Leader, Node, Part};
+use crate::actor::{is_fill, new_fill};
+use crate::cycle::{Waiting, Words, leading_actor};
+use crate::error::CycleError;
+use crate::flight::WaitFor;
+use crate::sync::Arc;
+use std::hash::{BuildHasher, Hash};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A fill, made and not yet done.
+pub(crate) type BoxFill<V, E> = Pin<Box<dyn Future<Output = Result<V, E>> + Send>>;
+
+/// A fill together with the lead of its flight: the [`Job`](crate::flight::Job) of that flight.
+/// Dropped before it is done, the fill goes first and then the lead: fills of one key never overlap.
+struct Kept<K, V, E, S>
+where
+    K: Hash + Eq + 'static,
+    V: 'static,
+    S: BuildHasher + 'static,
+{
+    fill: Option<BoxFill<V, E>>,
+    /// Its core is the one below.
+    lead: Option<Leader<'static, K, V, S>>,
+    /// Last, because the lead refers to it.
+    _core: Arc<Core<K, V, S>>,
+}
+
+// SAFETY: the lead of a fill that is polled (`is_fill`) has nothing of any thread; what it leads to is
+// shared by threads that have a handle (`Core: Sync`), and dropped on any (`Send`).
+unsafe impl<K, V, E, S> Send for Kept<K, V, E, S>
+where
+    K: Hash + Eq + Send + Sync,
+    V: Send + Sync,
+    S: BuildHasher + Send + Sync,
+{
+}
+
+impl<K, V, E, S> Future for Kept<K, V, E, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+    E: Clone + Send + Sync + 'static,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let (Some(lead), Some(fill)) = (&this.lead, &mut this.fill) else {
+            return Poll::Ready(());
+        };
+        let Poll::Ready(result) = lead.run(|_| fill.as_mut().poll(cx)) else {
+            return Poll::Pending;
+        };
+        // The fill has ended when it is gone.
+        this.fill = None;
+        let lead = this.lead.take().expect("there while the fill is");
+        match result {
+            Ok(value) => drop(lead.publish(value)),
+            Err(error) => lead.fail(|| Arc::new(error)),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<'c, K, V, S> Leader<'c, K, V, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Leaves the lead, and the fill that `make` makes, to all who wait; one of them is the caller,
+    /// with the part that is returned.
+    pub(crate) fn keep<E>(
+        mut self,
+        core: &Arc<Core<K, V, S>>,
+        make: impl FnOnce(&K) -> BoxFill<V, E>,
+    ) -> Part<'c, K, V, S>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        debug_assert!(std::ptr::eq(self.core(), Arc::as_ptr(core)));
+        let actor = self.lead_for_all();
+        let fill = self.run(make);
+        let part = self.take_part();
+        // SAFETY: the lead is good for as long as there is the core, which is kept beside it and
+        // dropped after it.
+        let lead =
+            unsafe { std::mem::transmute::<Leader<'c, K, V, S>, Leader<'static, K, V, S>>(self) };
+        let kept = Kept {
+            fill: Some(fill),
+            lead: Some(lead),
+            _core: Arc::clone(core),
+        };
+        part.flight().keep(Box::pin(kept), actor);
+        part
+    }
+
+    /// From now on a fill leads, and no thread. Its number.
+    fn lead_for_all(&mut self) -> u64 {
+        if !is_fill(self.actor) || self.leading.is_some() {
+            self.leading = None;
+            self.actor = new_fill();
+        }
+        self.actor
+    }
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
+    /// Takes part in the flight, beside the lead: as one who joined it, also if it is fenced off by
+    /// now.
+    fn take_part(&self) -> Part<'c, K, V, S> {
+        let node: &Node<K, V> = self.node();
+        let mut part = loop {
+            // Fails only while somebody else hangs the flight.
+            if let Some(part) = self.core().join(node, WaitFor::End, self.actor) {
+                break part;
+            }
+        };
+        part.waits_for = WaitFor::Value;
+        part
+    }
+}
+
+/// The lead of a flight whose fill its leader polls in person.
+pub(crate) struct TaskLead<'c, K: Hash + Eq, V, S: BuildHasher> {
+    nested: Option<Nested<'c, K, V, S>>,
+    leader: Leader<'c, K, V, S>,
+}
+
+/// The fill inside which another one is polled waits for that: an edge of the wait-for graph. The edge
+/// goes before the part that keeps its flight.
+struct Nested<'c, K: Hash + Eq, V, S: BuildHasher> {
+    _edge: Waiting,
+    waits: u64,
+    _part: Part<'c, K, V, S>,
+}
+
+// SAFETY: as of `Kept`; what is nested is an actor's number and a part.
+unsafe impl<K, V, S> Send for TaskLead<'_, K, V, S>
+where
+    K: Hash + Eq + Send + Sync,
+    V: Send + Sync,
+    S: BuildHasher + Send + Sync,
+{
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
+    /// Of a leader that is a fill, as all leads of tasks are.
+    pub(crate) fn new(leader: Leader<'c, K, V, S>) -> Self {
+        assert!(leader.leading.is_none(), "led by no thread");
+        Self {
+            nested: None,
+            leader,
+        }
+    }
+
+    /// Goes on with the fill. Fails if the fill inside which this is polled waits for itself then.
+    pub(crate) fn poll<R>(&mut self, fill: impl FnOnce(&K) -> R) -> Result<R, CycleError> {
+        let waits = leading_actor();
+        if self.nested.as_ref().map(|nested| nested.waits) != waits {
+            self.nested = None;
+            self.nested = waits.map(|us| self.nest(us)).transpose()?;
+        }
+        Ok(self.leader.run(fill))
+    }
+
+    fn nest(&self, us: u64) -> Result<Nested<'c, K, V, S>, CycleError> {
+        let part = self.leader.take_part();
+        let words = Words::of(part.core.describe(part.key()));
+        let edge = Waiting::enter(us, part.flight, WaitFor::End, words);
+        Ok(Nested {
+            _edge: edge.map_err(CycleError::new)?,
+            waits: us,
+            _part: part,
+        })
+    }
+
+    pub(crate) fn into_leader(self) -> Leader<'c, K, V, S> {
+        self.leader
+    }
+}

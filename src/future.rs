@@ -1,0 +1,652 @@
+//! The verbs of tasks, on the same types as those of threads: the same step of the core, and polling
+//! where those park.
+
+mod fetch;
+
+use crate::actor::new_fill;
+use crate::atomic_cache::{AtomicCache, Keep, StoredFill};
+use crate::builder::{Builder, Naming};
+use crate::cache::{Cache, NoValue, sure};
+use crate::core::{Aim, BoxFill, Core, Leader, Part, Spare, Wait};
+use crate::entry::{CompResult, Entry, EntrySelector, Op};
+use crate::error::{BuildError, CycleError, TryGetError};
+use crate::fill::Borrowed;
+use crate::key::{Equivalent, ToKey};
+use fetch::{Fetch, Fetched, PerCall, StoredAsync};
+use std::convert::Infallible;
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Waits for the end of a fill that has been fenced off.
+struct Ended<'c, K: Hash + Eq, V, S: BuildHasher>(Wait<'c, K, V, S>);
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Ended<'c, K, V, S> {
+    fn new(part: Part<'c, K, V, S>, hash: u64) -> Self {
+        Self(part.wait_as(new_fill(), hash))
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Future for Ended<'_, K, V, S> {
+    type Output = Result<(), CycleError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx.waker()).map_ok(|_| ())
+    }
+}
+
+/// The answer of a fetch that cannot fail, or a panic with the cycle it met.
+fn sure_value<V>(result: Result<Fetched<V>, TryGetError<Infallible>>) -> V {
+    sure(result.map(Fetched::into_value))
+}
+
+fn value<V, E>(result: Result<Fetched<V>, TryGetError<E>>) -> Result<V, TryGetError<E>> {
+    result.map(Fetched::into_value)
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// As [`get_with`](Self::get_with), for tasks: `fill` makes a future, which is polled inside the
+    /// returned one.
+    ///
+    /// Runs on any runtime, and waits beside blocking callers: they share one flight. A hit never
+    /// answers `Pending` and allocates nothing.
+    ///
+    /// **If it is dropped** before it has answered: its fill, if it had begun, is dropped with
+    /// it, and one of those who wait runs its own. **If it is kept and not polled**, those who wait wait
+    /// on: bound them by a timeout of your runtime, or use an
+    /// [`AtomicCache`] with an async fill, which whoever waits can poll.
+    ///
+    /// # Panics
+    /// As [`get_with`](Self::get_with). A panic of the fill goes on in whoever polls it.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
+    /// let length = cache.get_with_async("spam", || async { 4 }).await;
+    /// assert_eq!((length, cache.get("spam")), (4, Some(4)));
+    /// # });
+    /// ```
+    pub fn get_with_async<'a, Q, F>(
+        &'a self,
+        key: &'a Q,
+        fill: impl FnOnce() -> F,
+    ) -> impl Future<Output = V>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        F: Future<Output = V>,
+        V: Clone,
+    {
+        let fill = PerCall::new(fill, Ok::<V, Infallible>);
+        self.fetch_async(key, fill, sure_value)
+    }
+
+    /// As [`try_get_with`](Self::try_get_with), for tasks: see
+    /// [`get_with_async`](Self::get_with_async).
+    ///
+    /// # Errors
+    /// As [`try_get_with`](Self::try_get_with). A cycle is found over tasks and threads alike, if the
+    /// waits are made inside the fills: what a fill spawns and then waits for is not seen.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
+    /// let port = cache.try_get_with_async("80", || async { "80".parse() }).await;
+    /// assert_eq!(port, Ok(80));
+    /// # });
+    /// ```
+    pub fn try_get_with_async<'a, Q, F, E>(
+        &'a self,
+        key: &'a Q,
+        fill: impl FnOnce() -> F,
+    ) -> impl Future<Output = Result<V, TryGetError<E>>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        F: Future<Output = Result<V, E>>,
+        V: Clone,
+        E: Clone + Send + Sync + 'static,
+    {
+        self.fetch_async(key, PerCall::new(fill, |result| result), value)
+    }
+
+    /// As [`optionally_get_with`](Self::optionally_get_with), for tasks: see
+    /// [`get_with_async`](Self::get_with_async).
+    ///
+    /// # Panics
+    /// As [`get_with`](Self::get_with).
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// assert_eq!(cache.optionally_get_with_async(&1, || async { None }).await, None);
+    /// # });
+    /// ```
+    pub fn optionally_get_with_async<'a, Q, F>(
+        &'a self,
+        key: &'a Q,
+        fill: impl FnOnce() -> F,
+    ) -> impl Future<Output = Option<V>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        F: Future<Output = Option<V>>,
+        V: Clone,
+    {
+        let fill = PerCall::new(fill, |value: Option<V>| value.ok_or(NoValue));
+        self.fetch_async(key, fill, |result| match value(result) {
+            Ok(value) => Some(value),
+            Err(TryGetError::Fill(NoValue)) => None,
+            Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+        })
+    }
+
+    fn fetch_async<'c, Q, F, O>(
+        &'c self,
+        key: &'c Q,
+        fill: F,
+        finish: O,
+    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, F, O>
+    where
+        Q: ?Sized,
+    {
+        let core = &*self.core;
+        let spare = Spare::none(core, 0);
+        Fetch::new(core, spare, Borrowed(key), Aim::Value, fill, finish)
+    }
+
+    /// As [`invalidate`](Self::invalidate), for tasks: waits without blocking the thread.
+    ///
+    /// It takes effect when it is first polled. Dropped while it waits, it has taken effect
+    /// already: the key's flight stays fenced off.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10).unwrap();
+    /// assert!(cache.invalidate_async(&1).await);
+    /// # });
+    /// ```
+    pub async fn invalidate_async<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let core = &*self.core;
+        let hash = core.hash(key);
+        let (was_there, part) = self.fence_async(hash, key, &mut |_| {});
+        core.ended(part, hash).await;
+        was_there
+    }
+
+    /// As [`remove`](Self::remove), for tasks: see [`invalidate_async`](Self::invalidate_async).
+    pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        let core = &*self.core;
+        let hash = core.hash(key);
+        let mut removed = None;
+        let (_, part) = self.fence_async(hash, key, &mut |value| removed = Some(value.clone()));
+        core.ended(part, hash).await;
+        removed
+    }
+
+    fn fence_async<Q>(
+        &self,
+        hash: u64,
+        key: &Q,
+        read: &mut dyn FnMut(&V),
+    ) -> (bool, Option<Part<'_, K, V, S>>)
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let is_key = |other: &K| key.equivalent(other);
+        self.core.fence(hash, &is_key, true, new_fill(), read)
+    }
+
+    /// As [`invalidate_all`](Self::invalidate_all), for tasks: see
+    /// [`invalidate_async`](Self::invalidate_async).
+    pub async fn invalidate_all_async(&self) {
+        let core = &*self.core;
+        for part in core.fence_all(new_fill(), None) {
+            let hash = core.hash(part.key());
+            core.ended(Some(part), hash).await;
+        }
+        core.tidy();
+    }
+
+    /// As [`invalidate_if`](Self::invalidate_if), for tasks: waits without blocking the thread.
+    ///
+    /// Dropped while it waits, it has judged what had a value when it was first polled, and of the fills
+    /// that ran then those that have ended.
+    pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
+        let core = &*self.core;
+        for part in core.fence_all(new_fill(), Some(&mut which)) {
+            let cut_off = part.again();
+            let hash = core.hash(part.key());
+            if Ended::new(part, hash).await.is_err() {
+                core.cut_and_give_up(hash, &cut_off);
+            } else {
+                core.fence_again(&cut_off, &mut which);
+            }
+        }
+        core.tidy();
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// Waits for a fill that has been fenced off; one that waits for us is let go of.
+    async fn ended(&self, part: Option<Part<'_, K, V, S>>, hash: u64) {
+        if let Some(part) = part {
+            let cut_off = part.again();
+            if Ended::new(part, hash).await.is_err() {
+                self.give_up(hash, &cut_off);
+            }
+        }
+        self.tidy();
+    }
+}
+
+impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
+    /// As [`or_insert_with`](Self::or_insert_with), for tasks: see [`Cache::get_with_async`].
+    ///
+    /// # Panics
+    /// As [`Cache::get_with`].
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
+    /// let entry = cache.entry("spam".to_owned()).or_insert_with_async(|| async { 4 }).await;
+    /// assert_eq!((*entry.value(), entry.is_fresh()), (4, true));
+    /// # });
+    /// ```
+    pub fn or_insert_with_async<F>(self, fill: impl FnOnce() -> F) -> impl Future<Output = Entry<V>>
+    where
+        F: Future<Output = V>,
+    {
+        let fill = PerCall::new(fill, Ok::<V, Infallible>);
+        self.fetch_async(fill, |result: Result<Fetched<V>, _>| {
+            sure(result.map(Fetched::into_entry))
+        })
+    }
+
+    /// As [`or_try_insert_with`](Self::or_try_insert_with), for tasks: see
+    /// [`Cache::get_with_async`].
+    ///
+    /// # Errors
+    /// As [`Cache::try_get_with`].
+    pub fn or_try_insert_with_async<F, E>(
+        self,
+        fill: impl FnOnce() -> F,
+    ) -> impl Future<Output = Result<Entry<V>, TryGetError<E>>>
+    where
+        F: Future<Output = Result<V, E>>,
+        E: Clone + Send + Sync + 'static,
+    {
+        let fill = PerCall::new(fill, |result| result);
+        self.fetch_async(fill, |result: Result<Fetched<V>, _>| {
+            result.map(Fetched::into_entry)
+        })
+    }
+
+    /// As [`and_compute_with`](Self::and_compute_with), for tasks; `f` is given the live value itself,
+    /// a clone. Dropped midway, it leaves the entry as it was.
+    ///
+    /// # Panics
+    /// As [`and_compute_with`](Self::and_compute_with).
+    ///
+    /// ```
+    /// use atomic_cache::{Cache, CompResult, Op};
+    /// # futures_lite::future::block_on(async {
+    /// let hits: Cache<&str, u32> = Cache::unbounded();
+    /// let count = |seen: Option<u32>| async move { Op::Put(seen.map_or(1, |n| n + 1)) };
+    /// let first = hits.entry("/").and_compute_with_async(count).await;
+    /// assert_eq!(first, CompResult::Inserted(1));
+    /// # });
+    /// ```
+    pub async fn and_compute_with_async<F>(self, f: impl FnOnce(Option<V>) -> F) -> CompResult<V>
+    where
+        F: Future<Output = Op<V>>,
+    {
+        fetch::compute(self, f).await
+    }
+}
+
+impl<K, V, E, S> AtomicCache<K, V, E, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    fn fetch_async<'c, Q, O>(
+        &'c self,
+        key: &'c Q,
+        aim: Aim,
+        finish: O,
+    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, StoredAsync<'c, K, V, E, S>, O>
+    where
+        Q: ?Sized,
+    {
+        let core = &*self.cache.core;
+        let spare = Spare::none(core, 0);
+        Fetch::new(core, spare, Borrowed(key), aim, StoredAsync(self), finish)
+    }
+
+    /// As [`invalidate`](Self::invalidate), for tasks: see [`Cache::invalidate_async`].
+    pub async fn invalidate_async<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.invalidate_async(key).await
+    }
+
+    /// As [`invalidate_all`](Self::invalidate_all), for tasks: see [`Cache::invalidate_async`].
+    pub async fn invalidate_all_async(&self) {
+        self.cache.invalidate_all_async().await;
+    }
+
+    /// As [`invalidate_if`](Self::invalidate_if), for tasks: see [`Cache::invalidate_if_async`].
+    pub async fn invalidate_if_async(&self, which: impl FnMut(&K, &V) -> bool) {
+        self.cache.invalidate_if_async(which).await;
+    }
+}
+
+impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
+    /// As [`get`](Self::get), for tasks: the value of a key, **computed if it is not there**.
+    ///
+    /// With an async fill ([`new_async`](AtomicCache::new_async)) nobody leads in person: whoever waits, and is polled, polls
+    /// the fill. So a caller that is dropped, that times out, or that is polled once and forgotten loses
+    /// nothing and holds up nobody. When the last of those who wait is gone, the fill is dropped, unless
+    /// the builder was given a [`spawner`](Builder::spawner).
+    ///
+    /// With a fill that is a plain closure, that runs inside the poll of whoever leads.
+    ///
+    /// A hit never answers `Pending` and allocates nothing.
+    ///
+    /// # Panics
+    /// As [`get`](Self::get). A panic of the fill goes on in whoever polls it; one of the others
+    /// starts it anew.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let squares = atomic_cache::AtomicCache::new_async(|n: u64| async move { n * n }, None);
+    /// assert_eq!(squares.get_async(&5).await, 25);
+    /// # });
+    /// ```
+    pub fn get_async<'a, Q>(&'a self, key: &'a Q) -> impl Future<Output = V>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        self.fetch_async(key, Aim::Value, sure_value)
+    }
+
+    /// As [`refresh`](Self::refresh), for tasks: see [`get_async`](Self::get_async).
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    pub fn refresh_async<'a, Q>(&'a self, key: &'a Q) -> impl Future<Output = V>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        self.fetch_async(key, Aim::Refresh, sure_value)
+    }
+}
+
+impl<K, V, E, S> AtomicCache<K, V, E, S>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    E: Clone + Send + Sync + 'static,
+{
+    /// As [`try_get`](Self::try_get), for tasks: see [`get_async`](AtomicCache::get_async).
+    ///
+    /// # Errors
+    /// As [`Cache::try_get_with_async`].
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let port = |text: String| async move { text.parse::<u16>() };
+    /// let ports = atomic_cache::AtomicCache::try_new_async(port, None);
+    /// assert_eq!(ports.try_get_async("80").await, Ok(80));
+    /// # });
+    /// ```
+    pub fn try_get_async<'a, Q>(
+        &'a self,
+        key: &'a Q,
+    ) -> impl Future<Output = Result<V, TryGetError<E>>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        self.fetch_async(key, Aim::Value, value)
+    }
+
+    /// As [`try_refresh`](Self::try_refresh), for tasks: see [`get_async`](AtomicCache::get_async).
+    ///
+    /// # Errors
+    /// As [`try_get_async`](Self::try_get_async).
+    pub fn try_refresh_async<'a, Q>(
+        &'a self,
+        key: &'a Q,
+    ) -> impl Future<Output = Result<V, TryGetError<E>>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        self.fetch_async(key, Aim::Refresh, value)
+    }
+}
+
+/// Makes fills by a closure.
+struct KeepBy<F>(F);
+
+impl<K, V, E, S, F> Keep<K, V, E, S> for KeepBy<F>
+where
+    K: Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+    F: Fn(&AtomicCache<K, V, E, S>, &K) -> BoxFill<V, E> + Send + Sync,
+{
+    fn keep<'c>(
+        &self,
+        cache: &AtomicCache<K, V, E, S>,
+        leader: Leader<'c, K, V, S>,
+    ) -> Part<'c, K, V, S>
+    where
+        K: Hash + Eq,
+        S: BuildHasher,
+    {
+        leader.keep(&cache.cache.core, |key| (self.0)(cache, key))
+    }
+}
+
+fn by_future<K, V, E, S>(
+    cache: Cache<K, V, S>,
+    make: impl Fn(&AtomicCache<K, V, E, S>, &K) -> BoxFill<V, E> + Send + Sync + 'static,
+) -> AtomicCache<K, V, E, S>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
+    AtomicCache::by(cache, StoredFill::Future(Box::new(KeepBy(make))))
+}
+
+impl<K, V> AtomicCache<K, V>
+where
+    K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// As [`new`](Self::new), with a fill that is a future: see [`get_async`](Self::get_async). It is
+    /// given the key itself, a clone.
+    ///
+    /// [`get`](Self::get) and the other blocking verbs work too: the thread polls the fill while it waits. A fill
+    /// that needs its runtime (a timer, a socket) must then be polled where that can be found; see
+    /// its docs.
+    ///
+    /// Cost of a fill: besides what [`Cache`] says, the flight and two boxes, one of them with the future.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let users = AtomicCache::new_async(
+    ///     |id: u64| async move { format!("user {id}") },
+    ///     Duration::from_secs(60),
+    /// );
+    /// assert_eq!(users.get_async(&7).await, "user 7");
+    /// # });
+    /// ```
+    pub fn new_async<F>(
+        fill: impl Fn(K) -> F + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        Self::recursive_async(move |_, key| fill(key), ttl)
+    }
+
+    /// As [`new_async`](Self::new_async), with a fill that may ask the cache, of which it is given a handle, for
+    /// other keys.
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let fib = AtomicCache::recursive_async(
+    ///     |fib: AtomicCache<u64, u64>, n| async move {
+    ///         if n < 2 { n } else { fib.get_async(&(n - 1)).await + fib.get_async(&(n - 2)).await }
+    ///     },
+    ///     None,
+    /// );
+    /// assert_eq!(fib.get_async(&30).await, 832_040);
+    /// # });
+    /// ```
+    pub fn recursive_async<F>(
+        fill: impl Fn(Self, K) -> F + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        by_future(Cache::with_ttl(ttl.into()), move |cache, key| {
+            let fill = fill(cache.clone(), key.clone());
+            Box::pin(async move { Ok(fill.await) })
+        })
+    }
+}
+
+impl<K, V, E> AtomicCache<K, V, E>
+where
+    K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
+    /// As [`new_async`](AtomicCache::new_async), with a fill that can fail: see
+    /// [`try_get_async`](Self::try_get_async).
+    pub fn try_new_async<F>(
+        fill: impl Fn(K) -> F + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        by_future(Cache::with_ttl(ttl.into()), move |_, key| {
+            Box::pin(fill(key.clone()))
+        })
+    }
+}
+
+impl<K, V, S, N> Builder<K, V, S, N>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    N: Naming<K>,
+{
+    /// A cache with its own async fill: see [`AtomicCache::new_async`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    ///
+    /// ```
+    /// use atomic_cache::AtomicCache;
+    /// # futures_lite::future::block_on(async {
+    /// let squares = AtomicCache::<u64, u64>::builder()
+    ///     .max_capacity(1000)
+    ///     .build_with_async(|n| async move { n * n })?;
+    /// assert_eq!(squares.get_async(&4).await, 16);
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// # });
+    /// ```
+    pub fn build_with_async<F>(
+        self,
+        fill: impl Fn(K) -> F + Send + Sync + 'static,
+    ) -> Result<AtomicCache<K, V, Infallible, S>, BuildError>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        self.build_recursive_async(move |_, key| fill(key))
+    }
+
+    /// A cache with its own async fill, which may use the cache: see [`AtomicCache::recursive_async`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_recursive_async<F>(
+        self,
+        fill: impl Fn(AtomicCache<K, V, Infallible, S>, K) -> F + Send + Sync + 'static,
+    ) -> Result<AtomicCache<K, V, Infallible, S>, BuildError>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        Ok(by_future(self.build()?, move |cache, key| {
+            let fill = fill(cache.clone(), key.clone());
+            Box::pin(async move { Ok(fill.await) })
+        }))
+    }
+
+    /// A cache with its own async fill, which can fail: see [`AtomicCache::try_new_async`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn try_build_with_async<F, E>(
+        self,
+        fill: impl Fn(K) -> F + Send + Sync + 'static,
+    ) -> Result<AtomicCache<K, V, E, S>, BuildError>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: Clone + Send + Sync + 'static,
+    {
+        Ok(by_future(self.build()?, move |_, key| {
+            Box::pin(fill(key.clone()))
+        }))
+    }
+}
+
+impl<K, V, S, N> Builder<K, V, S, N> {
+    /// What goes on with an async fill of an [`AtomicCache`] when the last of those who waited for it is
+    /// gone: it is given the rest of the fill, as a future that puts the value into the cache by
+    /// itself. Not set: such a fill is dropped.
+    ///
+    /// It is called with nothing held. If it drops what it is given, or panics, the fill ends without a
+    /// value.
+    ///
+    /// ```no_run
+    /// # mod tokio { pub fn spawn(_: impl Future<Output = ()> + Send + 'static) {} }
+    /// use atomic_cache::AtomicCache;
+    /// let users = AtomicCache::<u64, String>::builder()
+    ///     .spawner(|fill| drop(tokio::spawn(fill)))
+    ///     .build_with_async(|id| async move { format!("user {id}") })?;
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn spawner(
+        mut self,
+        spawner: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+    ) -> Self {
+        self.set_spawner(Box::new(spawner));
+        self
+    }
+}

@@ -1,0 +1,515 @@
+//! The one future of every verb that fills: the loop of [`Core::obtain`], polled.
+
+use crate::actor::new_fill;
+use crate::atomic_cache::{AtomicCache, StoredFill};
+use crate::core::{Aim, Core, Held, Leader, Part, Spare, TaskLead, Turn, Wait, Waited, Wanted};
+use crate::error::{CycleError, TryGetError};
+use crate::fill::Borrowed;
+use crate::foreign::contain;
+
+use crate::entry::{CompResult, Entry, EntrySelector, Op, computed};
+use crate::key::Equivalent;
+use crate::reclaim::{Pin as EpochPin, pin};
+use pin_project_lite::pin_project;
+use std::hash::{BuildHasher, Hash};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// A wanted key that can be looked up.
+pub(crate) trait Sought<K>: Wanted<K> {
+    fn hash<V, S: BuildHasher>(&self, core: &Core<K, V, S>) -> u64
+    where
+        K: Hash + Eq;
+
+    /// The live value, if there is one: a hit.
+    fn look_up<'p, V, S: BuildHasher>(
+        &self,
+        core: &'p Core<K, V, S>,
+        hash: u64,
+        pin: &'p EpochPin,
+    ) -> Option<&'p V>
+    where
+        K: Hash + Eq;
+}
+
+impl<K, Q: ?Sized + Hash + Equivalent<K>> Sought<K> for Borrowed<'_, Q>
+where
+    Self: Wanted<K>,
+{
+    fn hash<V, S: BuildHasher>(&self, core: &Core<K, V, S>) -> u64
+    where
+        K: Hash + Eq,
+    {
+        core.hash(self.0)
+    }
+
+    fn look_up<'p, V, S: BuildHasher>(
+        &self,
+        core: &'p Core<K, V, S>,
+        hash: u64,
+        pin: &'p EpochPin,
+    ) -> Option<&'p V>
+    where
+        K: Hash + Eq,
+    {
+        core.look_up(hash, self.0, pin)
+    }
+}
+
+impl<K: Hash + Eq> Sought<K> for Held<K> {
+    fn hash<V, S: BuildHasher>(&self, core: &Core<K, V, S>) -> u64 {
+        // SAFETY: asked before the spare node is used.
+        core.hash(unsafe { self.key() })
+    }
+
+    fn look_up<'p, V, S: BuildHasher>(
+        &self,
+        core: &'p Core<K, V, S>,
+        hash: u64,
+        pin: &'p EpochPin,
+    ) -> Option<&'p V> {
+        // SAFETY: as above.
+        core.look_up(hash, unsafe { self.key() }, pin)
+    }
+}
+
+/// A caller's fill, as a future sees it.
+pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
+    type Error;
+
+    /// What the caller does with the lead.
+    fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S>;
+
+    /// Goes on with the fill of one who leads in person.
+    fn poll(self: Pin<&mut Self>, key: &K, cx: &mut Context<'_>) -> Poll<Result<V, Self::Error>>;
+
+    /// Drops the fill: only then it has ended.
+    fn end(self: Pin<&mut Self>);
+}
+
+/// See [`crate::fill::Begun`].
+pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
+    Leads(TaskLead<'c, K, V, S>),
+    Waits(Part<'c, K, V, S>),
+}
+
+pin_project! {
+    /// A fill that comes with a call: the closure, and then the future it has made.
+    #[project = PerCallProjection]
+    #[project_replace = PerCallReplacement]
+    pub(crate) enum PerCall<C, F, M> {
+        Closure { make: C, map: M },
+        Future { #[pin] future: F, map: M },
+        Ended,
+    }
+}
+
+impl<C, F, M> PerCall<C, F, M> {
+    /// `map` makes a result of what the future yields.
+    pub(crate) fn new(make: C, map: M) -> Self {
+        Self::Closure { make, map }
+    }
+}
+
+impl<K, V, S, E, C, F, M> AsyncFill<K, V, S> for PerCall<C, F, M>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+    C: FnOnce() -> F,
+    F: Future,
+    M: FnOnce(F::Output) -> Result<V, E>,
+{
+    type Error = E;
+
+    fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
+        Begun::Leads(TaskLead::new(leader))
+    }
+
+    fn poll(mut self: Pin<&mut Self>, _: &K, cx: &mut Context<'_>) -> Poll<Result<V, E>> {
+        if matches!(*self, Self::Closure { .. }) {
+            let closure = self.as_mut().project_replace(Self::Ended);
+            let PerCallReplacement::Closure { make, map } = closure else {
+                unreachable!("matched above");
+            };
+            let future = make();
+            self.set(Self::Future { future, map });
+        }
+        let PerCallProjection::Future { future, .. } = self.as_mut().project() else {
+            unreachable!("a caller leads at most once");
+        };
+        let output = ready!(future.poll(cx));
+        match self.project_replace(Self::Ended) {
+            PerCallReplacement::Future { map, .. } => Poll::Ready(map(output)),
+            _ => unreachable!("matched above"),
+        }
+    }
+
+    fn end(mut self: Pin<&mut Self>) {
+        self.set(Self::Ended);
+    }
+}
+
+/// A cache's own fill, at one caller's.
+pub(crate) struct StoredAsync<'a, K, V, E, S>(pub(crate) &'a AtomicCache<K, V, E, S>);
+
+impl<K: Hash + Eq, V, E, S: BuildHasher> AsyncFill<K, V, S> for StoredAsync<'_, K, V, E, S> {
+    type Error = E;
+
+    fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
+        match self.0.stored() {
+            StoredFill::Call(_) => Begun::Leads(TaskLead::new(leader)),
+            StoredFill::Future(keep) => Begun::Waits(keep.keep(self.0, leader)),
+        }
+    }
+
+    fn poll(self: Pin<&mut Self>, key: &K, _: &mut Context<'_>) -> Poll<Result<V, E>> {
+        match self.0.stored() {
+            StoredFill::Call(fill) => Poll::Ready(fill(self.0, key)),
+            StoredFill::Future(_) => unreachable!("a future is kept by its flight"),
+        }
+    }
+
+    fn end(self: Pin<&mut Self>) {}
+}
+
+/// Where a [`Fetch`] is.
+enum Stage<'c, K: Hash + Eq, V, S: BuildHasher> {
+    /// Not polled yet.
+    New,
+    /// About to look into the table.
+    Look,
+    Wait(Wait<'c, K, V, S>),
+    Lead(TaskLead<'c, K, V, S>),
+    /// It has answered, or panicked.
+    Over,
+}
+
+/// What a [`Fetch`] has got.
+pub(crate) struct Fetched<V> {
+    value: V,
+    /// Its own fill made it.
+    fresh: bool,
+}
+
+impl<V> Fetched<V> {
+    pub(crate) fn into_value(self) -> V {
+        self.value
+    }
+
+    pub(crate) fn into_entry(self) -> Entry<V> {
+        Entry::new(self.value, self.fresh)
+    }
+}
+
+pin_project! {
+    /// The one way of every verb of a task that fills.
+    ///
+    /// Dropped, it is as if its caller had gone: a fill that it leads in person is dropped and the lead
+    /// passed on; a wait leaves nothing behind.
+    #[must_use = "futures do nothing unless polled"]
+    pub(crate) struct Fetch<'c, K, V, S, W, F, O>
+    where
+        K: Hash,
+        K: Eq,
+        S: BuildHasher,
+    {
+        core: &'c Core<K, V, S>,
+        wanted: W,
+        aim: Aim,
+        hash: u64,
+        // Dropped before the stage: a fill has ended before its lead is passed on.
+        #[pin]
+        fill: F,
+        stage: Stage<'c, K, V, S>,
+        spare: Spare<'c, K, V, S>,
+        finish: O,
+    }
+}
+
+impl<'c, K, V, S, W, F, O> Fetch<'c, K, V, S, W, F, O>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    /// `finish` makes the answer of what it has got.
+    pub(crate) fn new(
+        core: &'c Core<K, V, S>,
+        spare: Spare<'c, K, V, S>,
+        wanted: W,
+        aim: Aim,
+        fill: F,
+        finish: O,
+    ) -> Self {
+        Self {
+            core,
+            wanted,
+            aim,
+            hash: 0,
+            fill,
+            stage: Stage::New,
+            spare,
+            finish,
+        }
+    }
+}
+
+impl<K, V, S, W, F, O, T> Future for Fetch<'_, K, V, S, W, F, O>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    W: Sought<K>,
+    F: AsyncFill<K, V, S>,
+    F::Error: Clone + Send + Sync + 'static,
+    O: Fn(Result<Fetched<V>, TryGetError<F::Error>>) -> T,
+{
+    type Output = T;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = self.project();
+        let core = *this.core;
+        if matches!(this.stage, Stage::New) {
+            *this.hash = this.wanted.hash(core);
+            if *this.aim == Aim::Value {
+                let pin = pin();
+                if let Some(value) = this.wanted.look_up(core, *this.hash, &pin) {
+                    let value = value.clone();
+                    *this.stage = Stage::Over;
+                    let fresh = false;
+                    return Poll::Ready((this.finish)(Ok(Fetched { value, fresh })));
+                }
+            }
+            *this.stage = Stage::Look;
+            this.spare.for_actor(new_fill);
+        }
+        let mut miss = Miss {
+            core,
+            wanted: this.wanted,
+            aim: *this.aim,
+            hash: *this.hash,
+            fill: this.fill,
+            stage: this.stage,
+            spare: this.spare,
+        };
+        miss.poll(cx).map(this.finish)
+    }
+}
+
+/// Gives a fill up that panics while it is polled, and passes its lead on: at once, and not when
+/// the future is dropped, which may be much later.
+struct Unwound<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> {
+    fill: Pin<&'a mut F>,
+    stage: &'a mut Stage<'c, K, V, S>,
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Unwound<'_, '_, K, V, S, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll<Result<V, F::Error>>, CycleError> {
+        let Stage::Lead(lead) = self.stage else {
+            unreachable!("called in this stage");
+        };
+        let fill = self.fill.as_mut();
+        lead.poll(|key| fill.poll(key, cx))
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Drop for Unwound<'_, '_, K, V, S, F> {
+    fn drop(&mut self) {
+        contain(|| self.fill.as_mut().end());
+        *self.stage = Stage::Over;
+    }
+}
+
+/// A [`Fetch`] that was no hit.
+struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F> {
+    core: &'c Core<K, V, S>,
+    wanted: &'a mut dyn Wanted<K>,
+    aim: Aim,
+    hash: u64,
+    fill: Pin<&'a mut F>,
+    stage: &'a mut Stage<'c, K, V, S>,
+    spare: &'a mut Spare<'c, K, V, S>,
+}
+
+impl<'c, K, V, S, F> Miss<'_, 'c, K, V, S, F>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    F: AsyncFill<K, V, S>,
+    F::Error: Clone + Send + Sync + 'static,
+{
+    /// The loop: turn, and wait, until there is a value or a reason why not.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<V>, TryGetError<F::Error>>> {
+        let _tidied = self.core.afterwards();
+        loop {
+            let waited = match self.stage {
+                Stage::Look => Ok(self.turn()),
+                Stage::Wait(wait) => ready!(wait.poll(cx.waker())).map(Some),
+                Stage::Lead(_) => return self.lead(cx),
+                Stage::New | Stage::Over => panic!("a future is not polled after it has answered"),
+            };
+            let waited = match waited {
+                Ok(Some(waited)) => waited,
+                Ok(None) => continue,
+                Err(cycle) => return self.over(Err(TryGetError::Cycle(cycle))),
+            };
+            match waited {
+                Waited::Found(found) => {
+                    let value = found.value().clone();
+                    drop(found);
+                    return self.over(Ok(Fetched {
+                        value,
+                        fresh: false,
+                    }));
+                }
+                Waited::Lead(leader) => self.begin(leader),
+                Waited::Failed(error) => match error.downcast_ref::<F::Error>() {
+                    Some(error) => return self.over(Err(TryGetError::Fill(error.clone()))),
+                    // An error of another type is not ours: we lead with our own fill.
+                    None => *self.stage = Stage::Look,
+                },
+                Waited::Again | Waited::TimedOut => *self.stage = Stage::Look,
+            }
+        }
+    }
+
+    fn over<R>(&mut self, result: R) -> Poll<R> {
+        *self.stage = Stage::Over;
+        Poll::Ready(result)
+    }
+
+    /// Looks into the table. `None`: the stage says what to do next.
+    fn turn(&mut self) -> Option<Waited<'c, K, V, S>> {
+        let pin = self.core.pin_for_miss(pin());
+        match self
+            .core
+            .turn(pin, self.hash, self.wanted, self.aim, self.spare)
+        {
+            Turn::Ready(found) => Some(Waited::Found(found)),
+            Turn::Lead(leader, _) => Some(Waited::Lead(leader)),
+            Turn::Wait(part) => {
+                self.wait(part);
+                None
+            }
+        }
+    }
+
+    fn wait(&mut self, part: Part<'c, K, V, S>) {
+        *self.stage = Stage::Wait(part.wait_as(self.spare.actor(), self.hash));
+    }
+
+    fn begin(&mut self, leader: Leader<'c, K, V, S>) {
+        match self.fill.as_mut().begin(leader) {
+            Begun::Leads(lead) => *self.stage = Stage::Lead(lead),
+            Begun::Waits(part) => self.wait(part),
+        }
+    }
+
+    /// Goes on with our own fill.
+    fn lead(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<V>, TryGetError<F::Error>>> {
+        let result = {
+            let mut unwound = Unwound {
+                fill: self.fill.as_mut(),
+                stage: self.stage,
+            };
+            let result = unwound.poll(cx);
+            std::mem::forget(unwound);
+            result
+        };
+        let result = match result {
+            Ok(result) => ready!(result),
+            Err(cycle) => {
+                self.fill.as_mut().end();
+                return self.over(Err(TryGetError::Cycle(cycle)));
+            }
+        };
+        // It has ended when it is gone.
+        self.fill.as_mut().end();
+        let Stage::Lead(lead) = std::mem::replace(self.stage, Stage::Over) else {
+            unreachable!("as above");
+        };
+        let leader = lead.into_leader();
+        Poll::Ready(match result {
+            Ok(value) => {
+                let value = leader.publish(value).0.value().clone();
+                Ok(Fetched { value, fresh: true })
+            }
+            Err(error) => {
+                leader.fail(|| Arc::new(error.clone()));
+                Err(TryGetError::Fill(error))
+            }
+        })
+    }
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> EntrySelector<'c, K, V, S> {
+    pub(super) fn fetch_async<F, O>(self, fill: F, finish: O) -> Fetch<'c, K, V, S, Held<K>, F, O> {
+        let core = &*self.cache.core;
+        let (spare, held) = Spare::holding(core, new_fill(), self.key);
+        Fetch::new(core, spare, held, Aim::Value, fill, finish)
+    }
+}
+
+/// [`EntrySelector::and_compute_with_async`].
+pub(super) async fn compute<K, V, S, F>(
+    entry: EntrySelector<'_, K, V, S>,
+    f: impl FnOnce(Option<V>) -> F,
+) -> CompResult<V>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    F: Future<Output = Op<V>>,
+{
+    let core = &*entry.cache.core;
+    let hash = core.hash(&entry.key);
+    let (mut lead, prior) = {
+        let (mut spare, mut held) = Spare::holding(core, new_fill(), entry.key);
+        loop {
+            let turn = {
+                let pin = core.pin_for_miss(pin());
+                core.turn(pin, hash, &mut held, Aim::Lead, &mut spare)
+            };
+            let wait = match turn {
+                Turn::Lead(leader, seen) => {
+                    let prior = seen.map(|seen| seen.value().clone());
+                    break (TaskLead::new(leader), prior);
+                }
+                Turn::Wait(part) => part.wait_as(spare.actor(), hash),
+                Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),
+            };
+            match Lead(wait).await {
+                Ok(Some(lead)) => break (lead, None),
+                Ok(None) => {}
+                Err(cycle) => panic!("{cycle}"),
+            }
+        }
+    };
+    let op = {
+        let mut future = std::pin::pin!(f(prior.clone()));
+        let polled = std::future::poll_fn(|cx| match lead.poll(|_| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(Ok),
+            Err(cycle) => Poll::Ready(Err(cycle)),
+        });
+        polled.await.unwrap_or_else(|cycle| panic!("{cycle}"))
+    };
+    let result = computed(lead.into_leader(), prior, op);
+    core.tidy();
+    result
+}
+
+/// Waits for the lead of a flight, or for its end.
+struct Lead<'c, K: Hash + Eq, V, S: BuildHasher>(Wait<'c, K, V, S>);
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Future for Lead<'c, K, V, S> {
+    type Output = Result<Option<TaskLead<'c, K, V, S>>, CycleError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(cx.waker()).map_ok(|waited| match waited {
+            Waited::Lead(leader) => Some(TaskLead::new(leader)),
+            _ => None,
+        })
+    }
+}
