@@ -7,6 +7,7 @@ use crate::core::{Aim, Leader, Part};
 use crate::error::{BuildError, TryGetError};
 use crate::fill::{Begun, Explain, Fill, Obstacle, explain};
 use crate::flight::SharedError;
+use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::AtomicPinned;
 use crate::stats::CacheStats;
@@ -476,9 +477,35 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.run_pending_tasks();
     }
 
+    /// See [`Cache::in_flight`].
+    pub fn in_flight(&self) -> Vec<InFlight<K>>
+    where
+        K: Clone,
+    {
+        self.cache.in_flight()
+    }
+
+    /// See [`Cache::takeover`].
+    pub fn takeover<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.cache.takeover(key)
+    }
+
     /// See [`Cache::close`].
     pub fn close(&self) {
         self.cache.close();
+    }
+
+    /// See [`Cache::close_within`].
+    pub fn close_within(&self, timeout: Duration) -> usize {
+        self.cache.close_within(timeout)
+    }
+
+    /// See [`Cache::is_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.cache.is_closed()
     }
 
     /// Every entry, cloned; see [`Cache::iter`].

@@ -4,7 +4,7 @@ use crate::atomic_cache::AtomicCache;
 use crate::bound::{Bound, Weigher};
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder};
-use crate::core::{Config, Core, Describe, Spawner};
+use crate::core::{Config, Core, Describe, Spawner, Watch};
 use crate::error::BuildError;
 use crate::janitor::Janitor;
 use crate::listener::{Listener, RemovalCause};
@@ -83,6 +83,7 @@ struct Settings<K, V> {
     weigher: Option<Weigher<K, V>>,
     listener: Option<Listener<K, V>>,
     spawner: Option<Spawner>,
+    watch: Watch<K>,
     record_stats: bool,
     name: Option<Box<str>>,
 }
@@ -100,6 +101,7 @@ impl<K, V> Builder<K, V> {
                 weigher: None,
                 listener: None,
                 spawner: None,
+                watch: Watch::default(),
                 record_stats: false,
                 name: None,
             },
@@ -284,6 +286,75 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         V: Send + Sync + 'static,
         S: BuildHasher + Send + Sync + 'static,
     {
+        let interval = self
+            .janitor
+            .interval()
+            .map_or(interval, |set| set.min(interval));
+        self.janitor = Hook::Start(interval, start_janitor);
+        self
+    }
+
+    /// Has `on_slow` told of each fill that has been running for `threshold`: its key, and for how
+    /// long, by the cache's clock. Once a fill: while it runs, if the watch comes by, or at its end.
+    ///
+    /// It is called with nothing held but, at the end of a fill, that fill's lead: those who wait, wait
+    /// for it too. If it panics, that goes no further.
+    ///
+    /// The watch is the [janitor](Self::purge_interval)'s thread, which this starts; it looks every half
+    /// threshold, and so does [`run_pending_tasks`](Cache::run_pending_tasks). Cost: a walk over the
+    /// table each time. To be set after the [`hasher`](Self::hasher).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use atomic_cache::Cache;
+    ///
+    /// let cache: Cache<String, u32> = Cache::builder()
+    ///     .on_slow_fill(Duration::from_secs(1), |key, age| eprintln!("{key}: {age:?}"))
+    ///     .build()?;
+    /// # cache.close();
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn on_slow_fill(
+        mut self,
+        threshold: Duration,
+        on_slow: impl Fn(&K, Duration) + Send + Sync + 'static,
+    ) -> Self
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        self.settings.watch.slow = Some((threshold, Box::new(on_slow)));
+        self.watched_every(threshold / 2)
+    }
+
+    /// Has each fill [given up](Cache::takeover) that has been running for `timeout`, by the cache's
+    /// clock: it is fenced off, and one of those who wait runs its own. Its own caller goes on.
+    ///
+    /// The watch and its cost are those of [`on_slow_fill`](Self::on_slow_fill): a fill is given up at
+    /// the latest half as much time again after its timeout.
+    pub fn fill_timeout(mut self, timeout: Duration) -> Self
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        self.settings.watch.timeout = Some(timeout);
+        self.watched_every(timeout / 2)
+    }
+
+    /// Has the janitor do its round at least so often.
+    fn watched_every(mut self, interval: Duration) -> Self
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: Send + Sync + 'static,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        let interval = interval.max(SHORTEST_WATCH);
+        let interval = self
+            .janitor
+            .interval()
+            .map_or(interval, |set| set.min(interval));
         self.janitor = Hook::Start(interval, start_janitor);
         self
     }
@@ -371,6 +442,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
             bound: capacity.map(|capacity| Bound::new(capacity, settings.weigher)),
             listener: settings.listener,
             spawner: settings.spawner,
+            watch: settings.watch,
             record_stats: settings.record_stats,
             name: settings.name,
             describe,
@@ -398,6 +470,9 @@ where
     pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
         if self.janitor.interval() == Some(Duration::ZERO) {
             return Err(BuildError::PurgeIntervalZero);
+        }
+        if self.settings.watch.timeout == Some(Duration::ZERO) {
+            return Err(BuildError::FillTimeoutZero);
         }
         let janitor = std::mem::replace(&mut self.janitor, Hook::None);
         let core = Arc::new(Core::new(self.config(N::DESCRIBE)?));
@@ -462,6 +537,9 @@ where
     }
 }
 
+/// Fills are not looked for more often than this.
+const SHORTEST_WATCH: Duration = Duration::from_millis(1);
+
 /// What an allocation costs besides what was asked for, about: a header, and half a step of the
 /// sizes that there are (glibc and jemalloc: 8 and 16 bytes).
 const ALLOCATOR_BYTES: u64 = 16;
@@ -488,6 +566,7 @@ where
             return false;
         };
         core.purge();
+        core.watch();
         core.tidy_all();
         true
     };

@@ -8,6 +8,7 @@ use crate::entry::EntrySelector;
 use crate::error::{BuildError, OversizeError, TryGetError};
 use crate::fill::{Borrowed, Call, Explain, Fill};
 use crate::guard::GuardResult;
+use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::Pinned;
 use crate::reclaim::pin;
@@ -17,7 +18,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The hasher a cache has unless it is given another: foldhash, as in hashbrown. Fast, seeded
 /// once a process, and not meant to withstand an attacker who can watch timings: for keys that
@@ -154,7 +155,7 @@ impl<K, V> Cache<K, V> {
     /// Settings for a cache.
     ///
     /// ```
-    /// use std::time::Duration;
+    /// use std::time::{Duration, Instant};
     /// use atomic_cache::Cache;
     ///
     /// let cache: Cache<u64, String> = Cache::builder()
@@ -321,6 +322,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             Ok(value) => Some(value),
             Err(TryGetError::Fill(NoValue)) => None,
             Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+            Err(TryGetError::Closed(closed)) => panic!("{closed}"),
         }
     }
 
@@ -779,13 +781,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Keys::new(&self.core)
     }
 
-    /// Does at once what ordinary traffic does in passing: removes what has expired, tells the
-    /// listener, and drops what nobody can see any more.
+    /// Does at once what ordinary traffic and the janitor do in passing: removes what has expired, tells
+    /// the listener, drops what nobody can see any more, and looks for fills that
+    /// [run long](Builder::fill_timeout).
     ///
     /// Cost: without a lifetime next to nothing, with one a walk over the whole table.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::time::{Duration, Instant};
     /// # use atomic_cache::{Cache, ManualClock};
     /// # let clock = ManualClock::new();
     /// let cache: Cache<u32, u32> = Cache::builder()
@@ -800,14 +803,84 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     pub fn run_pending_tasks(&self) {
         self.core.purge();
+        self.core.watch();
         self.core.tidy_all();
     }
 
-    /// Stops the [janitor](Builder::purge_interval), if there is one, and waits for its last round
-    /// to end; called from inside that round (by a listener), it does not wait. The cache itself
-    /// goes on. Dropping the last handle needs none of this.
+    /// Which fills are running, in no particular order: for a look at what is slow.
+    ///
+    /// Cost: a walk over the whole table, and a clone of each such key. Blocks nobody.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.get_with(&1, || {
+    ///     let running = cache.in_flight();
+    ///     assert_eq!((running[0].key, running[0].waiters), (1, 0));
+    ///     10
+    /// });
+    /// assert!(cache.in_flight().is_empty());
+    /// ```
+    pub fn in_flight(&self) -> Vec<InFlight<K>>
+    where
+        K: Clone,
+    {
+        self.core.in_flight()
+    }
+
+    /// Gives a fill up that is stuck: fences it off, and has one of those who wait run its own. What
+    /// the old one comes to after all goes to its own caller and nowhere else. False: no fill of
+    /// the key was running, or it was fenced off already.
+    ///
+    /// A value that was being served while the fill ran, of a refresh, goes on being served. An async
+    /// fill that its flight keeps is dropped. Two fills of the key may run beside each other after
+    /// this: that is what it is for. Waits for nobody.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// let stuck = cache.get_with(&1, || {
+    ///     assert!(cache.takeover(&1));
+    ///     assert_eq!(cache.get_with(&1, || 11), 11); // a new fill
+    ///     10
+    /// });
+    /// assert_eq!((stuck, cache.get(&1)), (10, Some(11)));
+    /// ```
+    pub fn takeover<Q>(&self, key: &Q) -> bool
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let is_key = |other: &K| key.equivalent(other);
+        self.core.take_over(self.core.hash(key), &is_key)
+    }
+
+    /// Closes the cache, for all its handles: refuses fills from now on with a
+    /// [`ClosedError`](crate::ClosedError), waits for those that run, and stops the
+    /// [janitor](Builder::purge_interval). What is in it can still be read, put in and removed.
+    ///
+    /// Dropping the last handle needs none of this. Called from inside a fill, it does not wait for
+    /// that; from inside the janitor's round (by a listener), not for that round.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10).unwrap();
+    /// cache.close();
+    /// assert_eq!(cache.get_with(&1, || 11), 10);
+    /// let refused = cache.try_get_with(&2, || Ok::<_, ()>(20));
+    /// assert!(matches!(refused, Err(atomic_cache::TryGetError::Closed(_))));
+    /// ```
     pub fn close(&self) {
-        self.core.close();
+        self.core.close(None);
+    }
+
+    /// As [`close`](Self::close), and waits no longer than `timeout`: fills that run then are [given
+    /// up](Self::takeover), and those who wait for them are refused. How many those were.
+    pub fn close_within(&self, timeout: Duration) -> usize {
+        // A timeout too long for the clock is none.
+        self.core.close(Instant::now().checked_add(timeout))
+    }
+
+    /// Whether the cache has been [closed](Self::close).
+    pub fn is_closed(&self) -> bool {
+        self.core.is_closed()
     }
 
     /// Every entry, cloned, in no particular order.
@@ -930,6 +1003,7 @@ pub(crate) fn sure<T>(result: Result<T, TryGetError<Infallible>>) -> T {
     match result {
         Ok(value) => value,
         Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+        Err(TryGetError::Closed(closed)) => panic!("{closed}"),
         Err(TryGetError::Fill(never)) => match never {},
     }
 }

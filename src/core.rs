@@ -9,6 +9,7 @@
 mod claim;
 mod fence;
 mod heat;
+mod in_flight;
 mod part;
 mod polled;
 mod release;
@@ -37,6 +38,8 @@ use std::time::Duration;
 
 use claim::{Claimed, Ready};
 pub(crate) use claim::{Held, Spare, Wanted};
+use in_flight::Closed;
+pub(crate) use in_flight::Watch;
 pub(crate) use part::{Found, Leader, Part, Wait, Waited};
 pub(crate) use polled::{BoxFill, TaskLead};
 use room::{Charge, Room};
@@ -81,6 +84,7 @@ pub(crate) struct Config<K, V, S> {
     pub(crate) bound: Option<Bound<K, V>>,
     pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) spawner: Option<Spawner>,
+    pub(crate) watch: Watch<K>,
     pub(crate) record_stats: bool,
     pub(crate) name: Option<Box<str>>,
     pub(crate) describe: Option<Describe<K>>,
@@ -106,6 +110,8 @@ pub(crate) struct Core<K, V, S> {
     bulletin: Option<Bulletin<K, V, Node<K, V>>>,
     janitor: OnceLock<Janitor>,
     spawner: Option<Spawner>,
+    watch: Watch<K>,
+    closed: Closed,
     /// Last: what it holds is dropped after everything else here.
     domain: Domain,
 }
@@ -164,6 +170,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             bulletin: config.listener.map(Bulletin::new),
             janitor: OnceLock::new(),
             spawner: config.spawner,
+            watch: config.watch,
+            closed: Closed::new(),
             domain: Domain::new(),
         }
     }
@@ -351,6 +359,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     if self.table.replace(&spot, node) {
                         spare.used();
                         let leader = Leader::new(self, node, hash, spare.actor);
+                        if prior {
+                            self.note_beginning(&leader);
+                        }
                         if !prior {
                             self.released(there, Event::Expired);
                         }
@@ -714,7 +725,7 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     /// Stops the janitor, if there is one.
-    pub(crate) fn close(&self) {
+    pub(crate) fn stop_janitor(&self) {
         if let Some(janitor) = self.janitor.get() {
             janitor.stop();
         }

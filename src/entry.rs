@@ -3,7 +3,7 @@
 use crate::actor::actor;
 use crate::cache::{Cache, DefaultHashBuilder, sure};
 use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
-use crate::error::{CycleError, TryGetError};
+use crate::error::{Refusal, TryGetError};
 use crate::fill::{Call, Explain};
 use crate::reclaim::pin;
 use std::convert::Infallible;
@@ -191,7 +191,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
                 let prior = seen.map(|seen| seen.value().clone());
                 compute(leader, prior, f)
             }
-            Err(cycle) => panic!("{cycle}"),
+            Err(refusal) => panic!("{refusal}"),
         }
     }
 }
@@ -202,13 +202,13 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     hash: u64,
     wanted: &mut dyn Wanted<K>,
     spare: &mut Spare<'c, K, V, S>,
-) -> Result<(Leader<'c, K, V, S>, Option<Found<'c, K, V>>), CycleError> {
+) -> Result<(Leader<'c, K, V, S>, Option<Found<'c, K, V>>), Refusal> {
     loop {
         match core.turn(core.pin_for_miss(pin()), hash, wanted, Aim::Lead, spare) {
-            Turn::Lead(leader, seen) => return Ok((leader, seen)),
+            Turn::Lead(leader, seen) => return Ok((core.admit(leader)?, seen)),
             Turn::Wait(part) => {
                 if let Waited::Lead(leader) = part.wait(hash, None)? {
-                    return Ok((leader, None));
+                    return Ok((core.admit(leader)?, None));
                 }
             }
             Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),

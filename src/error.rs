@@ -50,6 +50,37 @@ impl fmt::Display for CycleError {
 
 impl std::error::Error for CycleError {}
 
+/// The cache has been closed, and computes nothing any more; see [`Cache::close`](crate::Cache::close).
+///
+/// The `try_` verbs return it inside [`TryGetError`]; the plain verbs panic with its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedError;
+
+impl fmt::Display for ClosedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the cache has been closed and computes nothing any more: what is in it can still be read",
+        )
+    }
+}
+
+impl std::error::Error for ClosedError {}
+
+/// Why a fill is not waited for, or not run.
+pub(crate) type Refusal = TryGetError<std::convert::Infallible>;
+
+impl<E> From<CycleError> for TryGetError<E> {
+    fn from(cycle: CycleError) -> Self {
+        Self::Cycle(cycle)
+    }
+}
+
+impl<E> From<ClosedError> for TryGetError<E> {
+    fn from(closed: ClosedError) -> Self {
+        Self::Closed(closed)
+    }
+}
+
 /// Why a `try_` verb has no value.
 ///
 /// The fill's own error `E` is cloned for everyone in the flight; one that is not `Clone` goes
@@ -61,6 +92,8 @@ pub enum TryGetError<E> {
     Fill(E),
     /// The wait would have closed a cycle.
     Cycle(CycleError),
+    /// The cache has been closed.
+    Closed(ClosedError),
 }
 
 impl<E: fmt::Display> fmt::Display for TryGetError<E> {
@@ -68,6 +101,7 @@ impl<E: fmt::Display> fmt::Display for TryGetError<E> {
         match self {
             Self::Fill(error) => error.fmt(f),
             Self::Cycle(cycle) => cycle.fmt(f),
+            Self::Closed(closed) => closed.fmt(f),
         }
     }
 }
@@ -77,7 +111,7 @@ impl<E: std::error::Error + 'static> std::error::Error for TryGetError<E> {
         match self {
             // `Display` is the fill's error itself, so its source is our source.
             Self::Fill(error) => error.source(),
-            Self::Cycle(_) => None,
+            Self::Cycle(_) | Self::Closed(_) => None,
         }
     }
 }
@@ -155,7 +189,9 @@ pub enum BuildError {
     MaxBytes(ByteSizeError),
     /// `purge_interval` of zero: the janitor would never rest.
     PurgeIntervalZero,
-    /// `purge_interval` was set before the hasher, and does not know that.
+    /// `fill_timeout` of zero: every fill would be given up.
+    FillTimeoutZero,
+    /// `purge_interval`, or what else needs its thread, was set before the hasher, and does not know that.
     PurgeIntervalBeforeHasher,
     /// The janitor's thread could not be started; what the system said.
     Janitor(String),
@@ -184,14 +220,18 @@ impl fmt::Display for BuildError {
                 "purge_interval(0ns) leaves the janitor no rest: give how often it shall look, or \
                  leave the setting out",
             ),
+            Self::FillTimeoutZero => f.write_str(
+                "fill_timeout(0ns) would give up every fill: give how long one may take, or leave \
+                 the setting out",
+            ),
             Self::PurgeIntervalBeforeHasher => f.write_str(
-                "purge_interval(..) came before hasher(..): set the hasher first, and then the \
-                 interval",
+                "purge_interval(..), on_slow_fill(..) or fill_timeout(..) came before hasher(..): set \
+                 the hasher first",
             ),
             Self::Janitor(reason) => write!(
                 f,
-                "the thread for purge_interval(..) could not be started: {reason}; without the \
-                 setting, expired entries are removed by ordinary traffic"
+                "the thread for purge_interval(..), on_slow_fill(..) or fill_timeout(..) could not be \
+                 started: {reason}; without these settings none is needed"
             ),
             Self::Unbounded => f.write_str(
                 "a new capacity for a cache that was built without a bound: build it with \

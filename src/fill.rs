@@ -2,7 +2,7 @@
 //! is compiled once for each key and value type, not for each closure.
 
 use crate::core::{Aim, Core, Found, Leader, Part, Spare, Turn, Waited, Wanted};
-use crate::error::{CycleError, TryGetError};
+use crate::error::{ClosedError, CycleError, TryGetError};
 use crate::flight::SharedError;
 use crate::key::ToKey;
 use crate::reclaim::Pin;
@@ -57,6 +57,7 @@ pub(crate) trait Explain {
 pub(crate) fn explain<E>(obstacle: Obstacle, error: Option<E>) -> TryGetError<E> {
     match (obstacle, error) {
         (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
+        (Obstacle::Closed(closed), _) => TryGetError::Closed(closed),
         (Obstacle::Failed, Some(error)) => TryGetError::Fill(error),
         (Obstacle::Failed, None) => unreachable!("a failed fill keeps its error"),
     }
@@ -119,8 +120,15 @@ where
 /// Why there is no value.
 pub(crate) enum Obstacle {
     Cycle(CycleError),
+    Closed(ClosedError),
     /// The error is in the caller's [`Fill`].
     Failed,
+}
+
+impl From<ClosedError> for Obstacle {
+    fn from(closed: ClosedError) -> Self {
+        Self::Closed(closed)
+    }
 }
 
 impl From<CycleError> for Obstacle {
@@ -156,7 +164,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             };
             match outcome {
                 Waited::Found(found) => return Ok(found),
-                Waited::Lead(leader) => match fill.begin(leader) {
+                Waited::Lead(leader) => match fill.begin(self.admit(leader)?) {
                     Begun::Leads(leader) => return lead(leader, fill),
                     Begun::Waits(part) => joined = Some(part),
                 },

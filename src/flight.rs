@@ -134,6 +134,8 @@ struct Room {
     leader: u64,
     outcome: Option<Outcome>,
     ended: bool,
+    /// See [`Flight::begins`].
+    began: Option<u64>,
     baton: Baton,
     kept: Kept,
     /// Those who hold a ticket; `None` where one has been given back.
@@ -164,6 +166,7 @@ impl Flight {
                 leader,
                 outcome: None,
                 ended: false,
+                began: None,
                 baton: Baton::None,
                 kept: Kept::None,
                 waiters: Vec::new(),
@@ -394,6 +397,27 @@ impl Flight {
         drop(room);
         wake(woken);
         true
+    }
+
+    /// Notes when the fill began.
+    pub(crate) fn begins(&self, now: u64) {
+        lock(&self.room).began = Some(now);
+    }
+
+    /// When the fill began, if that was noted.
+    pub(crate) fn began(&self) -> Option<u64> {
+        lock(&self.room).began
+    }
+
+    /// Who leads, and how many wait.
+    pub(crate) fn crew(&self) -> (u64, usize) {
+        let room = lock(&self.room);
+        (room.leader, room.waiters.len() - room.free.len())
+    }
+
+    /// The fill that is kept, if nobody waits for its value any more.
+    pub(crate) fn take_unwanted(&self) -> Option<Job> {
+        lock(&self.room).take_unwanted()
     }
 
     /// The actor that one who waits depends on; none once what is waited for has come.

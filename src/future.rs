@@ -15,8 +15,9 @@ use crate::key::{Equivalent, ToKey};
 use fetch::{Fetch, Fetched, PerCall, StoredAsync};
 use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -137,6 +138,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             Ok(value) => Some(value),
             Err(TryGetError::Fill(NoValue)) => None,
             Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+            Err(TryGetError::Closed(closed)) => panic!("{closed}"),
         })
     }
 
@@ -231,6 +233,61 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
         }
         core.tidy();
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// As [`close`](Self::close), for tasks: waits for the fills that run without blocking the thread.
+    /// (It blocks for the last round of a [janitor](Builder::purge_interval).)
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.close_async().await;
+    /// assert!(cache.is_closed());
+    /// # });
+    /// ```
+    pub async fn close_async(&self) {
+        self.close_async_until(std::future::pending::<()>()).await;
+    }
+
+    /// As [`close_async`](Self::close_async), and waits until `deadline` is ready, such as a timer of your
+    /// runtime: fills that run then are [given up](Self::takeover), and those who wait for them are
+    /// refused. How many those were.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// let at_once = std::future::ready(()); // tokio::time::sleep(..), smol::Timer::after(..)
+    /// assert_eq!(cache.close_async_until(at_once).await, 0);
+    /// # });
+    /// ```
+    pub async fn close_async_until<T>(&self, deadline: impl Future<Output = T>) -> usize {
+        let core = &*self.core;
+        let mut deadline = pin!(deadline);
+        let (mut is_over, mut cut_off) = (false, 0);
+        for part in core.shut(new_fill()) {
+            let left = part.again();
+            let hash = core.hash(part.key());
+            let mut ended = Ended::new(part, hash);
+            let has_ended = poll_fn(|cx| {
+                if Pin::new(&mut ended).poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                is_over = is_over || deadline.as_mut().poll(cx).is_ready();
+                if is_over {
+                    Poll::Ready(false)
+                } else {
+                    Poll::Pending
+                }
+            });
+            if !has_ended.await {
+                cut_off += usize::from(core.take_over_part(&left));
+            }
+        }
+        core.stop_janitor();
+        core.tidy();
+        cut_off
     }
 }
 
@@ -342,6 +399,16 @@ where
     /// As [`invalidate_all`](Self::invalidate_all), for tasks: see [`Cache::invalidate_async`].
     pub async fn invalidate_all_async(&self) {
         self.cache.invalidate_all_async().await;
+    }
+
+    /// As [`close`](Self::close), for tasks: see [`Cache::close_async`].
+    pub async fn close_async(&self) {
+        self.cache.close_async().await;
+    }
+
+    /// See [`Cache::close_async_until`].
+    pub async fn close_async_until<T>(&self, deadline: impl Future<Output = T>) -> usize {
+        self.cache.close_async_until(deadline).await
     }
 
     /// As [`invalidate_if`](Self::invalidate_if), for tasks: see [`Cache::invalidate_if_async`].

@@ -3,7 +3,7 @@
 use crate::actor::actor;
 use crate::cache::DefaultHashBuilder;
 use crate::core::{Aim, Core, Leader, Spare, Turn, Waited};
-use crate::error::CycleError;
+use crate::error::{ClosedError, CycleError};
 use crate::fill::Borrowed;
 use crate::key::{Equivalent, ToKey};
 use crate::reclaim::pin;
@@ -23,6 +23,8 @@ pub enum GuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
     Timeout,
     /// The wait would never end.
     Cycle(CycleError),
+    /// The cache has been closed.
+    Closed(ClosedError),
 }
 
 impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for GuardResult<'_, K, V, S> {
@@ -32,6 +34,7 @@ impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for GuardResult<'_,
             Self::Guard(_) => f.write_str("Guard(..)"),
             Self::Timeout => f.write_str("Timeout"),
             Self::Cycle(cycle) => f.debug_tuple("Cycle").field(cycle).finish(),
+            Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
         }
     }
 }
@@ -54,7 +57,12 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
             };
             match waited {
                 Ok(Waited::Found(found)) => return Self::Value(found.value().clone()),
-                Ok(Waited::Lead(leader)) => return Self::Guard(PlaceholderGuard { leader }),
+                Ok(Waited::Lead(leader)) => {
+                    return match core.admit(leader) {
+                        Ok(leader) => Self::Guard(PlaceholderGuard { leader }),
+                        Err(closed) => Self::Closed(closed),
+                    };
+                }
                 Ok(Waited::TimedOut) => return Self::Timeout,
                 Ok(Waited::Failed(_) | Waited::Again) => {}
                 Err(cycle) => return Self::Cycle(cycle),
@@ -68,7 +76,9 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
 /// Dropped without a value it passes the lead to one of those who wait. It must not be leaked
 /// (`mem::forget`): then they wait for ever.
 ///
-/// It stays on its thread, because a wait of that thread is what could close a cycle:
+/// It stays on its thread, because a wait of that thread is what could close a cycle. (A task of that
+/// thread that waits for the guard's key is left pending, and no cycle is seen in it: the holder may be
+/// another task. Who holds a guard and blocks on such a task hangs.)
 ///
 /// ```compile_fail
 /// fn send<T: Send>(_: T) {}

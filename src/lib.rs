@@ -28,6 +28,7 @@ mod foreign;
 #[cfg(feature = "async")]
 mod future;
 mod guard;
+mod in_flight;
 pub mod internals;
 mod janitor;
 mod key;
@@ -52,8 +53,9 @@ pub use crate::builder::{Builder, NamedKeys, Naming, OpaqueKeys};
 pub use crate::byte_size::{ByteSize, ByteSizeError};
 pub use crate::cache::{Cache, DefaultHashBuilder, Iter};
 pub use crate::entry::{CompResult, Entry, EntrySelector, Op};
-pub use crate::error::{BuildError, CycleError, OversizeError, TryGetError};
+pub use crate::error::{BuildError, ClosedError, CycleError, OversizeError, TryGetError};
 pub use crate::guard::{GuardResult, PlaceholderGuard};
+pub use crate::in_flight::{InFlight, LedBy};
 pub use crate::key::{Equivalent, ToKey};
 pub use crate::listener::RemovalCause;
 #[doc(hidden)]

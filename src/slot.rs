@@ -55,6 +55,9 @@ const TOLD: u64 = 1 << 8;
 /// not linger.
 const TASKS: u64 = 1 << 9;
 
+/// Somebody has been told that the fill is slow.
+const SLOW: u64 = 1 << 10;
+
 /// Any of the holds.
 const HOLDS: u64 = LINKED | HELD | TOLD;
 
@@ -68,7 +71,8 @@ const PRIOR: u64 = 1 << 63;
 /// The cell of one value.
 pub(crate) struct Slot<V> {
     state: AtomicU64,
-    /// Once `READY`: the deadline. While filling: `PRIOR` and an address, or 0.
+    /// Once `READY`: the deadline. While filling: `PRIOR` and an address; or one more than when it
+    /// began, or 0 if that is not known.
     aux: AtomicU64,
     /// Written by the leader alone, before `READY`; read by anybody after.
     value: UnsafeCell<MaybeUninit<V>>,
@@ -137,7 +141,7 @@ impl State {
     }
 
     /// The leader, while nobody waits.
-    const fn leader(self) -> u64 {
+    pub(crate) const fn leader(self) -> u64 {
         self.0 >> PAYLOAD_SHIFT
     }
 
@@ -176,6 +180,7 @@ impl<V> Slot<V> {
     pub(crate) fn filling(leader: u64) -> Self {
         Self {
             state: AtomicU64::new(FILLING | LINKED | HELD | leader << PAYLOAD_SHIFT),
+            // See `set_prior`.
             aux: AtomicU64::new(0),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }
@@ -360,13 +365,27 @@ impl<V> Slot<V> {
         }
     }
 
-    /// Says of a slot that is not yet in the table what it will stand before.
-    pub(crate) fn set_prior(&self, prior: Option<usize>) {
+    /// Says of a slot that is not yet in the table what it will stand before, or else when its fill
+    /// begins.
+    pub(crate) fn set_prior(&self, prior: Option<usize>, begins: u64) {
         // Relaxed: the swap that puts the slot into the table releases it.
         self.aux.store(
-            prior.map_or(0, |prior| PRIOR | prior as u64),
+            prior.map_or(begins + 1, |prior| PRIOR | prior as u64),
             Ordering::Relaxed,
         );
+    }
+
+    /// When the fill began, if that is known. Of a slot that fills.
+    pub(crate) fn began(&self) -> Option<u64> {
+        let aux = self.aux.load(Ordering::Relaxed);
+        let began = (aux != 0 && aux & PRIOR == 0).then(|| aux - 1);
+        // What was loaded may be a deadline by now: then this shows it.
+        began.filter(|_| self.state().is_filling())
+    }
+
+    /// Says that somebody is told that the fill is slow; true for the first who says so.
+    pub(crate) fn mark_slow(&self) -> bool {
+        self.state.fetch_or(SLOW, Ordering::AcqRel) & SLOW == 0
     }
 
     /// Says that the flight's hold is, or will be, one for tasks too. The generation that the slot

@@ -109,6 +109,7 @@ pub(crate) enum Event {
     Oversize,
     GaveUp,
     WeigherPanic,
+    TakenOver,
     // Keep last: the number of events.
     Count,
 }
@@ -184,6 +185,7 @@ impl Stats {
             gave_up: self.sum(Event::GaveUp),
             panicked_listeners: panicked_listeners as u64,
             panicked_weighers: self.sum(Event::WeigherPanic),
+            taken_over: self.sum(Event::TakenOver),
             panicked_drops: panicked_drops as u64,
         }
     }
@@ -211,6 +213,10 @@ pub struct CacheStats {
     pub fill_cancelled: u64,
     /// Calls that joined a flight somebody else led.
     pub joined: u64,
+    /// Fills that were fenced off because they ran too long: by
+    /// [`takeover`](crate::Cache::takeover), after a [`fill_timeout`](crate::Builder::fill_timeout), or
+    /// when the cache was closed.
+    pub taken_over: u64,
     /// Values put in by `insert` and its kin.
     pub inserts: u64,
     /// Entries reclaimed because their time was over.

@@ -74,7 +74,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
             );
         }
         // SAFETY: made by `with`, ours until `used`.
-        unsafe { &*self.node }.slot.set_prior(prior);
+        let slot = unsafe { &(*self.node).slot };
+        slot.set_prior(prior, self.core.begins());
         self.node
     }
 

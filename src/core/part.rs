@@ -2,7 +2,7 @@
 
 use super::{Core, Node};
 use crate::actor::{actor, is_fill};
-use crate::cycle::{Leading, Waiting, Words, leading_actor, within};
+use crate::cycle::{Leading, Waiting, Words, waiting_actor, within};
 use crate::error::CycleError;
 use crate::flight::{Flight, Job, Look, Outcome, SharedError, Ticket, Verdict, WaitFor};
 use crate::foreign::contain;
@@ -126,6 +126,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
     /// the flight was fenced off, the value's time is over at once, or it is too heavy.
     pub(crate) fn publish(mut self, value: V) -> (Found<'c, K, V>, bool) {
+        self.core.judge_age(self.node());
         let weight = self.weigh(&value);
         let deadline = self.core.deadline();
         let node = self.node();
@@ -176,6 +177,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 
     /// Ends the flight with the fill's error, which `share` makes if anybody waits for it.
     pub(crate) fn fail(mut self, share: impl FnOnce() -> SharedError) {
+        self.core.judge_age(self.node());
         let slot = &self.node().slot;
         loop {
             let seen = slot.state();
@@ -427,7 +429,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     /// Fails at once if waiting would close a cycle.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
         // A future may be polled by one fill and then by another.
-        let waits = leading_actor();
+        let waits = waiting_actor(self.actor);
         if self.place.as_ref().is_none_or(|place| place.waits != waits) {
             if self.leave_list() {
                 return Poll::Ready(Ok(Waited::Lead(self.take_lead())));
@@ -593,7 +595,7 @@ impl Drop for Driving<'_> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// A fill that nobody waits for any more: goes on elsewhere, or ends here.
-    fn abandon(&self, job: Job, node: &Node<K, V>) {
+    pub(super) fn abandon(&self, job: Job, node: &Node<K, V>) {
         contain(|| match &self.spawner {
             Some(spawner) if !node.slot.state().is_cut() => spawner(job),
             _ => drop(job),

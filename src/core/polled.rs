@@ -3,7 +3,7 @@
 
 use super::{Core, Leader, Node, Part};
 use crate::actor::{is_fill, new_fill};
-use crate::cycle::{Waiting, Words, leading_actor};
+use crate::cycle::{Waiting, Words, nesting_actor};
 use crate::error::CycleError;
 use crate::flight::WaitFor;
 use crate::sync::Arc;
@@ -112,7 +112,7 @@ where
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     /// Takes part in the flight, beside the lead: as one who joined it, also if it is fenced off by
     /// now.
-    fn take_part(&self) -> Part<'c, K, V, S> {
+    pub(super) fn take_part(&self) -> Part<'c, K, V, S> {
         let node: &Node<K, V> = self.node();
         let mut part = loop {
             // Fails only while somebody else hangs the flight.
@@ -160,7 +160,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
 
     /// Goes on with the fill. Fails if the fill inside which this is polled waits for itself then.
     pub(crate) fn poll<R>(&mut self, fill: impl FnOnce(&K) -> R) -> Result<R, CycleError> {
-        let waits = leading_actor();
+        let waits = nesting_actor();
         if self.nested.as_ref().map(|nested| nested.waits) != waits {
             self.nested = None;
             self.nested = waits.map(|us| self.nest(us)).transpose()?;

@@ -364,7 +364,10 @@ where
                         fresh: false,
                     }));
                 }
-                Waited::Lead(leader) => self.begin(leader),
+                Waited::Lead(leader) => match self.core.admit(leader) {
+                    Ok(leader) => self.begin(leader),
+                    Err(closed) => return self.over(Err(TryGetError::Closed(closed))),
+                },
                 Waited::Failed(error) => match error.downcast_ref::<F::Error>() {
                     Some(error) => return self.over(Err(TryGetError::Fill(error.clone()))),
                     // An error of another type is not ours: we lead with our own fill.
@@ -475,12 +478,18 @@ where
             let wait = match turn {
                 Turn::Lead(leader, seen) => {
                     let prior = seen.map(|seen| seen.value().clone());
+                    let admitted = core.admit(leader);
+                    let leader = admitted.unwrap_or_else(|closed| panic!("{closed}"));
                     break (TaskLead::new(leader), prior);
                 }
                 Turn::Wait(part) => part.wait_as(spare.actor(), hash),
                 Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),
             };
             match Lead(wait).await {
+                Ok(Some(lead)) if core.is_closed() => {
+                    drop(lead);
+                    panic!("{}", crate::error::ClosedError);
+                }
                 Ok(Some(lead)) => break (lead, None),
                 Ok(None) => {}
                 Err(cycle) => panic!("{cycle}"),

@@ -51,7 +51,7 @@ fn try_get(cache: &TestCache, fills: &Fills) -> Result<u64, u64> {
     match cache.try_get_with(&key(), fill) {
         Ok(value) => Ok(value.number()),
         Err(crate::TryGetError::Fill(error)) => Err(error),
-        Err(crate::TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+        Err(other) => panic!("{other:?}"),
     }
 }
 

@@ -9,6 +9,7 @@ mod contract;
 mod corpus;
 mod history;
 mod hostile;
+mod in_flight;
 mod janitor;
 mod leaks;
 mod listener;

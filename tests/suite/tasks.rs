@@ -17,26 +17,26 @@ impl Wake for Bell {
 }
 
 impl Bell {
-    fn rung(&self) -> usize {
+    pub(crate) fn rung(&self) -> usize {
         self.0.load(SeqCst)
     }
 }
 
-fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn poll_with<F: Future>(future: Pin<&mut F>, bell: &Arc<Bell>) -> Poll<F::Output> {
+pub(crate) fn poll_with<F: Future>(future: Pin<&mut F>, bell: &Arc<Bell>) -> Poll<F::Output> {
     let waker = Waker::from(Arc::clone(bell));
     future.poll(&mut Context::from_waker(&waker))
 }
 
 /// A future that is pending until the gate is opened.
 #[derive(Clone, Default)]
-struct Gate(Arc<std::sync::Mutex<(bool, Vec<Waker>)>>);
+pub(crate) struct Gate(Arc<std::sync::Mutex<(bool, Vec<Waker>)>>);
 
 impl Gate {
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         let mut gate = self.0.lock().unwrap();
         gate.0 = true;
         let wakers = std::mem::take(&mut gate.1);

@@ -1,0 +1,291 @@
+//! Fills that run: which there are, and what becomes of those that run too long, or when the cache is
+//! closed.
+
+use super::{Core, Leader, Node, Part};
+use crate::actor::{actor, is_fill};
+use crate::error::ClosedError;
+use crate::flight::{Outcome, WaitFor};
+use crate::foreign::contain;
+use crate::in_flight::{InFlight, LedBy};
+use crate::reclaim::{Pin, deref, pin};
+use crate::stats::Event;
+use crate::sync::{AtomicUsize, Ordering, store_load};
+use crate::table::Rehash;
+use std::hash::{BuildHasher, Hash};
+use std::time::{Duration, Instant};
+
+/// Is told of a fill that is slow: foreign code.
+pub(crate) type OnSlow<K> = Box<dyn Fn(&K, Duration) + Send + Sync>;
+
+/// What is done about fills that run long.
+pub(crate) struct Watch<K> {
+    pub(crate) slow: Option<(Duration, OnSlow<K>)>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl<K> Default for Watch<K> {
+    /// Nothing.
+    fn default() -> Self {
+        Self {
+            slow: None,
+            timeout: None,
+        }
+    }
+}
+
+impl<K> Watch<K> {
+    /// Whether there is anything to do.
+    pub(crate) fn is_on(&self) -> bool {
+        self.slow.is_some() || self.timeout.is_some()
+    }
+}
+
+/// Whether a cache has been closed.
+pub(super) struct Closed(AtomicUsize);
+
+impl Closed {
+    pub(super) fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    fn is(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != 0
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// Whether fills are refused.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is()
+    }
+
+    /// Lets a lead pass, unless the cache is closed; then the lead is given up.
+    ///
+    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; who closes says so
+    /// and then walks over the table. So one of them sees the other.
+    pub(crate) fn admit<'c>(
+        &self,
+        leader: Leader<'c, K, V, S>,
+    ) -> Result<Leader<'c, K, V, S>, ClosedError> {
+        store_load();
+        if self.closed.is() {
+            drop(leader);
+            return Err(ClosedError);
+        }
+        Ok(leader)
+    }
+
+    /// Refuses fills from now on. A part in each of those that run, for `waiter` to wait for the end
+    /// with.
+    pub(crate) fn shut(&self, waiter: u64) -> Vec<Part<'_, K, V, S>> {
+        self.closed.0.swap(1, Ordering::SeqCst);
+        store_load();
+        let mut parts = Vec::new();
+        self.each_filling(|node, _| {
+            while node.slot.state().is_filling() {
+                if let Some(part) = self.join(node, WaitFor::End, waiter) {
+                    parts.push(part);
+                    return;
+                }
+            }
+        });
+        parts
+    }
+
+    /// Refuses fills from now on, and waits for those that run: until then, when they are cut off.
+    /// How many were.
+    pub(crate) fn close(&self, until: Option<Instant>) -> usize {
+        let mut cut_off = 0;
+        for part in self.shut(actor()) {
+            let left = part.again();
+            let hash = self.hash(part.key());
+            // A fill that waits for us is not waited for.
+            if let Ok(super::Waited::TimedOut) = part.wait(hash, until) {
+                cut_off += usize::from(self.take_over_part(&left));
+            }
+        }
+        self.stop_janitor();
+        self.tidy();
+        cut_off
+    }
+
+    /// Shows every node that fills to `show`.
+    fn each_filling(&self, mut show: impl FnMut(&Node<K, V>, &Pin)) {
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+                if node.slot.state().is_filling() {
+                    show(node, &pin);
+                }
+            }
+        }
+    }
+
+    /// Which fills run.
+    pub(crate) fn in_flight(&self) -> Vec<InFlight<K>>
+    where
+        K: Clone,
+    {
+        let mut all = Vec::new();
+        self.each_filling(|node, _| {
+            let state = node.slot.state();
+            if !state.is_filling() {
+                return;
+            }
+            let (leader, waiters) = match state.flight() {
+                // SAFETY: a flight ripens after every pin that could load its address.
+                Some(flight) => unsafe { &*flight }.crew(),
+                None => (state.leader(), 0),
+            };
+            all.push(InFlight {
+                key: node.key.clone(),
+                age: self.age(node),
+                waiters,
+                led_by: if is_fill(leader) {
+                    LedBy::Task
+                } else {
+                    LedBy::Thread
+                },
+                fenced_off: state.is_cut(),
+            });
+        });
+        all
+    }
+
+    /// Notes when a fill began whose slot has no room for it, if anybody wants to know.
+    pub(super) fn note_beginning(&self, leader: &Leader<'_, K, V, S>) {
+        if self.watch.is_on() {
+            leader.take_part().flight().begins(self.clock.now());
+        }
+    }
+
+    /// For how long a fill has been running, if that is known.
+    fn age(&self, node: &Node<K, V>) -> Option<Duration> {
+        let began = node.slot.began().or_else(|| {
+            let flight = node.slot.state().flight()?;
+            // SAFETY: a flight ripens after every pin that could load its address; the caller is
+            // pinned, or takes part.
+            unsafe { &*flight }.began()
+        })?;
+        Some(Duration::from_nanos(self.clock.now().saturating_sub(began)))
+    }
+
+    /// Fences a running fill of a key off and lets those who wait choose a new leader. False: none ran.
+    pub(crate) fn take_over(&self, hash: u64, is_key: &dyn Fn(&K) -> bool) -> bool {
+        let part = {
+            let pin = pin();
+            let Some(spot) = self.find(hash, &pin, is_key) else {
+                return false;
+            };
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            self.join(node, WaitFor::End, actor())
+        };
+        let taken = part.is_some_and(|part| self.take_over_part(&part));
+        self.tidy();
+        taken
+    }
+
+    /// The part makes sure that there is a flight: who comes while it is being fenced off finds that it
+    /// has ended.
+    pub(crate) fn take_over_part(&self, part: &Part<'_, K, V, S>) -> bool {
+        let node = part.node();
+        let Some(hash) = self.rehash(node) else {
+            return false;
+        };
+        if node.slot.cut().is_err() {
+            return false;
+        }
+        {
+            let pin = pin();
+            // The value that was served while the fill ran goes on being served.
+            match node
+                .slot
+                .take_prior()
+                .map(|prior| prior as *const Node<K, V>)
+            {
+                None => drop(self.unlink_node(hash, node, Event::Explicit, &pin)),
+                Some(prior) if self.restore(hash, node, prior, &pin) => {}
+                // SAFETY: held by that slot until `take_prior`, which answers once.
+                Some(prior) => drop(self.released(unsafe { &*prior }, Event::Explicit)),
+            }
+        }
+        self.stats.count(Event::TakenOver);
+        let flight = part.flight();
+        // They have an outcome already if an insert cut the flight off.
+        let _ = flight.resolve(Outcome::Nothing);
+        flight.end();
+        if let Some(job) = flight.take_unwanted() {
+            self.abandon(job, node);
+        }
+        true
+    }
+
+    /// One round of the watch: tells of slow fills, and takes over those that have run out of time.
+    pub(crate) fn watch(&self) {
+        if !self.watch.is_on() {
+            return;
+        }
+        let mut slow = Vec::new();
+        let mut over = Vec::new();
+        self.each_filling(|node, _| {
+            let Some(age) = self.age(node).filter(|_| !node.slot.state().is_cut()) else {
+                return;
+            };
+            let is_over = self.watch.timeout.is_some_and(|timeout| age >= timeout);
+            let is_slow = self.is_news(node, age);
+            if !is_over && !is_slow {
+                return;
+            }
+            if let Some(part) = self.join(node, WaitFor::End, actor()) {
+                if is_slow {
+                    slow.push((part.again(), age));
+                }
+                if is_over {
+                    over.push(part);
+                }
+            }
+        });
+        for (part, age) in slow {
+            self.tell_slow(part.key(), age);
+        }
+        for part in over {
+            self.take_over_part(&part);
+        }
+        self.tidy();
+    }
+
+    /// Whether a fill has become slow, and nobody has been told yet.
+    fn is_news(&self, node: &Node<K, V>, age: Duration) -> bool {
+        let slow = self.watch.slow.as_ref();
+        slow.is_some_and(|(threshold, _)| age >= *threshold) && node.slot.mark_slow()
+    }
+
+    fn tell_slow(&self, key: &K, age: Duration) {
+        if let Some((_, on_slow)) = &self.watch.slow {
+            contain(|| on_slow(key, age));
+        }
+    }
+
+    /// A fill is about to end: was it slow?
+    pub(super) fn judge_age(&self, node: &Node<K, V>) {
+        if self.watch.slow.is_none() {
+            return;
+        }
+        if let Some(age) = self.age(node) {
+            if self.is_news(node, age) {
+                self.tell_slow(&node.key, age);
+            }
+        }
+    }
+
+    /// When a fill that begins now has begun.
+    pub(super) fn begins(&self) -> u64 {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,372 @@
+//! Fills that run: shown, watched, given up; and what is left of a cache that is closed.
+
+use crate::common::watched;
+use crate::tasks::{Bell, Gate, poll, poll_with};
+use atomic_cache::{AtomicCache, BuildError, Cache, GuardResult, LedBy, ManualClock, TryGetError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn clocked() -> (Cache<u32, u32>, ManualClock) {
+    let clock = ManualClock::new();
+    let cache = Cache::builder().clock(clock.clone()).build().unwrap();
+    (cache, clock)
+}
+
+/// Leads the fill of key 1 until it is dropped or given a value.
+fn lead(cache: &Cache<u32, u32>) -> atomic_cache::PlaceholderGuard<'_, u32, u32> {
+    match cache.get_value_or_guard(&1, None) {
+        GuardResult::Guard(guard) => guard,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn in_flight_shows_key_age_waiters_and_leader() {
+    let (cache, clock) = clocked();
+    assert!(cache.in_flight().is_empty());
+    let guard = lead(&cache);
+    clock.advance(3 * SECOND);
+    let mut waiter = pin!(cache.get_with_async(&1, || async { 11 }));
+    assert!(poll(waiter.as_mut()).is_pending());
+    let mut task = pin!(cache.get_with_async(&2, std::future::pending::<u32>));
+    assert!(poll(task.as_mut()).is_pending());
+    clock.advance(SECOND);
+    let mut running = cache.in_flight();
+    running.sort_by_key(|fill| fill.key);
+    let [one, two] = &running[..] else {
+        panic!("{running:?}");
+    };
+    assert_eq!(
+        (one.age, one.waiters, one.led_by),
+        (Some(4 * SECOND), 1, LedBy::Thread)
+    );
+    assert_eq!(
+        (two.age, two.waiters, two.led_by),
+        (Some(SECOND), 0, LedBy::Task)
+    );
+    assert!(!one.fenced_off);
+    guard.insert(10);
+    assert_eq!(poll(waiter.as_mut()), Poll::Ready(10));
+    assert_eq!(cache.in_flight().len(), 1);
+}
+
+#[test]
+fn in_flight_shows_what_is_fenced_off() {
+    let (cache, _) = clocked();
+    let guard = lead(&cache);
+    let mut invalidation = pin!(cache.invalidate_async(&1));
+    assert!(poll(invalidation.as_mut()).is_pending());
+    assert!(cache.in_flight()[0].fenced_off);
+    drop(guard);
+    assert_eq!(poll(invalidation.as_mut()), Poll::Ready(false));
+}
+
+#[test]
+fn clause_3_what_a_fill_that_was_taken_over_comes_to_is_not_kept() {
+    let (cache, _) = clocked();
+    let guard = lead(&cache);
+    let bell = Arc::new(Bell::default());
+    let mut waiter = pin!(cache.get_with_async(&1, || async { 11 }));
+    assert!(poll_with(waiter.as_mut(), &bell).is_pending());
+    assert!(cache.takeover(&1));
+    assert!(!cache.takeover(&1), "once");
+    // One of those who wait leads anew.
+    assert_eq!(bell.rung(), 1);
+    assert_eq!(poll_with(waiter.as_mut(), &bell), Poll::Ready(11));
+    assert_eq!(guard.insert(10), 10);
+    assert_eq!(cache.get(&1), Some(11));
+    let stats = cache.stats();
+    assert_eq!((stats.fills, stats.taken_over), (2, 1));
+}
+
+#[test]
+fn takeover_of_a_fill_that_fails_or_is_dropped_later() {
+    let (cache, _) = clocked();
+    let guard = lead(&cache);
+    assert!(cache.takeover(&1));
+    cache.insert(1, 12).unwrap();
+    drop(guard);
+    assert_eq!(cache.get(&1), Some(12));
+    let failed = cache.try_get_with(&2, || {
+        assert!(cache.takeover(&2));
+        Err::<u32, _>("late")
+    });
+    assert_eq!(failed, Err(TryGetError::Fill("late")));
+    assert_eq!(cache.get_with(&2, || 20), 20);
+    assert!(!cache.takeover(&2), "nothing runs");
+    assert!(!cache.takeover(&3), "not there");
+}
+
+#[test]
+fn takeover_lets_those_go_on_who_invalidate() {
+    watched(|| {
+        let (cache, _) = clocked();
+        let guard = lead(&cache);
+        thread::scope(|scope| {
+            let invalidation = scope.spawn(|| cache.invalidate(&1));
+            while cache.in_flight()[0].waiters == 0 {
+                thread::yield_now();
+            }
+            // Fenced off already: but those who wait for its end need not.
+            cache.takeover(&1);
+            drop(guard);
+            assert!(!invalidation.join().unwrap());
+        });
+    });
+}
+
+#[test]
+fn takeover_of_a_refresh_leaves_the_old_value() {
+    let gate = Gate::default();
+    let fills = Arc::new(Mutex::new(0));
+    let cache = {
+        let (gate, fills) = (gate.clone(), fills.clone());
+        AtomicCache::new_async(
+            move |_: u32| {
+                let gate = gate.clone();
+                let mut fills = fills.lock().unwrap();
+                *fills += 1;
+                let fill = *fills;
+                async move {
+                    if fill == 2 {
+                        gate.await;
+                    }
+                    fill
+                }
+            },
+            None,
+        )
+    };
+    assert_eq!(cache.get(&1), 1);
+    let mut refresh = pin!(cache.refresh_async(&1));
+    assert!(poll(refresh.as_mut()).is_pending());
+    assert!(cache.takeover(&1));
+    assert_eq!(cache.peek(&1), Some(1));
+    assert_eq!(cache.len(), 1);
+    // Who wanted a newer value leads anew; the stuck one is dropped.
+    assert_eq!(poll(refresh.as_mut()), Poll::Ready(3));
+    assert_eq!(cache.get(&1), 3);
+    cache.quiesce();
+    assert_eq!(cache.retired(), 0);
+}
+
+#[test]
+fn fill_timeout_gives_a_stuck_fill_up() {
+    let clock = ManualClock::new();
+    let cache: Cache<u32, u32> = Cache::builder()
+        .clock(clock.clone())
+        .fill_timeout(10 * SECOND)
+        .build()
+        .unwrap();
+    let guard = lead(&cache);
+    clock.advance(9 * SECOND);
+    cache.run_pending_tasks();
+    assert_eq!(cache.stats().taken_over, 0);
+    clock.advance(SECOND);
+    cache.run_pending_tasks();
+    assert_eq!(cache.stats().taken_over, 1);
+    assert_eq!(cache.get_with(&1, || 11), 11);
+    assert_eq!(guard.insert(10), 10);
+    assert_eq!(cache.get(&1), Some(11));
+}
+
+#[test]
+fn fill_timeout_holds_for_a_compute_over_a_value() {
+    let clock = ManualClock::new();
+    let cache: Cache<u32, u32> = Cache::builder()
+        .clock(clock.clone())
+        .fill_timeout(SECOND)
+        .build()
+        .unwrap();
+    cache.insert(1, 10).unwrap();
+    cache.entry(1).and_compute_with(|_| {
+        assert_eq!(cache.in_flight()[0].age, Some(Duration::ZERO));
+        clock.advance(SECOND);
+        cache.run_pending_tasks();
+        assert_eq!(cache.get(&1), Some(10));
+        atomic_cache::Op::Put(11)
+    });
+    assert_eq!(cache.get(&1), Some(10));
+    assert_eq!(cache.stats().taken_over, 1);
+}
+
+#[test]
+fn on_slow_fill_is_told_once_a_fill() {
+    let clock = ManualClock::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    let cache: Cache<u32, u32> = Cache::builder()
+        .clock(clock.clone())
+        .on_slow_fill(10 * SECOND, move |&key, age| {
+            hears.lock().unwrap().push((key, age));
+            assert_ne!(key, 3, "a panic goes no further");
+        })
+        .build()
+        .unwrap();
+    // While it runs, and not again at its end.
+    let guard = lead(&cache);
+    clock.advance(10 * SECOND);
+    cache.run_pending_tasks();
+    cache.run_pending_tasks();
+    guard.insert(10);
+    // At its end; and one that fails.
+    let slow = |key| {
+        cache.try_get_with(&key, || {
+            clock.advance(11 * SECOND);
+            if key == 2 { Ok(20) } else { Err(()) }
+        })
+    };
+    assert!(slow(2).is_ok() && slow(3).is_err());
+    // Not slow.
+    cache.get_with(&4, || 40);
+    let told = told.lock().unwrap();
+    assert_eq!(
+        *told,
+        [(1, 10 * SECOND), (2, 11 * SECOND), (3, 11 * SECOND)]
+    );
+}
+
+#[test]
+fn clause_11_a_timeout_of_nothing_is_refused() {
+    let refused = Cache::<u32, u32>::builder()
+        .fill_timeout(Duration::ZERO)
+        .build();
+    assert_eq!(refused.unwrap_err(), BuildError::FillTimeoutZero);
+}
+
+#[test]
+fn a_closed_cache_refuses_fills_and_serves_what_it_has() {
+    let (cache, _) = clocked();
+    cache.insert(1, 10).unwrap();
+    cache.close();
+    cache.close();
+    assert!(cache.is_closed());
+    assert_eq!(cache.get_with(&1, || unreachable!()), 10);
+    let refused = cache.try_get_with::<_, ()>(&2, || unreachable!());
+    assert!(
+        matches!(refused, Err(TryGetError::Closed(_))),
+        "{refused:?}"
+    );
+    let guard = cache.get_value_or_guard(&2, None);
+    assert!(matches!(guard, GuardResult::Closed(_)), "{guard:?}");
+    let panics = |verb: &dyn Fn()| {
+        let panic = catch_unwind(AssertUnwindSafe(verb)).unwrap_err();
+        let text = panic.downcast::<String>().expect("a text");
+        assert!(text.contains("closed"), "{text}");
+    };
+    panics(&|| _ = cache.get_with(&2, || unreachable!()));
+    panics(&|| _ = cache.optionally_get_with(&2, || unreachable!()));
+    panics(&|| _ = cache.entry(2).or_insert(20));
+    panics(&|| _ = cache.entry(2).and_compute_with(|_| unreachable!()));
+    let mut future = pin!(cache.try_get_with_async(&2, || async { Ok::<_, ()>(20) }));
+    assert!(matches!(
+        poll(future.as_mut()),
+        Poll::Ready(Err(TryGetError::Closed(_)))
+    ));
+    // Everything else works.
+    cache.insert(3, 30).unwrap();
+    assert!(cache.invalidate(&1));
+    assert_eq!((cache.get(&3), cache.len()), (Some(30), 1));
+    assert!(cache.in_flight().is_empty());
+}
+
+#[test]
+fn close_waits_for_the_fills_that_run() {
+    watched(|| {
+        let (cache, _) = clocked();
+        let guard = lead(&cache);
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| cache.close());
+            while cache.in_flight()[0].waiters == 0 {
+                thread::yield_now();
+            }
+            assert!(cache.is_closed() && !closing.is_finished());
+            // Who has joined gets its value.
+            guard.insert(10);
+            closing.join().unwrap();
+        });
+        assert_eq!(cache.get(&1), Some(10));
+    });
+}
+
+#[test]
+fn close_from_inside_a_fill_does_not_wait_for_it() {
+    watched(|| {
+        let (cache, _) = clocked();
+        let value = cache.get_with(&1, || {
+            cache.close();
+            10
+        });
+        assert_eq!((value, cache.get(&1)), (10, Some(10)));
+        assert_eq!(cache.stats().taken_over, 0);
+    });
+}
+
+#[test]
+fn close_within_gives_up_what_runs_longer() {
+    watched(|| {
+        let (cache, _) = clocked();
+        let guard = lead(&cache);
+        let mut waiter = pin!(cache.try_get_with_async(&1, || async { Ok::<_, ()>(11) }));
+        assert!(poll(waiter.as_mut()).is_pending());
+        thread::scope(|scope| {
+            let cut_off = scope.spawn(|| cache.close_within(Duration::from_millis(1)));
+            assert_eq!(cut_off.join().unwrap(), 1);
+        });
+        let refused = poll(waiter.as_mut());
+        assert!(
+            matches!(refused, Poll::Ready(Err(TryGetError::Closed(_)))),
+            "{refused:?}"
+        );
+        assert_eq!(guard.insert(10), 10);
+        assert_eq!(cache.get(&1), None);
+    });
+}
+
+#[test]
+fn close_async_waits_and_cuts_off_at_its_deadline() {
+    let (cache, _) = clocked();
+    let mut leader = pin!(cache.get_with_async(&1, std::future::pending::<u32>));
+    assert!(poll(leader.as_mut()).is_pending());
+    let deadline = Gate::default();
+    let bell = Arc::new(Bell::default());
+    let mut closing = pin!(cache.close_async_until(deadline.clone()));
+    assert!(poll_with(closing.as_mut(), &bell).is_pending());
+    assert!(cache.is_closed());
+    deadline.open();
+    assert_eq!(bell.rung(), 1);
+    assert_eq!(poll_with(closing.as_mut(), &bell), Poll::Ready(1));
+    // Dropped midway, a closing leaves the cache closed.
+    assert!(cache.is_closed());
+}
+
+#[test]
+fn a_fill_never_begins_after_close_has_returned() {
+    for _ in 0..200 {
+        let cache: Cache<u32, u32> = Cache::unbounded();
+        let closed = std::sync::atomic::AtomicBool::new(false);
+        let barrier = Barrier::new(3);
+        thread::scope(|scope| {
+            for key in 0..2 {
+                let (cache, closed, barrier) = (&cache, &closed, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let _ = cache.try_get_with(&key, || {
+                        assert!(!closed.load(std::sync::atomic::Ordering::SeqCst));
+                        Ok::<_, ()>(key)
+                    });
+                });
+            }
+            barrier.wait();
+            cache.close();
+            assert!(cache.in_flight().is_empty());
+            closed.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+    }
+}
