@@ -147,35 +147,15 @@ impl Drop for Leading {
     }
 }
 
-/// The actor whose wait here could close a cycle, if it blocks the thread: the one that acts, if it
-/// leads a fill.
-fn blocking_actor() -> Option<u64> {
+/// The actor whose wait here could close a cycle: the one that acts, if it leads a fill.
+pub(crate) fn leading_actor() -> Option<u64> {
     let leads = LEADS.with(std::cell::Cell::get) > 0;
     polled().or_else(|| leads.then(thread))
 }
 
-/// The actor whose wait here could close a cycle, if it is a task's: the one inside whose fill this
-/// is polled.
-///
-/// A lead without a fill, a placeholder guard, does not count: its holder may be another task of this
-/// thread, which goes on when this one has been left pending.
-pub(crate) fn nesting_actor() -> Option<u64> {
-    let inside = !TOP.with(std::cell::Cell::get).is_null();
-    polled().or_else(|| inside.then(thread))
-}
-
-/// The actor of a wait for one who would lead as `waiter`.
-pub(crate) fn waiting_actor(waiter: u64) -> Option<u64> {
-    if is_fill(waiter) {
-        nesting_actor()
-    } else {
-        blocking_actor()
-    }
-}
-
-/// Whether this thread leads anything.
+/// Whether a wait here could close a cycle.
 pub(crate) fn leads_any() -> bool {
-    blocking_actor().is_some()
+    leading_actor().is_some()
 }
 
 /// All edges.

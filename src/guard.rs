@@ -76,9 +76,8 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
 /// Dropped without a value it passes the lead to one of those who wait. It must not be leaked
 /// (`mem::forget`): then they wait for ever.
 ///
-/// It stays on its thread, because a wait of that thread is what could close a cycle. (A task of that
-/// thread that waits for the guard's key is left pending, and no cycle is seen in it: the holder may be
-/// another task. Who holds a guard and blocks on such a task hangs.)
+/// It stays on its thread, because a wait of that thread is what could close a cycle. So do not hold it
+/// over an `.await`: another task of that thread that asks for the key is told of a cycle.
 ///
 /// ```compile_fail
 /// fn send<T: Send>(_: T) {}

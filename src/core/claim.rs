@@ -45,9 +45,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
     }
 
     /// Settles who is going to fill it, if that is not settled.
-    pub(crate) fn for_actor(&mut self, actor: impl FnOnce() -> u64) {
+    pub(crate) fn for_actor(&mut self, actor: u64) {
         if self.actor == 0 {
-            self.actor = actor();
+            self.actor = actor;
         }
     }
 
@@ -157,15 +157,6 @@ pub(crate) struct Held<K> {
 
 // SAFETY: it reads the key inside the node of a `Spare` that goes where it goes.
 unsafe impl<K: Send + Sync> Send for Held<K> {}
-
-impl<K> Held<K> {
-    /// # Safety
-    /// The spare node is not in use yet.
-    pub(crate) unsafe fn key(&self) -> &K {
-        // SAFETY: our caller says so.
-        unsafe { &*self.key }
-    }
-}
 
 impl<K: Eq> Wanted<K> for Held<K> {
     fn is(&self, key: &K) -> bool {

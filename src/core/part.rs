@@ -2,7 +2,7 @@
 
 use super::{Core, Node};
 use crate::actor::{actor, is_fill};
-use crate::cycle::{Leading, Waiting, Words, waiting_actor, within};
+use crate::cycle::{Leading, Waiting, Words, leading_actor, within};
 use crate::error::CycleError;
 use crate::flight::{Flight, Job, Look, Outcome, SharedError, Ticket, Verdict, WaitFor};
 use crate::foreign::contain;
@@ -429,7 +429,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     /// Fails at once if waiting would close a cycle.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
         // A future may be polled by one fill and then by another.
-        let waits = waiting_actor(self.actor);
+        let waits = leading_actor();
         if self.place.as_ref().is_none_or(|place| place.waits != waits) {
             if self.leave_list() {
                 return Poll::Ready(Ok(Waited::Lead(self.take_lead())));

@@ -3,7 +3,7 @@
 
 use super::{Core, Leader, Node, Part};
 use crate::actor::{is_fill, new_fill};
-use crate::cycle::{Waiting, Words, nesting_actor};
+use crate::cycle::{Waiting, Words, leading_actor};
 use crate::error::CycleError;
 use crate::flight::WaitFor;
 use crate::sync::Arc;
@@ -160,7 +160,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
 
     /// Goes on with the fill. Fails if the fill inside which this is polled waits for itself then.
     pub(crate) fn poll<R>(&mut self, fill: impl FnOnce(&K) -> R) -> Result<R, CycleError> {
-        let waits = nesting_actor();
+        let waits = leading_actor();
         if self.nested.as_ref().map(|nested| nested.waits) != waits {
             self.nested = None;
             self.nested = waits.map(|us| self.nest(us)).transpose()?;

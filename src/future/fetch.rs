@@ -31,6 +31,17 @@ pub(crate) trait Sought<K>: Wanted<K> {
     ) -> Option<&'p V>
     where
         K: Hash + Eq;
+
+    /// It was no hit: settles who fills the spare node.
+    fn prepare<'c, V, S: BuildHasher>(
+        &mut self,
+        _core: &'c Core<K, V, S>,
+        spare: &mut Spare<'c, K, V, S>,
+    ) where
+        K: Hash + Eq,
+    {
+        spare.for_actor(new_fill());
+    }
 }
 
 impl<K, Q: ?Sized + Hash + Equivalent<K>> Sought<K> for Borrowed<'_, Q>
@@ -57,10 +68,30 @@ where
     }
 }
 
-impl<K: Hash + Eq> Sought<K> for Held<K> {
+/// A key that was given away: moved into a node when one is needed.
+pub(crate) enum Given<K> {
+    Key(K),
+    Held(Held<K>),
+    Moving,
+}
+
+impl<K: Eq> Wanted<K> for Given<K> {
+    fn is(&self, key: &K) -> bool {
+        match self {
+            Self::Key(own) => own == key,
+            Self::Held(held) => held.is(key),
+            Self::Moving => unreachable!("for a moment only"),
+        }
+    }
+
+    fn make(&mut self) -> K {
+        unreachable!("the spare node holds the key")
+    }
+}
+
+impl<K: Hash + Eq> Sought<K> for Given<K> {
     fn hash<V, S: BuildHasher>(&self, core: &Core<K, V, S>) -> u64 {
-        // SAFETY: asked before the spare node is used.
-        core.hash(unsafe { self.key() })
+        core.hash(self.key())
     }
 
     fn look_up<'p, V, S: BuildHasher>(
@@ -69,8 +100,28 @@ impl<K: Hash + Eq> Sought<K> for Held<K> {
         hash: u64,
         pin: &'p EpochPin,
     ) -> Option<&'p V> {
-        // SAFETY: as above.
-        core.look_up(hash, unsafe { self.key() }, pin)
+        core.look_up(hash, self.key(), pin)
+    }
+
+    fn prepare<'c, V, S: BuildHasher>(
+        &mut self,
+        core: &'c Core<K, V, S>,
+        spare: &mut Spare<'c, K, V, S>,
+    ) {
+        if let Self::Key(key) = std::mem::replace(self, Self::Moving) {
+            let (holding, held) = Spare::holding(core, new_fill(), key);
+            *spare = holding;
+            *self = Self::Held(held);
+        }
+    }
+}
+
+impl<K> Given<K> {
+    fn key(&self) -> &K {
+        match self {
+            Self::Key(key) => key,
+            _ => unreachable!("looked up before a node is needed"),
+        }
     }
 }
 
@@ -282,7 +333,7 @@ where
                 }
             }
             *this.stage = Stage::Look;
-            this.spare.for_actor(new_fill);
+            this.wanted.prepare(core, this.spare);
         }
         let mut miss = Miss {
             core,
@@ -448,10 +499,15 @@ where
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> EntrySelector<'c, K, V, S> {
-    pub(super) fn fetch_async<F, O>(self, fill: F, finish: O) -> Fetch<'c, K, V, S, Held<K>, F, O> {
+    pub(super) fn fetch_async<F, O>(
+        self,
+        fill: F,
+        finish: O,
+    ) -> Fetch<'c, K, V, S, Given<K>, F, O> {
         let core = &*self.cache.core;
-        let (spare, held) = Spare::holding(core, new_fill(), self.key);
-        Fetch::new(core, spare, held, Aim::Value, fill, finish)
+        let spare = Spare::none(core, 0);
+        let given = Given::Key(self.key);
+        Fetch::new(core, spare, given, Aim::Value, fill, finish)
     }
 }
 

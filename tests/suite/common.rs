@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -394,6 +395,17 @@ impl std::error::Error for Refused {}
 /// What came of a call: the value, or the error's text, or nothing.
 pub(crate) type Came = Result<u64, Option<String>>;
 
+/// Runs a future to its end. What answers at once allocates nothing; what does not is polled by two
+/// wakers.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        Poll::Ready(output) => output,
+        Poll::Pending => futures_lite::future::block_on(future),
+    }
+}
+
 /// The verbs of a [`Cache`] that fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -406,10 +418,16 @@ pub(crate) enum Verb {
     Pinned,
     PinnedTry,
     Compute,
+    GetWithAsync,
+    TryGetWithAsync,
+    OptionallyGetWithAsync,
+    OrInsertWithAsync,
+    OrTryInsertWithAsync,
+    ComputeAsync,
 }
 
 impl Verb {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::GetWith,
         Self::TryGetWith,
         Self::OptionallyGetWith,
@@ -419,29 +437,53 @@ impl Verb {
         Self::Pinned,
         Self::PinnedTry,
         Self::Compute,
+        Self::GetWithAsync,
+        Self::TryGetWithAsync,
+        Self::OptionallyGetWithAsync,
+        Self::OrInsertWithAsync,
+        Self::OrTryInsertWithAsync,
+        Self::ComputeAsync,
     ];
 
     /// Those that join a flight for its value. (A compute waits for the end of a fill, and then
     /// has its own turn.)
     pub(crate) fn joining() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|&verb| verb != Self::Compute)
+        Self::ALL.into_iter().filter(|verb| !verb.computes())
     }
 
     /// Those whose fill can end without a value and without a panic.
-    pub(crate) const FALLIBLE: [Self; 6] = [
+    pub(crate) const FALLIBLE: [Self; 10] = [
         Self::TryGetWith,
         Self::OptionallyGetWith,
         Self::OrTryInsertWith,
         Self::Guard,
         Self::PinnedTry,
         Self::Compute,
+        Self::TryGetWithAsync,
+        Self::OptionallyGetWithAsync,
+        Self::OrTryInsertWithAsync,
+        Self::ComputeAsync,
     ];
+
+    /// Those that have a turn of their own.
+    pub(crate) fn computes(self) -> bool {
+        matches!(self, Self::Compute | Self::ComputeAsync)
+    }
+
+    /// Those whose fill may find that there is no value.
+    pub(crate) fn is_optional(self) -> bool {
+        matches!(self, Self::OptionallyGetWith | Self::OptionallyGetWithAsync)
+    }
 
     /// Those whose error is a [`Refused`].
     pub(crate) fn shares_refusals(self) -> bool {
         matches!(
             self,
-            Self::TryGetWith | Self::OrTryInsertWith | Self::PinnedTry
+            Self::TryGetWith
+                | Self::OrTryInsertWith
+                | Self::PinnedTry
+                | Self::TryGetWithAsync
+                | Self::OrTryInsertWithAsync
         )
     }
 
@@ -480,19 +522,62 @@ impl Verb {
                 let mut view = cache.pin();
                 view.try_get_or_fill_with(&key, fill).copied().map_err(said)
             }
-            Self::Compute => {
-                let result = cache.entry(key).and_compute_with(|there| match there {
-                    Some(_) => Op::Nop,
-                    None => fill().map_or(Op::Nop, Op::Put),
-                });
-                match result {
-                    CompResult::Inserted(value)
-                    | CompResult::ReplacedWith(value)
-                    | CompResult::Unchanged(value) => Ok(value),
-                    CompResult::Removed(_) | CompResult::StillNone => Err(None),
-                }
-            }
+            Self::Compute => computed(&cache.entry(key).and_compute_with(|there| match there {
+                Some(_) => Op::Nop,
+                None => fill().map_or(Op::Nop, Op::Put),
+            })),
+            _ => block_on(self.ask_async(cache, key, fill)),
         }
+    }
+
+    async fn ask_async(
+        self,
+        cache: &Cache<u64, u64>,
+        key: u64,
+        fill: impl FnOnce() -> Result<u64, Refused>,
+    ) -> Came {
+        let sure = |result: Result<u64, Refused>| result.unwrap_or_else(|error| unwind(error.0));
+        let said = |error: TryGetError<Refused>| Some(error.to_string());
+        match self {
+            Self::GetWithAsync => Ok(cache.get_with_async(&key, || async { sure(fill()) }).await),
+            Self::TryGetWithAsync => cache
+                .try_get_with_async(&key, || async { fill() })
+                .await
+                .map_err(said),
+            Self::OptionallyGetWithAsync => cache
+                .optionally_get_with_async(&key, || async { fill().ok() })
+                .await
+                .ok_or(None),
+            Self::OrInsertWithAsync => {
+                let fill = || async { sure(fill()) };
+                let entry = cache.entry(key).or_insert_with_async(fill).await;
+                Ok(entry.into_value())
+            }
+            Self::OrTryInsertWithAsync => {
+                let fill = || async { fill() };
+                let entry = cache.entry(key).or_try_insert_with_async(fill).await;
+                entry.map(atomic_cache::Entry::into_value).map_err(said)
+            }
+            Self::ComputeAsync => {
+                let op = |there: Option<u64>| async move {
+                    match there {
+                        Some(_) => Op::Nop,
+                        None => fill().map_or(Op::Nop, Op::Put),
+                    }
+                };
+                computed(&cache.entry(key).and_compute_with_async(op).await)
+            }
+            _ => unreachable!("a blocking verb"),
+        }
+    }
+}
+
+fn computed(result: &CompResult<u64>) -> Came {
+    match *result {
+        CompResult::Inserted(value)
+        | CompResult::ReplacedWith(value)
+        | CompResult::Unchanged(value) => Ok(value),
+        CompResult::Removed(_) | CompResult::StillNone => Err(None),
     }
 }
 
@@ -506,10 +591,14 @@ pub(crate) enum AtomicVerb {
     TryRefresh,
     Pinned,
     PinnedTry,
+    GetAsync,
+    TryGetAsync,
+    RefreshAsync,
+    TryRefreshAsync,
 }
 
 impl AtomicVerb {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Get,
         Self::TryGet,
         Self::With,
@@ -517,7 +606,19 @@ impl AtomicVerb {
         Self::TryRefresh,
         Self::Pinned,
         Self::PinnedTry,
+        Self::GetAsync,
+        Self::TryGetAsync,
+        Self::RefreshAsync,
+        Self::TryRefreshAsync,
     ];
+
+    /// Those that compute the value anew.
+    pub(crate) fn refreshes(self) -> bool {
+        matches!(
+            self,
+            Self::Refresh | Self::TryRefresh | Self::RefreshAsync | Self::TryRefreshAsync
+        )
+    }
 
     pub(crate) fn ask(self, cache: &AtomicCache<u64, u64>, key: u64) -> u64 {
         match self {
@@ -528,6 +629,12 @@ impl AtomicVerb {
             Self::TryRefresh => cache.try_refresh(&key).expect("no cycle here"),
             Self::Pinned => *cache.pin().get_or_fill(&key),
             Self::PinnedTry => *cache.pin().try_get_or_fill(&key).expect("no cycle here"),
+            Self::GetAsync => block_on(cache.get_async(&key)),
+            Self::TryGetAsync => block_on(cache.try_get_async(&key)).expect("no cycle here"),
+            Self::RefreshAsync => block_on(cache.refresh_async(&key)),
+            Self::TryRefreshAsync => {
+                block_on(cache.try_refresh_async(&key)).expect("no cycle here")
+            }
         }
     }
 }

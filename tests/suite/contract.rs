@@ -350,14 +350,22 @@ enum Eraser {
     Remove,
     InvalidateAll,
     InvalidateIf,
+    InvalidateAsync,
+    RemoveAsync,
+    InvalidateAllAsync,
+    InvalidateIfAsync,
 }
 
 impl Eraser {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 8] = [
         Self::Invalidate,
         Self::Remove,
         Self::InvalidateAll,
         Self::InvalidateIf,
+        Self::InvalidateAsync,
+        Self::RemoveAsync,
+        Self::InvalidateAllAsync,
+        Self::InvalidateIfAsync,
     ];
 
     fn erase(self, cache: &Cache<u64, u64>, key: u64) {
@@ -370,6 +378,16 @@ impl Eraser {
             }
             Self::InvalidateAll => cache.invalidate_all(),
             Self::InvalidateIf => cache.invalidate_if(|&other, _| other == key),
+            Self::InvalidateAsync => {
+                block_on(cache.invalidate_async(&key));
+            }
+            Self::RemoveAsync => {
+                block_on(cache.remove_async(&key));
+            }
+            Self::InvalidateAllAsync => block_on(cache.invalidate_all_async()),
+            Self::InvalidateIfAsync => {
+                block_on(cache.invalidate_if_async(|&other, _| other == key));
+            }
         }
     }
 }
@@ -446,7 +464,14 @@ fn c2_those_who_had_joined_get_the_value_of_an_invalidated_flight() {
 #[test]
 fn c2_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
     watched(|| {
-        for eraser in [Eraser::Invalidate, Eraser::Remove, Eraser::InvalidateAll] {
+        for eraser in [
+            Eraser::Invalidate,
+            Eraser::Remove,
+            Eraser::InvalidateAll,
+            Eraser::InvalidateAsync,
+            Eraser::RemoveAsync,
+            Eraser::InvalidateAllAsync,
+        ] {
             let cache = plain();
             cache.insert(1, 5).unwrap();
             let held = Held::new();
@@ -1104,7 +1129,7 @@ fn failed_flight(
     let others = callers.into_iter().map(|caller| caller.join().unwrap());
     let others = others.collect();
     // (A compute that leaves things as they are is counted as a fill.)
-    if leader != Verb::Compute && joiner != Verb::Compute {
+    if !leader.computes() && !joiner.computes() {
         assert_fills_add_up(&cache.stats(), u64::from(cache.contains(&1)));
     }
     (led, others, fills.get())
@@ -1119,7 +1144,7 @@ fn c4_an_error_is_shared_with_everyone_of_its_type_and_not_cached() {
                 let text = leader.shares_refusals().then(|| "no".to_owned());
                 assert_eq!(led.unwrap(), Err(text), "{leader:?} leads");
                 let shared = match (leader, joiner) {
-                    (Verb::OptionallyGetWith, Verb::OptionallyGetWith) => Some(None),
+                    _ if leader.is_optional() && joiner.is_optional() => Some(None),
                     _ if leader.shares_refusals() && joiner.shares_refusals() => {
                         Some(Some("no".to_owned()))
                     }
@@ -1414,7 +1439,7 @@ fn c4_a_guard_that_is_dropped_passes_the_lead_on() {
                 assert_eq!(waiter.join().unwrap(), Ok(20), "{verb:?}");
             }
             let stats = cache.stats();
-            let led = if verb == Verb::Compute { 4 } else { 2 };
+            let led = if verb.computes() { 4 } else { 2 };
             assert_eq!((stats.fills, stats.fill_cancelled), (led, 1), "{verb:?}");
         }
     });

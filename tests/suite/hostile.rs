@@ -1022,14 +1022,13 @@ fn h13_a_clock_that_stalls_steps_back_or_jumps_expires_nothing_early_and_nothing
 /// What `verb` says when its fill would wait for itself: as an error, or as a panic.
 fn cycle_text(verb: Verb, ask: impl FnOnce() -> Came) -> String {
     match verb {
-        Verb::TryGetWith | Verb::OrTryInsertWith | Verb::PinnedTry | Verb::Guard => {
-            ask().unwrap_err().expect("an error with a text")
-        }
-        Verb::GetWith
-        | Verb::OptionallyGetWith
-        | Verb::OrInsertWith
-        | Verb::Pinned
-        | Verb::Compute => panic_text(ask),
+        Verb::TryGetWith
+        | Verb::OrTryInsertWith
+        | Verb::PinnedTry
+        | Verb::Guard
+        | Verb::TryGetWithAsync
+        | Verb::OrTryInsertWithAsync => ask().unwrap_err().expect("an error with a text"),
+        _ => panic_text(ask),
     }
 }
 

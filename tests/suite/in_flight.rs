@@ -5,9 +5,10 @@ use crate::tasks::{Bell, Gate, poll, poll_with};
 use atomic_cache::{AtomicCache, BuildError, Cache, GuardResult, LedBy, ManualClock, TryGetError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::Poll;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -18,11 +19,38 @@ fn clocked() -> (Cache<u32, u32>, ManualClock) {
     (cache, clock)
 }
 
-/// Leads the fill of key 1 until it is dropped or given a value.
-fn lead(cache: &Cache<u32, u32>) -> atomic_cache::PlaceholderGuard<'_, u32, u32> {
-    match cache.get_value_or_guard(&1, None) {
-        GuardResult::Guard(guard) => guard,
-        other => panic!("{other:?}"),
+/// The lead of the fill of key 1, on a thread of its own, until it is dropped or given a value.
+struct Lead(Option<(Sender<u32>, JoinHandle<Option<u32>>)>);
+
+fn lead(cache: &Cache<u32, u32>) -> Lead {
+    let (cache, begun) = (cache.clone(), Arc::new(Barrier::new(2)));
+    let (give, given) = channel();
+    let begins = begun.clone();
+    let thread = thread::spawn(move || {
+        let GuardResult::Guard(guard) = cache.get_value_or_guard(&1, None) else {
+            panic!("nobody else is there");
+        };
+        begins.wait();
+        given.recv().ok().map(|value| guard.insert(value))
+    });
+    begun.wait();
+    Lead(Some((give, thread)))
+}
+
+impl Lead {
+    fn insert(mut self, value: u32) -> u32 {
+        let (give, thread) = self.0.take().expect("once");
+        give.send(value).unwrap();
+        thread.join().unwrap().expect("it was given a value")
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if let Some((give, thread)) = self.0.take() {
+            drop(give);
+            thread.join().unwrap();
+        }
     }
 }
 
