@@ -639,6 +639,65 @@ impl AtomicVerb {
     }
 }
 
+/// How a cache of its own computes its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By a closure, on whoever leads.
+    Call,
+    /// By a future that is kept by its flight.
+    Future,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 2] = [Self::Call, Self::Future];
+
+    /// A cache of what `fill` computes.
+    pub(crate) fn cache(
+        self,
+        fill: impl Fn(u64) -> u64 + Send + Sync + 'static,
+    ) -> AtomicCache<u64, u64> {
+        match self {
+            Self::Call => AtomicCache::new(move |&key: &u64| fill(key), None),
+            Self::Future => {
+                let fill = Arc::new(fill);
+                let make = move |key| {
+                    let fill = fill.clone();
+                    async move { fill(key) }
+                };
+                AtomicCache::new_async(make, None)
+            }
+        }
+    }
+
+    /// A cache whose fill makes of the cache and a key what it does next: the value of another key
+    /// plus one, or zero.
+    pub(crate) fn chain(
+        self,
+        next: impl Fn(&AtomicCache<u64, u64>, u64) -> Option<u64> + Send + Sync + 'static,
+    ) -> AtomicCache<u64, u64> {
+        match self {
+            Self::Call => AtomicCache::recursive(
+                move |cache: &AtomicCache<u64, u64>, &key: &u64| {
+                    next(cache, key).map_or(0, |next| cache.get(&next) + 1)
+                },
+                None,
+            ),
+            Self::Future => AtomicCache::recursive_async(
+                move |cache: AtomicCache<u64, u64>, key| {
+                    let next = next(&cache, key);
+                    async move {
+                        match next {
+                            Some(next) => cache.get_async(&next).await + 1,
+                            None => 0,
+                        }
+                    }
+                },
+                None,
+            ),
+        }
+    }
+}
+
 /// The sum of the fills' endings is the number of fills: R10.
 #[track_caller]
 pub(crate) fn assert_fills_add_up(stats: &CacheStats, values: u64) {

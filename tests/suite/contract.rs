@@ -138,11 +138,14 @@ fn c1_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
 fn c1_every_verb_of_an_atomic_cache_joins_the_flight_of_every_other() {
     watched(|| {
         for leader in AtomicVerb::ALL {
-            for joiner in AtomicVerb::ALL {
+            for (joiner, way) in AtomicVerb::ALL
+                .into_iter()
+                .zip(Way::ALL.into_iter().cycle())
+            {
                 let (fills, held) = (Tally::default(), Held::new());
                 let cache = {
                     let (fills, held) = (fills.clone(), held.clone());
-                    AtomicCache::new(move |key: &u64| held.hold(key + fills.add()), None)
+                    way.cache(move |key| held.hold(key + fills.add()))
                 };
                 let ask = |verb: AtomicVerb| {
                     let cache = cache.clone();
@@ -1177,20 +1180,18 @@ fn c4_a_panic_unwinds_in_the_leader_and_one_waiter_leads() {
 #[test]
 fn c4_an_atomic_caches_fill_that_panics_or_fails_is_run_by_the_next() {
     watched(|| {
-        for verb in AtomicVerb::ALL {
+        let ways = Way::ALL.map(|way| AtomicVerb::ALL.map(|verb| (verb, way)));
+        for (verb, way) in ways.into_iter().flatten() {
             let (fills, held) = (Tally::default(), Held::new());
             let cache = {
                 let (fills, held) = (fills.clone(), held.clone());
-                AtomicCache::new(
-                    move |&key: &u64| {
-                        if fills.add() == 0 {
-                            held.hold(());
-                            unwind("on purpose");
-                        }
-                        key
-                    },
-                    None,
-                )
+                way.cache(move |key| {
+                    if fills.add() == 0 {
+                        held.hold(());
+                        unwind("on purpose");
+                    }
+                    key
+                })
             };
             let ask = || {
                 let cache = cache.clone();
@@ -1679,19 +1680,14 @@ fn c6_fills_run_with_nothing_held_and_may_use_the_cache() {
             });
             assert_eq!(came, Ok(70), "{verb:?}");
         }
-        for verb in AtomicVerb::ALL {
-            let cache = AtomicCache::recursive(
-                |cache: &AtomicCache<u64, u64>, &key: &u64| {
+        for way in Way::ALL {
+            for verb in AtomicVerb::ALL {
+                let cache = way.chain(|cache, key| {
                     cache.quiesce();
-                    if key == 0 {
-                        0
-                    } else {
-                        cache.get(&(key - 1)) + 1
-                    }
-                },
-                None,
-            );
-            assert_eq!(verb.ask(&cache, 20), 20, "{verb:?}");
+                    key.checked_sub(1)
+                });
+                assert_eq!(verb.ask(&cache, 20), 20, "{verb:?}");
+            }
         }
     });
 }
