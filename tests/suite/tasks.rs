@@ -1,67 +1,16 @@
 //! Tasks: the verbs that end in `_async`, polled by hand.
 
+use crate::task_tools::*;
 use atomic_cache::{AtomicCache, Cache, TryGetError};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::task::{Context, Poll, Wake, Waker};
-
-/// Counts how often it is woken.
-#[derive(Default)]
-pub(crate) struct Bell(AtomicUsize);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, SeqCst);
-    }
-}
-
-impl Bell {
-    pub(crate) fn rung(&self) -> usize {
-        self.0.load(SeqCst)
-    }
-}
-
-pub(crate) fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
-    future.poll(&mut Context::from_waker(Waker::noop()))
-}
-
-pub(crate) fn poll_with<F: Future>(future: Pin<&mut F>, bell: &Arc<Bell>) -> Poll<F::Output> {
-    let waker = Waker::from(Arc::clone(bell));
-    future.poll(&mut Context::from_waker(&waker))
-}
-
-/// A future that is pending until the gate is opened.
-#[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<std::sync::Mutex<(bool, Vec<Waker>)>>);
-
-impl Gate {
-    pub(crate) fn open(&self) {
-        let mut gate = self.0.lock().unwrap();
-        gate.0 = true;
-        let wakers = std::mem::take(&mut gate.1);
-        drop(gate);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Future for Gate {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut gate = self.0.lock().unwrap();
-        if gate.0 {
-            return Poll::Ready(());
-        }
-        gate.1.push(cx.waker().clone());
-        Poll::Pending
-    }
-}
+use std::task::Poll;
 
 #[test]
 fn clause_1_tasks_and_threads_share_one_flight() {
     let cache: Cache<u32, u32> = Cache::unbounded();
-    let gate = Gate::default();
+    let gate = Latch::default();
     let opened = gate.clone();
     let mut leader = pin!(cache.get_with_async(&1, || async move {
         opened.await;
@@ -103,7 +52,7 @@ fn h17_a_leader_that_is_dropped_is_followed_by_the_next() {
 
 #[test]
 fn h18_whoever_is_polled_polls_a_stored_fill() {
-    let gate = Gate::default();
+    let gate = Latch::default();
     let fills = Arc::new(AtomicUsize::new(0));
     let cache = {
         let (gate, fills) = (gate.clone(), fills.clone());
