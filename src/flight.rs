@@ -74,6 +74,8 @@ pub(crate) enum Look {
     Drive(Job),
     /// [Say](Flight::give) how it is woken, and look again.
     GiveWaker,
+    /// The fill is to be polled once more: wake itself, and let others have a turn.
+    ComeBack,
     Sleep,
 }
 
@@ -231,7 +233,10 @@ impl Flight {
         if let Some(verdict) = room.verdict(ticket) {
             return Look::Verdict(verdict);
         }
-        if may_drive && matches!(room.kept, Kept::Here { awake: true, .. }) {
+        if matches!(room.kept, Kept::Here { awake: true, .. }) {
+            if !may_drive {
+                return Look::ComeBack;
+            }
             return match std::mem::replace(&mut room.kept, Kept::Out { awake: false }) {
                 Kept::Here { job, .. } => Look::Drive(job),
                 _ => unreachable!("matched above"),

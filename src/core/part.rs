@@ -456,6 +456,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
                     flight.give(&place.ticket, waker.clone());
                     ungiven = None;
                 }
+                Look::ComeBack => {
+                    contain(|| waker.wake_by_ref());
+                    return Poll::Pending;
+                }
                 Look::Sleep => return Poll::Pending,
             }
         }

@@ -167,7 +167,7 @@ fn verdict(flight: &Flight, ticket: &Ticket) -> Option<Verdict> {
     match flight.look(ticket, None, false) {
         Look::Verdict(verdict) => Some(verdict),
         Look::GiveWaker | Look::Sleep => None,
-        Look::Drive(_) => panic!("nothing is kept here"),
+        Look::Drive(_) | Look::ComeBack => panic!("nothing is kept here"),
     }
 }
 
@@ -182,7 +182,7 @@ fn poll(flight: &Flight, ticket: &Ticket, waker: &Waker) -> Option<Verdict> {
                 ungiven = None;
             }
             Look::Sleep => return None,
-            Look::Drive(_) => panic!("nothing is kept here"),
+            Look::Drive(_) | Look::ComeBack => panic!("nothing is kept here"),
         }
     }
 }
