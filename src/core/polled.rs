@@ -2,7 +2,7 @@
 //! by their flight, for whoever waits to poll.
 
 use super::{Core, Leader, Node, Part};
-use crate::actor::{is_fill, new_fill};
+use crate::actor::{is_fill, new_fill, polled};
 use crate::cycle::{Waiting, Words, leading_actor};
 use crate::error::CycleError;
 use crate::flight::WaitFor;
@@ -99,9 +99,10 @@ where
         part
     }
 
-    /// From now on a fill leads, and no thread. Its number.
+    /// From now on a fill leads, and no thread. Its number: not that of the fill in which a thread
+    /// has asked for this one, which is another actor.
     fn lead_for_all(&mut self) -> u64 {
-        if !is_fill(self.actor) || self.leading.is_some() {
+        if !is_fill(self.actor) || polled() == Some(self.actor) {
             self.leading = None;
             self.actor = new_fill();
         }
