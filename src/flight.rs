@@ -231,6 +231,10 @@ impl Flight {
     pub(crate) fn look(&self, ticket: &Ticket, waker: Option<&Waker>, may_drive: bool) -> Look {
         let mut room = lock(&self.room);
         if let Some(verdict) = room.verdict(ticket) {
+            // Here and not as it leaves the list, when it may be pinned.
+            let waker = room.waiter(ticket).waker.take();
+            drop(room);
+            contain(|| drop(waker));
             return Look::Verdict(verdict);
         }
         if matches!(room.kept, Kept::Here { awake: true, .. }) {
@@ -258,7 +262,7 @@ impl Flight {
         let other = room.waiter(ticket).waker.replace(waker);
         drop(room);
         // A waker's `Drop` is foreign code.
-        drop(other);
+        contain(|| drop(other));
     }
 
     /// Takes a waiter off the list, when it has read what it waited for or gives up.
@@ -290,7 +294,7 @@ impl Flight {
         let job = room.take_unwanted();
         drop(room);
         // A waker's `Drop` is foreign code.
-        drop(gone);
+        contain(|| drop(gone));
         Delisted {
             had_baton,
             job,
