@@ -420,6 +420,13 @@ struct Place {
     edge: Option<Waiting>,
 }
 
+impl Place {
+    /// Out of the graph: before our part, because who follows the edge comes to the flight.
+    fn without_edge(self) -> Self {
+        Self { edge: None, ..self }
+    }
+}
+
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     fn part(&self) -> &Part<'c, K, V, S> {
         self.part.as_ref().expect("there until the wait is over")
@@ -431,19 +438,21 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         // A future may be polled by one fill and then by another.
         let waits = leading_actor();
         if self.place.as_ref().is_none_or(|place| place.waits != waits) {
-            if self.leave_list() {
+            let before = self.place.take().map(Place::without_edge);
+            let enlisted = self.enlist(waits);
+            // Only now: the last who waits for a fill that is kept takes that away with it.
+            if before.is_some_and(|place| self.leave(place)) {
                 return Poll::Ready(Ok(Waited::Lead(self.take_lead())));
             }
-            self.enlist(waits)?;
+            enlisted?;
         }
         let (mut may_drive, mut ungiven) = (true, Some(waker));
         loop {
             let flight = self.part().flight();
-            let place = self.place.as_mut().expect("enlisted above");
+            let place = self.place.as_ref().expect("enlisted above");
             match flight.look(&place.ticket, ungiven, may_drive) {
                 Look::Verdict(verdict) => {
-                    // Before our part: who follows the edge comes to the flight.
-                    place.edge = None;
+                    self.place = self.place.take().map(Place::without_edge);
                     return Poll::Ready(Ok(self.conclude(verdict)));
                 }
                 Look::Drive(job) => {
@@ -543,13 +552,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
 
     /// True: the lead was ours for the taking.
     fn leave_list(&mut self) -> bool {
-        let Some(place) = self.place.take() else {
-            return false;
-        };
-        // Before our part: who follows the edge comes to the flight.
-        drop(place.edge);
+        self.place.take().is_some_and(|place| self.leave(place))
+    }
+
+    /// As [`leave_list`](Self::leave_list), of a place that is not ours any more.
+    fn leave(&self, place: Place) -> bool {
+        let Place { ticket, .. } = place.without_edge();
         let part = self.part();
-        let delisted = part.flight().delist(&place.ticket);
+        let delisted = part.flight().delist(&ticket);
         if let Some(replacement) = delisted.replacement {
             // SAFETY: held for the flight's readers, of whom we were the last.
             part.core
