@@ -63,6 +63,8 @@ pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
 enum Ending {
     /// The leader is lost: another waiter leads, if there is one.
     Lost,
+    /// As `Lost`, of a leader that has run no fill.
+    Declined,
     /// The fill said so. With `keep_prior` what was there before is put back.
     Without { outcome: Outcome, keep_prior: bool },
     /// The slot is `GONE` already, and was in this state before.
@@ -89,6 +91,20 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             // A fill that is polled is known by that.
             leading: (!is_fill(actor)).then(Leading::begin),
         }
+    }
+
+    /// The lead of one who is going to run no fill. Our caller's share in the flight is now ours.
+    fn to_end(part: Part<'c, K, V, S>, hash: u64, ending: Ending) -> Self {
+        let leader = Self {
+            core: part.core,
+            node: part.node,
+            hash,
+            actor: 0,
+            ending,
+            leading: None,
+        };
+        std::mem::forget(part);
+        leader
     }
 
     pub(super) fn node(&self) -> &'c Node<K, V> {
@@ -274,12 +290,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
                 outcome,
                 keep_prior,
             } => (self.finish(keep_prior), outcome, keep_prior),
-            Ending::Lost => {
-                self.core.stats.count(if std::thread::panicking() {
-                    Event::FillPanic
-                } else {
-                    Event::FillCancelled
-                });
+            ending @ (Ending::Lost | Ending::Declined) => {
+                if matches!(ending, Ending::Lost) {
+                    self.core.stats.count(if std::thread::panicking() {
+                        Event::FillPanic
+                    } else {
+                        Event::FillCancelled
+                    });
+                }
                 match self.hand_over() {
                     Ok(()) => return,
                     Err(before) => (before, Outcome::Nothing, true),
@@ -576,9 +594,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         if self.part.is_none() {
             return;
         }
-        if self.leave_list() {
-            // Take the lead, and pass it on by dropping it.
-            drop(self.take_lead());
+        let had_baton = self.leave_list();
+        if let (true, Some(part)) = (had_baton, self.part.take()) {
+            drop(Leader::to_end(part, self.hash, Ending::Declined));
         }
         self.part = None;
     }
