@@ -60,7 +60,7 @@ pub(crate) enum WaitFor {
 /// What a waiter that looks is told.
 pub(crate) enum Verdict {
     Outcome(Outcome),
-    /// The leader is lost, and this waiter is the next.
+    /// The leader is lost, and this waiter has the lead: to go on, or to end the flight.
     Lead,
     /// The fill has ended.
     Ended,
@@ -113,7 +113,7 @@ enum Baton {
     None,
     /// For the holder of this ticket: a thread, which is sure to come.
     To(usize),
-    /// For the first task that comes.
+    /// For the first that comes.
     Open,
 }
 
@@ -380,7 +380,8 @@ impl Flight {
     /// Hands the lead to a waiter for the value. False: there is none, or they have an outcome.
     ///
     /// A thread, if there is one: it is sure to come. A task may have been forgotten, so all of them
-    /// are woken, and the first that comes leads.
+    /// are woken, and the first that comes leads; who waits for the end is woken too, because it must
+    /// not wait for them.
     pub(crate) fn hand_over(&self) -> bool {
         let mut room = lock(&self.room);
         if room.outcome.is_some() || room.readers == 0 {
@@ -401,7 +402,7 @@ impl Flight {
                 .collect()
         } else {
             room.baton = Baton::Open;
-            room.take_wakers(waits)
+            room.take_wakers(|_| true)
         };
         drop(room);
         wake(woken);
@@ -453,7 +454,7 @@ impl Room {
     fn verdict(&mut self, ticket: &Ticket) -> Option<Verdict> {
         let ours = match self.baton {
             Baton::To(at) => at == ticket.at,
-            Baton::Open => ticket.waits_for == WaitFor::Value,
+            Baton::Open => true,
             Baton::None => false,
         };
         if ours {

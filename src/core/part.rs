@@ -469,6 +469,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
             let flight = self.part().flight();
             let place = self.place.as_ref().expect("enlisted above");
             match flight.look(&place.ticket, ungiven, may_drive) {
+                Look::Verdict(Verdict::Lead) if !self.is_to_lead() => self.end_flight(),
                 Look::Verdict(verdict) => {
                     self.place = self.place.take().map(Place::without_edge);
                     return Poll::Ready(Ok(self.conclude(verdict)));
@@ -558,6 +559,23 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         // Off the list only now that the pin has been taken.
         self.give_up();
         waited
+    }
+
+    /// Whether a lead is for us to go on with: not who waits for the end, and a flight that has been
+    /// fenced off is not worth another fill.
+    fn is_to_lead(&self) -> bool {
+        let part = self.part();
+        part.waits_for == WaitFor::Value && !part.node().slot.state().is_cut()
+    }
+
+    /// With a lead that is not for us to go on with: no fill runs, and nobody is to wait for one who
+    /// was handed the lead and has not come. All look again, unless they have got their value.
+    fn end_flight(&self) {
+        let ending = Ending::Without {
+            outcome: Outcome::Nothing,
+            keep_prior: true,
+        };
+        drop(Leader::to_end(self.part().again(), self.hash, ending));
     }
 
     /// Our share in the flight becomes the leader's.
