@@ -732,6 +732,11 @@ impl Tally {
         self.0.fetch_add(1, SeqCst)
     }
 
+    /// One less: what was counted was none.
+    pub(crate) fn less(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(SeqCst)
     }

@@ -33,12 +33,12 @@ impl Bell {
 }
 
 /// Polls with a waker that does nothing.
-pub(crate) fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+pub(crate) fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Polls with a waker that rings `bell`.
-pub(crate) fn poll_with<F: Future>(
+pub(crate) fn poll_with<F: Future + ?Sized>(
     future: Pin<&mut F>,
     bell: &Arc<impl Wake + Send + Sync + 'static>,
 ) -> Poll<F::Output> {
@@ -48,7 +48,7 @@ pub(crate) fn poll_with<F: Future>(
 
 /// Polls as an executor does: again only when it has been woken. `None` if it sleeps.
 #[track_caller]
-pub(crate) fn run_until_asleep<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+pub(crate) fn run_until_asleep<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Option<F::Output> {
     let bell = Bell::new();
     let mut seen = 0;
     loop {

@@ -63,7 +63,8 @@ impl Acts {
     /// Nothing of them is left to be done.
     fn done(&self) -> bool {
         let all = [&self.clone, &self.wake, &self.drop];
-        all.iter().all(|act| act.lock().expect("never poisoned").is_none())
+        all.iter()
+            .all(|act| act.lock().expect("never poisoned").is_none())
     }
 }
 
@@ -129,8 +130,7 @@ fn c6_a_waker_is_not_dropped_under_a_pin() {
             acts.at_clone(move || {
                 if insert {
                     inner.insert(1, 11).expect("not too heavy");
-                }
-                else {
+                } else {
                     end.open();
                     spin_until(|| inner.contains(&1));
                 }
@@ -189,7 +189,9 @@ fn h01_a_stored_fill_that_panics_is_counted_once() {
     drop(future);
     let stats = cache.stats();
     assert_eq!((stats.fills, stats.fill_panics), (1, 1), "{stats:?}");
-    assert!(panics(|| futures_lite::future::block_on(cache.get_async(&1))));
+    assert!(panics(|| futures_lite::future::block_on(
+        cache.get_async(&1)
+    )));
     assert!(panics(|| cache.get(&1)));
     let stats = cache.stats();
     assert_eq!((stats.fills, stats.fill_panics), (3, 3), "{stats:?}");
@@ -241,7 +243,9 @@ fn h18_who_was_handed_the_lead_and_is_not_polled_holds_up_no_compute() {
         assert!(poll(forgotten.as_mut()).is_pending());
         drop(leader);
         cache.invalidate_if(|_, _| true);
-        let result = cache.entry(1).and_compute_with(|_| atomic_cache::Op::Put(12));
+        let result = cache
+            .entry(1)
+            .and_compute_with(|_| atomic_cache::Op::Put(12));
         assert_eq!(result, atomic_cache::CompResult::Inserted(12));
         assert_eq!(poll(forgotten.as_mut()), Poll::Ready(12));
     });
