@@ -138,10 +138,8 @@ fn c1_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
 fn c1_every_verb_of_an_atomic_cache_joins_the_flight_of_every_other() {
     watched(|| {
         for leader in AtomicVerb::ALL {
-            for (joiner, way) in AtomicVerb::ALL
-                .into_iter()
-                .zip(Way::ALL.into_iter().cycle())
-            {
+            let joiners = Way::ALL.map(|way| AtomicVerb::ALL.map(|verb| (verb, way)));
+            for (joiner, way) in joiners.into_iter().flatten() {
                 let (fills, held) = (Tally::default(), Held::new());
                 let cache = {
                     let (fills, held) = (fills.clone(), held.clone());

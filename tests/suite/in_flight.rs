@@ -1,7 +1,7 @@
 //! Fills that run: shown, watched, given up; and what is left of a cache that is closed.
 
 use crate::common::watched;
-use crate::tasks::{Bell, Gate, poll, poll_with};
+use crate::task_tools::{Bell, Latch, poll, poll_with};
 use atomic_cache::{AtomicCache, BuildError, Cache, GuardResult, LedBy, ManualClock, TryGetError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -151,7 +151,7 @@ fn takeover_lets_those_go_on_who_invalidate() {
 
 #[test]
 fn takeover_of_a_refresh_leaves_the_old_value() {
-    let gate = Gate::default();
+    let gate = Latch::default();
     let fills = Arc::new(Mutex::new(0));
     let cache = {
         let (gate, fills) = (gate.clone(), fills.clone());
@@ -362,7 +362,7 @@ fn close_async_waits_and_cuts_off_at_its_deadline() {
     let (cache, _) = clocked();
     let mut leader = pin!(cache.get_with_async(&1, std::future::pending::<u32>));
     assert!(poll(leader.as_mut()).is_pending());
-    let deadline = Gate::default();
+    let deadline = Latch::default();
     let bell = Arc::new(Bell::default());
     let mut closing = pin!(cache.close_async_until(deadline.clone()));
     assert!(poll_with(closing.as_mut(), &bell).is_pending());
