@@ -67,14 +67,14 @@ mutant state-relaxed src/slot.rs \
     l1_one_fill_for_two
 # A flight that ends between the enlisting and the sleep wakes nobody.
 mutant no-look-before-sleep src/core/part.rs \
-    's/(if let Some\(verdict\) = enlisted\.look\(\) \{.*?\n            \}\n)(            if !park.*?\n            \}\n)/$2$1/s' \
+    's/ungiven = None;\n/return Poll::Pending;\n/' \
     l4_no_lost_wake_up_of_one
 mutant wake-before-publish src/core/part.rs \
     's/(        \/\/ SAFETY: we are the leader, and `Ending::Over`)/        if let Some(flight) = node.slot.state().flight() {\n            let flight = unsafe { &*flight };\n            let _ = flight.resolve(Outcome::Published);\n            flight.end();\n        }\n$1/' \
     l4_no_lost_wake_up_of_one
 # Whoever lets go first retires, whatever hold there is still.
 mutant retired-while-linked src/slot.rs \
-    's/        (Released::new\(State\(self\.state\.fetch_and.*?hold\))\n/        let mut released = $1;\n        released.last = true;\n        released\n/s' \
+    's/        (Released::new\(before, hold & HOLDS\))\n/        let mut released = $1;\n        released.last = true;\n        released\n/' \
     l4_no_lost_wake_up_of_one
 mutant retired-while-held src/slot.rs \
     's/released\.last &= told == 0;/released.last = told == 0;/' \
@@ -83,22 +83,22 @@ mutant leader-leaves-before-its-pin src/core/part.rs \
     's/(            pin = crate::reclaim::pin\(\);\n        \}\n        if kept \{)/            self.core.leave(node, before.flight());\n$1/; s/if !before\.lets_go\(\) \{\n            self\.core\.leave/if !before.lets_go() && before.flight().is_none() {\n            self.core.leave/' \
     l7_invalidate_waits_for_the_fill
 mutant waiter-leaves-before-its-pin src/core/part.rs \
-    's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                drop(self);\n                return Waited::Found(unsafe { Found::new(pin(), node) });/' \
+    's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                self.give_up();\n                return Waited::Found(unsafe { Found::new(pin(), node) });/' \
     l7_nowait_cuts_a_fill_off
 mutant reader-leaves-before-its-pin src/core/part.rs \
-    's/(Waited::Found\(unsafe \{ Found::new\(pin\(\), object as)/drop(self);\n                return $1/' \
+    's/(Waited::Found\(unsafe \{ Found::new\(pin\(\), object as)/self.give_up();\n                return $1/' \
     l8_an_inserted_value_is_held_for_the_waiters
 mutant publish-forgets-the-cut src/slot.rs \
     's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | CUT) | phase/' \
     l7_invalidate_waits_for_the_fill
 mutant leaver-drops-the-lead src/flight.rs \
-    's/            had_baton,\n            replacement/            had_baton: false,\n            replacement/' \
+    's/            had_baton,\n/            had_baton: false,\n/' \
     l5_a_leaver_passes_the_lead_on
 mutant finish-without-the-flight src/slot.rs \
     's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \
     l2_an_error_is_shared_and_not_kept_by_two
 mutant nobody-enters-the-graph src/core/part.rs \
-    's/leads_any\(\)\.then\(/(leads_any() \&\& false).then(/' \
+    's/let waits = leading_actor\(\);/let waits = None::<u64>;/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
     's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, Event::Replaced\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
@@ -118,6 +118,51 @@ mutant restored-entry-is-forgotten src/core/part.rs \
 mutant cut-refresh-is-restored src/core/part.rs \
     's/if cut \|\| !keep_prior \{/if cut \&\& false || !keep_prior {/' \
     refresh_that_fails_meets_invalidate
+
+# ---- tasks, and fills that are kept ----------------------------------------------------------
+
+# Nobody is left to take a lead that was open to whoever came first.
+mutant open-lead-is-left src/flight.rs \
+    's/Baton::Open => room\.readers == 0,/Baton::Open => false,/' \
+    task_l5_the_last_leaver_gives_an_open_lead_up
+mutant lead-for-one-task src/flight.rs \
+    's/room\.baton = Baton::Open;/room.baton = Baton::To(room.waiters.iter().position(|it| it.as_ref().is_some_and(waits)).unwrap_or(0));/' \
+    task_l3_a_forgotten_task_does_not_keep_a_lost_lead
+mutant panicked-fill-keeps-its-lead src/future/fetch.rs \
+    's/(contain\(\|\| self\.fill\.as_mut\(\)\.end\(\)\);\n)        \*self\.stage = Stage::Over;\n/$1/' \
+    task_l3_a_waiter_takes_the_lead_of_a_fill_that_panics
+mutant nested-lead-without-its-edge src/core/polled.rs \
+    's/self\.nested = waits\.map\(.*?\)\.transpose\(\)\?;//' \
+    task_l13_a_cycle_through_a_nested_lead_is_an_error
+# `quiesce` waits for a task that may never be polled again.
+mutant slot-lingers-for-tasks src/core.rs \
+    's/if is_fill\(actor\) \{/if is_fill(actor) \&\& false {/' \
+    task_l8_quiesce_does_not_wait_for_a_forgotten_reader
+mutant inserted-lingers-for-tasks src/core.rs \
+    's/if old\.slot\.state\(\)\.has_tasks\(\) \{/if false {/' \
+    task_l8_quiesce_does_not_wait_for_a_forgotten_task
+mutant ring-is-lost-while-out src/flight.rs \
+    's/Kept::Out \{ awake \} => \{\n                \*awake = true;\n/Kept::Out { .. } => {\n/' \
+    stored_no_ring_is_lost
+mutant ring-stays-with-who-polled src/flight.rs \
+    's/let rung = if awake \{/let rung = if false {/' \
+    stored_a_ring_goes_on_to_who_sleeps
+mutant who-polled-sleeps-on-a-ring src/flight.rs \
+    's/return Look::Yield;/return Look::Sleep;/' \
+    stored_no_ring_is_lost
+mutant ring-wakes-the-first src/flight.rs \
+    's/(Kept::Here \{ awake, \.\. \} => \{\n\s*\*awake = true;\n\s*room\.take_wakers\(\|_\| true\))/$1.into_iter().take(1).collect()/' \
+    stored_a_forgotten_waiter_holds_nobody_up
+mutant unwanted-fill-stays src/flight.rs \
+    's/let job = room\.take_unwanted\(\);/let job = None;/' \
+    stored_the_last_waiter_takes_the_fill_with_it
+mutant unwanted-fill-is-put-back src/flight.rs \
+    's/let unwanted = room\.take_unwanted\(\);/let unwanted = None;/' \
+    stored_invalidate_meets_the_last_waiter
+# The next leader's fill is taken for the one that has panicked.
+mutant forgets-the-next-fill src/core/part.rs \
+    's/(            self\.flight\.keep_none\(\);\n)(            contain\(\|\| drop\(job\)\);\n)/$2$1/' \
+    stored_a_panic_goes_on_in_one_and_the_other_fills
 
 # ---- table -----------------------------------------------------------------------------------
 

@@ -16,3 +16,5 @@ mod harness;
 pub(crate) mod reclaim_checker;
 #[cfg(all(test, atomic_cache_loom))]
 mod table_models;
+#[cfg(all(test, atomic_cache_loom, feature = "async"))]
+mod task_models;
