@@ -12,7 +12,7 @@ use crate::entry::{CompResult, Entry, EntrySelector, Op};
 use crate::error::{BuildError, CycleError, TryGetError};
 use crate::fill::Borrowed;
 use crate::key::{Equivalent, ToKey};
-use fetch::{Fetch, Fetched, PerCall, StoredAsync};
+use fetch::{Fetch, Fetched, LeftToAll, PerCall, StoredAsync};
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
@@ -140,6 +140,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
             Err(TryGetError::Closed(closed)) => panic!("{closed}"),
         })
+    }
+
+    /// As [`get_with_async`](Self::get_with_async), with a fill that whoever waits polls, as the one
+    /// of an [`AtomicCache`]. Called again if a fill that it has made was lost.
+    pub(crate) fn get_with_run<'a, Q>(
+        &'a self,
+        key: &'a Q,
+        make: impl Fn() -> BoxFill<V, Infallible>,
+    ) -> impl Future<Output = V>
+    where
+        K: Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        S: Send + Sync + 'static,
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        self.fetch_async(key, LeftToAll { cache: self, make }, sure_value)
     }
 
     fn fetch_async<'c, Q, F, O>(

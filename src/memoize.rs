@@ -290,6 +290,82 @@
 /// # }
 /// ```
 ///
+/// # An `async fn`
+///
+/// Takes the same arguments and options and has the same companions, on any runtime. Callers of one
+/// key share one run of the body. Needs the feature `async`, which is on unless turned off.
+///
+/// ```
+/// atomic_cache::memoize! {
+///     #[memoize(ttl = std::time::Duration::from_secs(60), skip(base))]
+///     pub async fn page(base: &str, path: &str) -> Result<String, String> {
+///         let found = !path.is_empty(); // ask a server, `.await` its answer
+///         if found { Ok(format!("{base}/{path}")) } else { Err("no path".to_owned()) }
+///     }
+/// }
+///
+/// # futures_lite::future::block_on(async {
+/// assert_eq!(page("http://a", "x").await, Ok("http://a/x".to_owned()));
+/// assert!(page("http://a", "").await.is_err());
+/// # });
+/// ```
+///
+/// The run belongs to no caller: **whoever waits, and is polled, polls it**. So
+///
+/// * a call does nothing before it is first polled;
+/// * a caller that is dropped (by a timeout, a `select!`) loses nothing as long as somebody else waits:
+///   the run goes on from where it is;
+/// * a caller that was polled and then forgotten holds up nobody;
+/// * when the last of those who wait is dropped, the run is dropped with it, and nothing is kept. If it
+///   is to go on, spawn the call: `tokio::spawn(page("http://a", "x"))`.
+///
+/// Because the run may outlive the call that began it, that one makes clones of the arguments for it,
+/// the skipped ones too: `T::clone` of a `T`, [`to_owned`](ToOwned::to_owned) of a `&T`, once on a
+/// miss. They have to be `Send + Sync + 'static`, and what the body holds across an `.await` has to be
+/// `Send`. A pool or a client is best skipped as `&Arc<Pool>`, or as what is cheap to clone. What is
+/// skipped cannot be of a borrowed type other than a plain reference: no `Option<&str>`, no `&dyn Fn()`.
+///
+/// `f` becomes a plain function whose result is `impl Future<Output = V> + Send`; it is called as if it
+/// were an `async fn`. A hit never answers `Pending` and allocates nothing. A miss costs, beside what it
+/// costs in other functions, the clones, the flight, and boxes for the run.
+///
+/// **Companions.** `f::uncached` is an `async fn`. `f::invalidate` and `f::invalidate_all` wait for runs in
+/// progress and block the thread meanwhile; in a task call `f::invalidate_async(args).await` and
+/// `f::invalidate_all_async().await`, which only async functions have. The others wait for nobody.
+///
+/// **Recursion.** A call by the function's own name works as it stands and in a box: no box is needed,
+/// because what is polled is in one already.
+///
+/// ```
+/// atomic_cache::memoize! {
+///     async fn fib(n: u64) -> u64 {
+///         if n < 2 { n } else { Box::pin(fib(n - 1)).await + Box::pin(fib(n - 2)).await }
+///     }
+///
+///     async fn tribonacci(n: u64) -> u64 {
+///         match n {
+///             0 | 1 => 0,
+///             2 => 1,
+///             _ => tribonacci(n - 1).await + tribonacci(n - 2).await + tribonacci(n - 3).await,
+///         }
+///     }
+/// }
+///
+/// # futures_lite::future::block_on(async {
+/// assert_eq!(fib(90).await, 2_880_067_194_370_816_120);
+/// assert_eq!(tribonacci(40).await, 7_046_319_384);
+/// # });
+/// assert_eq!(fib::stats().fills, 91);
+/// ```
+///
+/// Each level that has to be computed is polled inside the one that asks for it, on the thread's own
+/// stack: what is said above of depth holds here, with about 2 KiB a level in an optimized build and
+/// 8 KiB in another. A cycle is found as above, if the calls are awaited inside the body: what the body spawns and then waits for is
+/// not seen.
+///
+/// A panic goes on in the caller that polls at that moment, which need not be the one whose call began the
+/// run. One of the others runs the body anew, with its own arguments.
+///
 /// # Where it can stand
 ///
 /// In a module and in a function. Not in an `impl` block, where a macro can make nothing but
@@ -320,9 +396,9 @@
 /// ```
 ///
 /// There is one cache for each function, and it lives as long as the program does. So a function
-/// with type parameters, lifetimes or `impl Trait` is refused, and so are `async`, `const`,
-/// `unsafe` and `extern` ones, patterns for arguments and `&mut` references; the compiler says
-/// what to do instead. A lifetime that is not written, as in `Option<&str>`, is refused in the
+/// with type parameters, lifetimes or `impl Trait` is refused, and so are `const`, `unsafe` and
+/// `extern` ones, patterns for arguments and `&mut` references; the compiler says what to do
+/// instead. A lifetime that is not written, as in `Option<&str>`, is refused in the
 /// compiler's own words: take `Option<String>`, or say `key = ..`.
 ///
 /// Attributes go to the function. `cfg` and `doc(hidden)` go to its companions as well, lint levels
@@ -343,42 +419,55 @@ macro_rules! memoize {
 ///
 /// The state is handed from rule to rule in brackets: `@items` takes the functions apart, `@attrs`
 /// sorts the attributes of one, `@opts` reads its options, `@args`, `@type` and `@push` its
-/// arguments, `@done` puts the key together, `@emit` writes everything out.
+/// arguments, `@done` puts the key together, `@emit` writes everything out, and `@call`, or
+/// [`__memoize_async!`], the function itself.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __memoize {
     // ---- The functions. All in one step if all are in order, so that their number is not bounded
     // by the recursion limit; else one by one, to find the one that is not.
+    // Whether a function is `async` stands beside its visibility; no lifetime ever comes after it,
+    // but a repetition has to have a variable in it.
     (@items $(
-        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? $body:block
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident ($($args:tt)*)
+        $(-> $ret:ty)? $body:block
     )*) => {
         $($crate::__memoize! {
-            @attrs [] [] [] [] [$(#[$($attr)*])*] [($vis) $name ($($args)*) ($($ret)?) $body]
+            @attrs [] [] [] [] [$(#[$($attr)*])*]
+            [($vis $(async $($none)?)?) $name ($($args)*) ($($ret)?) $body]
         })*
     };
     (@items
-        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? $body:block
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident ($($args:tt)*)
+        $(-> $ret:ty)? $body:block
         $($rest:tt)+
     ) => {
         $crate::__memoize! {
-            @attrs [] [] [] [] [$(#[$($attr)*])*] [($vis) $name ($($args)*) ($($ret)?) $body]
+            @attrs [] [] [] [] [$(#[$($attr)*])*]
+            [($vis $(async $($none)?)?) $name ($($args)*) ($($ret)?) $body]
         }
         $crate::__memoize! { @items $($rest)+ }
     };
-    (@items $(#[$($attr:tt)*])* $vis:vis fn $name:ident < $lt:lifetime $($rest:tt)*) => {
+    (@items
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident
+        < $lt:lifetime $($rest:tt)*
+    ) => {
         $crate::__memoize! { @error $name
             "has a lifetime parameter: leave it out; an argument is written `&str`, `&[T]` or \
              `&T`, and the result has to be owned (or `&'static`)"
         }
     };
-    (@items $(#[$($attr:tt)*])* $vis:vis fn $name:ident < $($rest:tt)*) => {
+    (@items
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident < $($rest:tt)*
+    ) => {
         $crate::__memoize! { @error $name
             "is generic: one static cache cannot hold the results of every type; \
              memoize a function for each concrete type and call that from the generic one"
         }
     };
     (@items
-        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? where $($rest:tt)*
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident ($($args:tt)*)
+        $(-> $ret:ty)? where $($rest:tt)*
     ) => {
         $crate::__memoize! { @error $name
             "has a `where` clause: a memoized function is not generic, so that there is nothing \
@@ -386,15 +475,10 @@ macro_rules! __memoize {
         }
     };
     (@items
-        $(#[$($attr:tt)*])* $vis:vis fn $name:ident ($($args:tt)*) $(-> $ret:ty)? ; $($rest:tt)*
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident ($($args:tt)*)
+        $(-> $ret:ty)? ; $($rest:tt)*
     ) => {
         $crate::__memoize! { @error $name "has no body to memoize" }
-    };
-    (@items $(#[$($attr:tt)*])* $vis:vis async fn $name:ident $($rest:tt)*) => {
-        $crate::__memoize! { @error $name
-            "is `async`: a future cannot be cached; memoize the blocking function and call it from \
-             the async one, on a thread where it may block"
-        }
     };
     (@items $(#[$($attr:tt)*])* $vis:vis const fn $name:ident $($rest:tt)*) => {
         $crate::__memoize! { @error $name
@@ -403,7 +487,8 @@ macro_rules! __memoize {
         }
     };
     (@items
-        $(#[$($attr:tt)*])* $vis:vis unsafe $(extern $($abi:literal)?)? fn $name:ident $($rest:tt)*
+        $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? unsafe $(extern $($abi:literal)?)? fn $name:ident
+        $($rest:tt)*
     ) => {
         $crate::__memoize! { @error $name
             "is `unsafe`: memoize a safe function that calls the unsafe one and upholds what it \
@@ -890,7 +975,7 @@ macro_rules! __memoize {
         [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] [$($call:tt)*]
         [
             [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
-            ($vis:vis) $name:ident [[$($arrow:tt)*] $value:ty] $body:block
+            ($vis:vis $($async:ident)?) $name:ident [[$($arrow:tt)*] $value:ty] $body:block
             [$($ttl:expr)?] [$($clock:expr)?] $bound:tt [$($skip:ident)*]
         ]
     ) => {
@@ -970,6 +1055,18 @@ macro_rules! __memoize {
             }
         }
 
+        $crate::__memoize! { @call $($async)? [$key] [$value] [$lookup] [$any] [$query]
+            [$($sig)*] [$($look)*] [$($inner)*] [$($call)*]
+            [$($all)*] [$($func)*] [$($battr)*] ($vis) $name [$($arrow)*] $body [$($skip)*]
+        }
+    };
+
+    // The function itself, with its body and without.
+    (@call [$key:ty] [$value:ty] [$lookup:ty] $any:tt [$query:expr]
+        [$($sig:tt)*] $look:tt [$($inner:tt)*] [$($call:tt)*]
+        [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
+        ($vis:vis) $name:ident [$($arrow:tt)*] $body:block [$($skip:ident)*]
+    ) => {
         $($all)*
         #[allow(
             dead_code, clippy::multiple_inherent_impl, clippy::must_use_candidate,
@@ -993,6 +1090,11 @@ macro_rules! __memoize {
                 $name::cache(),
                 || $name::uncached($($call)*),
             )
+        }
+    };
+    (@call async $key:tt $value:tt $lookup:tt $any:tt $query:tt [$($sig:tt)*] $($state:tt)*) => {
+        $crate::__memoize_async! { @owned [] [] [] ($($sig)*)
+            $key $value $lookup $any $query [$($sig)*] $($state)*
         }
     };
 
@@ -1030,6 +1132,110 @@ macro_rules! __memoize {
         ::core::compile_error!(::core::concat!(
             "memoize!: `", ::core::stringify!($name), "` ", $what,
         ));
+    };
+}
+
+/// What is different of an `async fn`. The run outlives the call, so that it has clones of the
+/// arguments: `@owned` says [how it takes them] [how they are made] [how the body gets them].
+#[cfg(feature = "async")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __memoize_async {
+    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*]
+        ($arg:tt : & $ty:ty, $($rest:tt)*) $($state:tt)*
+    ) => {
+        $crate::__memoize_async! { @owned
+            [$($run)* $arg: <$ty as $crate::__memoize::ToOwned>::Owned,]
+            [$($own)* <$ty as $crate::__memoize::ToOwned>::to_owned($arg),]
+            [$($lend)* $crate::__memoize::lend::<$ty>(&$arg),]
+            ($($rest)*) $($state)*
+        }
+    };
+    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*]
+        ($arg:tt : $ty:ty, $($rest:tt)*) $($state:tt)*
+    ) => {
+        $crate::__memoize_async! { @owned
+            [$($run)* $arg: $ty,]
+            [$($own)* <$ty as ::core::clone::Clone>::clone(&$arg),]
+            [$($lend)* $arg,]
+            ($($rest)*) $($state)*
+        }
+    };
+    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*] ()
+        [$key:ty] [$value:ty] [$lookup:ty] [$any:ty] [$query:expr]
+        [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] $call:tt
+        [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
+        ($vis:vis) $name:ident [$($arrow:tt)*] $body:block [$($skip:ident)*]
+    ) => {
+        $($all)*
+        #[allow(
+            dead_code, unused_variables, unused_qualifications, unused_results,
+            clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
+        )]
+        impl $name {
+            /// As `invalidate`, for tasks: waits for a running fill without blocking the thread.
+            $vis async fn invalidate_async($($look)*) -> ::core::primitive::bool {
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate_async(
+                    &$query, $name::cache(),
+                ).await
+            }
+
+            /// As `invalidate_all`, for tasks: waits for running fills without blocking the thread.
+            $vis async fn invalidate_all_async() {
+                <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all_async(
+                    $name::cache(),
+                ).await
+            }
+        }
+
+        $($all)*
+        #[allow(
+            dead_code, clippy::multiple_inherent_impl, clippy::must_use_candidate,
+            clippy::missing_errors_doc, clippy::missing_panics_doc
+        )]
+        impl $name {
+            /// The function itself: computes the value without asking the cache or telling it. What
+            /// it calls by name is memoized, its own name included.
+            $($battr)*
+            $vis async fn uncached($($inner)*) $($arrow)* $body
+        }
+
+        $($all)*
+        // What there is to say of the signature is said of the body's.
+        #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
+        $($func)*
+        // Not an `async fn`: one that calls itself is `Send` only if it says so.
+        $vis fn $name($($sig)*)
+            -> impl ::core::future::Future<Output = $value> + ::core::marker::Send
+        {
+            // A function, for the sake of what the compiler says of a future that is not `Send`.
+            async fn memoize_run($($run)*) $($arrow)* {
+                $name::uncached($($lend)*).await
+            }
+            async move {
+                $(let _ = &$skip;)*
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::get_with_async(
+                    &$query,
+                    $name::cache(),
+                    || $crate::__memoize::run(memoize_run($($own)*)),
+                ).await
+            }
+        }
+    };
+}
+
+/// Without the feature there is nothing that could wait for an `async fn`.
+#[cfg(not(feature = "async"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __memoize_async {
+    (@owned $run:tt $own:tt $lend:tt $args:tt
+        $key:tt $value:tt $lookup:tt $any:tt $query:tt $sig:tt $look:tt $inner:tt $call:tt
+        $all:tt $func:tt $battr:tt $vis:tt $name:ident $($state:tt)*
+    ) => {
+        $crate::__memoize! { @error $name
+            "is `async`, which needs the feature `async` of atomic-cache"
+        }
     };
 }
 
@@ -1136,6 +1342,16 @@ pub mod __memoize {
         fn contains(&self, cache: &Cache<K, V>) -> bool;
         fn insert(&self, cache: &Cache<K, V>, value: V);
         fn invalidate(&self, cache: &Cache<K, V>) -> bool;
+        #[cfg(feature = "async")]
+        fn get_with_async(
+            &self,
+            cache: &Cache<K, V>,
+            run: impl Fn() -> Run<V>,
+        ) -> impl Future<Output = V>;
+        #[cfg(feature = "async")]
+        fn invalidate_async(&self, cache: &Cache<K, V>) -> impl Future<Output = bool>;
+        #[cfg(feature = "async")]
+        fn invalidate_all_async(cache: &Cache<K, V>) -> impl Future<Output = ()>;
     }
 
     impl<Q, K, V> Lookup<K, V> for Q
@@ -1179,6 +1395,36 @@ pub mod __memoize {
         fn invalidate(&self, cache: &Cache<K, V>) -> bool {
             cache.invalidate(self)
         }
+
+        #[cfg(feature = "async")]
+        async fn get_with_async(&self, cache: &Cache<K, V>, run: impl Fn() -> Run<V>) -> V {
+            cache.get_with_run(&Query(self), || run().0).await
+        }
+
+        #[cfg(feature = "async")]
+        async fn invalidate_async(&self, cache: &Cache<K, V>) -> bool {
+            cache.invalidate_async(self).await
+        }
+
+        #[cfg(feature = "async")]
+        async fn invalidate_all_async(cache: &Cache<K, V>) {
+            cache.invalidate_all_async().await;
+        }
+    }
+
+    /// A run of the body of an `async fn`, which whoever waits can poll.
+    #[cfg(feature = "async")]
+    pub struct Run<V>(crate::core::BoxFill<V, std::convert::Infallible>);
+
+    #[cfg(feature = "async")]
+    pub fn run<V>(body: impl Future<Output = V> + Send + 'static) -> Run<V> {
+        Run(Box::pin(async move { Ok(body.await) }))
+    }
+
+    /// What an argument was that is owned now.
+    #[cfg(feature = "async")]
+    pub fn lend<T: ?Sized + ToOwned>(owned: &T::Owned) -> &T {
+        owned.borrow()
     }
 
     /// [`ToKey`] without what it asks for, so that the compiler says what an argument lacks, and

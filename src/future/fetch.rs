@@ -2,7 +2,10 @@
 
 use crate::actor::new_fill;
 use crate::atomic_cache::{AtomicCache, StoredFill};
-use crate::core::{Aim, Core, Held, Leader, Part, Spare, TaskLead, Turn, Wait, Waited, Wanted};
+use crate::cache::Cache;
+use crate::core::{
+    Aim, BoxFill, Core, Held, Leader, Part, Spare, TaskLead, Turn, Wait, Waited, Wanted,
+};
 use crate::error::{CycleError, TryGetError};
 use crate::fill::Borrowed;
 use crate::foreign::contain;
@@ -11,6 +14,7 @@ use crate::entry::{CompResult, Entry, EntrySelector, Op, computed};
 use crate::key::Equivalent;
 use crate::reclaim::{Pin as EpochPin, pin};
 use pin_project_lite::pin_project;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -199,6 +203,33 @@ where
     fn end(mut self: Pin<&mut Self>) {
         self.set(Self::Ended);
     }
+}
+
+/// A fill that comes with a call and is left to all who wait. Made anew if it is lost and the caller is
+/// still there.
+pub(crate) struct LeftToAll<'a, K, V, S, M> {
+    pub(crate) cache: &'a Cache<K, V, S>,
+    pub(crate) make: M,
+}
+
+impl<K, V, S, M> AsyncFill<K, V, S> for LeftToAll<'_, K, V, S, M>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+    M: Fn() -> BoxFill<V, Infallible>,
+{
+    type Error = Infallible;
+
+    fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
+        Begun::Waits(leader.keep(&self.cache.core, |_| (self.make)()))
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &K, _: &mut Context<'_>) -> Poll<Result<V, Infallible>> {
+        unreachable!("a fill that is left to all is kept by its flight")
+    }
+
+    fn end(self: Pin<&mut Self>) {}
 }
 
 /// A cache's own fill, at one caller's.

@@ -14,6 +14,7 @@ mod janitor;
 mod leaks;
 mod listener;
 mod memoize;
+mod memoize_async;
 mod operations_model;
 mod quiet;
 mod races;

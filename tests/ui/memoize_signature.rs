@@ -27,11 +27,25 @@ mod bounded {
     }
 }
 
-mod asynchronous {
+mod asynchronous_and_generic {
     atomic_cache::memoize! {
-        async fn f(x: u64) -> u64 {
+        pub async fn f<T: Clone>(x: T) -> T {
+            x.clone()
+        }
+    }
+}
+
+mod asynchronous_and_not_safe {
+    atomic_cache::memoize! {
+        async unsafe fn f(x: u64) -> u64 {
             x
         }
+    }
+}
+
+mod asynchronous_and_bodiless {
+    atomic_cache::memoize! {
+        async fn f(x: u64) -> u64;
     }
 }
 
@@ -86,7 +100,7 @@ mod second {
             x
         }
 
-        pub async fn g(x: u64) -> u64 {
+        pub const fn g(x: u64) -> u64 {
             x
         }
     }

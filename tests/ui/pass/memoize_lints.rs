@@ -73,4 +73,31 @@ atomic_cache::memoize! {
     }
 }
 
+async fn told(n: u64) -> u64 {
+    n
+}
+
+atomic_cache::memoize! {
+    /// What the teller says.
+    ///
+    /// # Errors
+    ///
+    /// If that is zero.
+    #[memoize(ttl = Duration::from_secs(60), skip(teller))]
+    pub async fn asked(name: &str, mut n: u64, teller: &u64) -> Result<u64, String> {
+        n += told(*teller).await;
+        if n == 0 {
+            return Err(name.to_owned());
+        }
+        Ok(n)
+    }
+
+    /// By the last digit.
+    #[memoize(key = n % 10)]
+    #[must_use]
+    pub async fn last_digit(n: u64) -> u64 {
+        told(n % 10).await
+    }
+}
+
 fn main() {}
