@@ -337,7 +337,7 @@ models! {
                 GuardResult::Value(value) => assert_eq!(value.number(), 100),
                 GuardResult::Timeout => {}
                 GuardResult::Guard(guard) => drop(guard),
-                GuardResult::Cycle(cycle) => panic!("{cycle}"),
+                other => panic!("{other:?}"),
             }
         });
         let stays = fills.clone();

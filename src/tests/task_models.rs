@@ -157,7 +157,7 @@ fn try_get(cache: &TestCache, fills: &Rc<Fills>) -> impl Future<Output = Result<
         match cache.try_get_with_async(&key(), fill).await {
             Ok(value) => Ok(value.number()),
             Err(crate::TryGetError::Fill(error)) => Err(error),
-            Err(crate::TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+            Err(other) => panic!("{other:?}"),
         }
     }
 }

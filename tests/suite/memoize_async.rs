@@ -2,7 +2,7 @@
 //! `tests/ui/memoize_async*.rs`.
 
 use crate::common::panic_text;
-use crate::tasks::{Bell, Gate, poll, poll_with};
+use crate::task_tools::{Bell, Latch, poll, poll_with};
 use atomic_cache::{ManualClock, memoize};
 use futures_lite::future::block_on;
 use std::path::Path;
@@ -91,7 +91,7 @@ fn tasks_of_a_runtime_share_one_run() {
 #[test]
 fn a_caller_that_is_dropped_or_forgotten_loses_nothing() {
     static RUNS: AtomicU64 = AtomicU64::new(0);
-    static GATE: LazyLock<Gate> = LazyLock::new(Gate::default);
+    static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
     memoize! {
         async fn slow(n: u64) -> u64 {
             RUNS.fetch_add(1, SeqCst);
@@ -152,7 +152,7 @@ fn when_the_last_caller_is_dropped_so_is_the_run() {
 #[test]
 fn a_panic_goes_on_in_who_polls_and_another_runs_anew() {
     static RUNS: AtomicU64 = AtomicU64::new(0);
-    static GATE: LazyLock<Gate> = LazyLock::new(Gate::default);
+    static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
     memoize! {
         async fn shaky(n: String) -> String {
             let run = RUNS.fetch_add(1, SeqCst);
@@ -276,7 +276,7 @@ fn companions() {
 #[test]
 fn an_invalidate_beats_a_run() {
     static SOURCE: AtomicU64 = AtomicU64::new(1);
-    static GATE: LazyLock<Gate> = LazyLock::new(Gate::default);
+    static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
     memoize! {
         async fn read(_: &str) -> u64 {
             let read = SOURCE.load(SeqCst);
