@@ -2,6 +2,7 @@
 //! where those park.
 
 mod fetch;
+mod lead;
 
 use crate::actor::new_fill;
 use crate::atomic_cache::{AtomicCache, Keep, StoredFill};
@@ -11,6 +12,7 @@ use crate::core::{Aim, BoxFill, Core, Leader, Part, Spare, Wait};
 use crate::entry::{CompResult, Entry, EntrySelector, Op};
 use crate::error::{BuildError, CycleError, TryGetError};
 use crate::fill::Borrowed;
+use crate::guard::TaskGuardResult;
 use crate::key::{Equivalent, ToKey};
 use fetch::{Fetch, Fetched, LeftToAll, PerCall, StoredAsync};
 use std::convert::Infallible;
@@ -156,6 +158,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
         self.fetch_async(key, LeftToAll { cache: self, make }, sure_value)
+    }
+
+    /// As [`get_value_or_guard`](Self::get_value_or_guard), for tasks: with a guard that may be held over an
+    /// `.await`, and without a timeout, which your runtime has.
+    ///
+    /// ```
+    /// use atomic_cache::{Cache, TaskGuardResult};
+    ///
+    /// # futures_lite::future::block_on(async {
+    /// let cache: Cache<u32, String> = Cache::unbounded();
+    /// match cache.get_value_or_guard_async(&1).await {
+    ///     TaskGuardResult::Guard(guard) => assert_eq!(guard.insert("one".into()), "one"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # });
+    /// ```
+    pub async fn get_value_or_guard_async<Q>(&self, key: &Q) -> TaskGuardResult<'_, K, V, S>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        match self.get(key) {
+            Some(value) => TaskGuardResult::Value(value),
+            None => lead::guard(&self.core, self.core.hash(key), key).await,
+        }
     }
 
     fn fetch_async<'c, Q, F, O>(
@@ -381,7 +408,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     where
         F: Future<Output = Op<V>>,
     {
-        fetch::compute(self, f).await
+        lead::compute(self, f).await
     }
 }
 

@@ -2,6 +2,8 @@
 
 use crate::actor::actor;
 use crate::cache::DefaultHashBuilder;
+#[cfg(feature = "async")]
+use crate::core::TaskLead;
 use crate::core::{Aim, Core, Leader, Spare, Turn, Waited};
 use crate::error::{ClosedError, CycleError};
 use crate::fill::Borrowed;
@@ -77,7 +79,8 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
 /// (`mem::forget`): then they wait for ever.
 ///
 /// It stays on its thread, because a wait of that thread is what could close a cycle. So do not hold it
-/// over an `.await`: another task of that thread that asks for the key is told of a cycle.
+/// over an `.await`: another task of that thread that asks for the key is told of a cycle. A task has
+/// [`TaskGuard`].
 ///
 /// ```compile_fail
 /// fn send<T: Send>(_: T) {}
@@ -113,6 +116,75 @@ impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
 impl<K: Hash + Eq + fmt::Debug, V, S: BuildHasher> fmt::Debug for PlaceholderGuard<'_, K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PlaceholderGuard")
+            .field("key", self.key())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async).
+#[cfg(feature = "async")]
+#[must_use = "a guard that is dropped gives up the lead"]
+#[non_exhaustive]
+pub enum TaskGuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
+    /// The value: it was there, or somebody else has computed it meanwhile.
+    Value(V),
+    /// There is none: the caller is to compute it.
+    Guard(TaskGuard<'c, K, V, S>),
+    /// The wait would never end.
+    Cycle(CycleError),
+    /// The cache has been closed.
+    Closed(ClosedError),
+}
+
+#[cfg(feature = "async")]
+impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for TaskGuardResult<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(value) => f.debug_tuple("Value").field(value).finish(),
+            Self::Guard(_) => f.write_str("Guard(..)"),
+            Self::Cycle(cycle) => f.debug_tuple("Cycle").field(cycle).finish(),
+            Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
+        }
+    }
+}
+
+/// As [`PlaceholderGuard`], for tasks: it may be held over an `.await`, and go to another thread.
+///
+/// Dropped without a value it passes the lead to one of those who wait. While it is held, cycles by way of
+/// it are **not** found: nobody knows which task it is that computes the value. So who holds it must
+/// not wait for its key, nor for a fill that does.
+#[cfg(feature = "async")]
+#[must_use = "a guard that is dropped gives up the lead"]
+pub struct TaskGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
+    lead: TaskLead<'c, K, V, S>,
+}
+
+#[cfg(feature = "async")]
+impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
+    pub(crate) fn new(lead: TaskLead<'c, K, V, S>) -> Self {
+        Self { lead }
+    }
+
+    /// Puts the value in: see [`PlaceholderGuard::insert`].
+    pub fn insert(self, value: V) -> V
+    where
+        V: Clone,
+    {
+        let leader = self.lead.into_leader();
+        let _tidied = leader.core().afterwards();
+        leader.publish(value).0.value().clone()
+    }
+
+    /// The key.
+    pub fn key(&self) -> &K {
+        self.lead.key()
+    }
+}
+
+#[cfg(feature = "async")]
+impl<K: Hash + Eq + fmt::Debug, V, S: BuildHasher> fmt::Debug for TaskGuard<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskGuard")
             .field("key", self.key())
             .finish_non_exhaustive()
     }

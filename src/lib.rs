@@ -55,6 +55,8 @@ pub use crate::cache::{Cache, DefaultHashBuilder, Iter};
 pub use crate::entry::{CompResult, Entry, EntrySelector, Op};
 pub use crate::error::{BuildError, ClosedError, CycleError, OversizeError, TryGetError};
 pub use crate::guard::{GuardResult, PlaceholderGuard};
+#[cfg(feature = "async")]
+pub use crate::guard::{TaskGuard, TaskGuardResult};
 pub use crate::in_flight::{InFlight, LedBy};
 pub use crate::key::{Equivalent, ToKey};
 pub use crate::listener::RemovalCause;

@@ -180,6 +180,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         })
     }
 
+    /// The key that is filled.
+    pub(crate) fn key(&self) -> &K {
+        self.leader.key()
+    }
+
     pub(crate) fn into_leader(self) -> Leader<'c, K, V, S> {
         self.leader
     }

@@ -10,7 +10,7 @@ use crate::error::{CycleError, TryGetError};
 use crate::fill::Borrowed;
 use crate::foreign::contain;
 
-use crate::entry::{CompResult, Entry, EntrySelector, Op, computed};
+use crate::entry::{Entry, EntrySelector};
 use crate::key::Equivalent;
 use crate::reclaim::{Pin as EpochPin, pin};
 use pin_project_lite::pin_project;
@@ -506,12 +506,13 @@ where
         let result = match result {
             Ok(result) => ready!(result),
             Err(cycle) => {
-                self.fill.as_mut().end();
+                contain(|| self.fill.as_mut().end());
                 return self.over(Err(TryGetError::Cycle(cycle)));
             }
         };
-        // It has ended when it is gone.
-        self.fill.as_mut().end();
+        // It has ended when it is gone. What its destructor panics with, nobody is there to take: the
+        // value is there.
+        contain(|| self.fill.as_mut().end());
         let Stage::Lead(lead) = std::mem::replace(self.stage, Stage::Over) else {
             unreachable!("as above");
         };
@@ -539,73 +540,5 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> EntrySelector<'c, K, V, S> {
         let spare = Spare::none(core, 0);
         let given = Given::Key(self.key);
         Fetch::new(core, spare, given, Aim::Value, fill, finish)
-    }
-}
-
-/// [`EntrySelector::and_compute_with_async`].
-pub(super) async fn compute<K, V, S, F>(
-    entry: EntrySelector<'_, K, V, S>,
-    f: impl FnOnce(Option<V>) -> F,
-) -> CompResult<V>
-where
-    K: Hash + Eq,
-    V: Clone,
-    S: BuildHasher,
-    F: Future<Output = Op<V>>,
-{
-    let core = &*entry.cache.core;
-    let hash = core.hash(&entry.key);
-    let (mut lead, prior) = {
-        let (mut spare, mut held) = Spare::holding(core, new_fill(), entry.key);
-        loop {
-            let turn = {
-                let pin = core.pin_for_miss(pin());
-                core.turn(pin, hash, &mut held, Aim::Lead, &mut spare)
-            };
-            let wait = match turn {
-                Turn::Lead(leader, seen) => {
-                    let prior = seen.map(|seen| seen.value().clone());
-                    let admitted = core.admit(leader);
-                    let leader = admitted.unwrap_or_else(|closed| panic!("{closed}"));
-                    break (TaskLead::new(leader), prior);
-                }
-                Turn::Wait(part) => part.wait_as(spare.actor(), hash),
-                Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),
-            };
-            match Lead(wait).await {
-                Ok(Some(lead)) if core.is_closed() => {
-                    drop(lead);
-                    panic!("{}", crate::error::ClosedError);
-                }
-                Ok(Some(lead)) => break (lead, None),
-                Ok(None) => {}
-                Err(cycle) => panic!("{cycle}"),
-            }
-        }
-    };
-    let op = {
-        let mut future = std::pin::pin!(f(prior.clone()));
-        let polled = std::future::poll_fn(|cx| match lead.poll(|_| future.as_mut().poll(cx)) {
-            Ok(poll) => poll.map(Ok),
-            Err(cycle) => Poll::Ready(Err(cycle)),
-        });
-        polled.await.unwrap_or_else(|cycle| panic!("{cycle}"))
-    };
-    let result = computed(lead.into_leader(), prior, op);
-    core.tidy();
-    result
-}
-
-/// Waits for the lead of a flight, or for its end.
-struct Lead<'c, K: Hash + Eq, V, S: BuildHasher>(Wait<'c, K, V, S>);
-
-impl<'c, K: Hash + Eq, V, S: BuildHasher> Future for Lead<'c, K, V, S> {
-    type Output = Result<Option<TaskLead<'c, K, V, S>>, CycleError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(cx.waker()).map_ok(|waited| match waited {
-            Waited::Lead(leader) => Some(TaskLead::new(leader)),
-            _ => None,
-        })
     }
 }

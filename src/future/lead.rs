@@ -1,0 +1,166 @@
+//! Verbs of tasks that want the lead itself: computes, and guards.
+
+use crate::actor::new_fill;
+use crate::core::{Aim, Core, Leader, Spare, TaskLead, Turn, Wait, Waited, Wanted};
+use crate::entry::{CompResult, EntrySelector, Op, computed};
+use crate::error::{CycleError, Refusal, TryGetError};
+use crate::fill::Borrowed;
+use crate::guard::{TaskGuard, TaskGuardResult};
+use crate::reclaim::pin;
+use std::future::poll_fn;
+use std::hash::{BuildHasher, Hash};
+use std::pin::{Pin, pin as pin_here};
+use std::task::{Context, Poll};
+
+/// What one who wants the lead has got.
+enum Got<'c, K: Hash + Eq, V, S: BuildHasher> {
+    /// There is a value; of one who would do with that.
+    Value(V),
+    /// The lead, and for [`Aim::Lead`] the live value that the flight is to replace.
+    Lead(TaskLead<'c, K, V, S>, Option<V>),
+    Wait(Wait<'c, K, V, S>),
+}
+
+/// Waits until the lead of the key's flight is ours, or there is a value.
+async fn obtain<'c, K, V, S>(
+    core: &'c Core<K, V, S>,
+    hash: u64,
+    mut wanted: impl Wanted<K>,
+    aim: Aim,
+    mut spare: Spare<'c, K, V, S>,
+) -> Result<Got<'c, K, V, S>, Refusal>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+{
+    loop {
+        let got = match turn(core, hash, &mut wanted, aim, &mut spare)? {
+            Got::Wait(wait) => Looks { core, wait }.await?,
+            got => Some(got),
+        };
+        if let Some(got) = got {
+            return Ok(got);
+        }
+    }
+}
+
+/// One look into the table.
+fn turn<'c, K, V, S>(
+    core: &'c Core<K, V, S>,
+    hash: u64,
+    wanted: &mut dyn Wanted<K>,
+    aim: Aim,
+    spare: &mut Spare<'c, K, V, S>,
+) -> Result<Got<'c, K, V, S>, Refusal>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+{
+    let pin = core.pin_for_miss(pin());
+    Ok(match core.turn(pin, hash, wanted, aim, spare) {
+        Turn::Ready(found) => Got::Value(found.value().clone()),
+        Turn::Lead(leader, seen) => {
+            let prior = seen.map(|seen| seen.value().clone());
+            lead(core, leader, prior)?
+        }
+        Turn::Wait(part) => Got::Wait(part.wait_as(spare.actor(), hash)),
+    })
+}
+
+fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
+    core: &Core<K, V, S>,
+    leader: Leader<'c, K, V, S>,
+    prior: Option<V>,
+) -> Result<Got<'c, K, V, S>, Refusal> {
+    let lead = TaskLead::new(core.admit(leader)?);
+    Ok(Got::Lead(lead, prior))
+}
+
+/// A wait. `None`: look into the table again.
+struct Looks<'c, K: Hash + Eq, V, S: BuildHasher> {
+    core: &'c Core<K, V, S>,
+    wait: Wait<'c, K, V, S>,
+}
+
+impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'c, K, V, S> {
+    type Output = Result<Option<Got<'c, K, V, S>>, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(waited) = self.wait.poll(cx.waker()) else {
+            return Poll::Pending;
+        };
+        Poll::Ready(match waited? {
+            Waited::Found(found) => Ok(Some(Got::Value(found.value().clone()))),
+            Waited::Lead(leader) => lead(self.core, leader, None).map(Some),
+            Waited::Failed(_) | Waited::Again | Waited::TimedOut => Ok(None),
+        })
+    }
+}
+
+/// [`EntrySelector::and_compute_with_async`].
+pub(super) async fn compute<K, V, S, F>(
+    entry: EntrySelector<'_, K, V, S>,
+    f: impl FnOnce(Option<V>) -> F,
+) -> CompResult<V>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    F: Future<Output = Op<V>>,
+{
+    let core = &*entry.cache.core;
+    let hash = core.hash(&entry.key);
+    let (spare, held) = Spare::holding(core, new_fill(), entry.key);
+    let (mut lead, prior) = match obtain(core, hash, held, Aim::Lead, spare).await {
+        Ok(Got::Lead(lead, prior)) => (lead, prior),
+        Ok(_) => unreachable!("who aims at the lead is served nothing else"),
+        Err(refusal) => panic!("{refusal}"),
+    };
+    let op = {
+        let mut future = pin_here!(f(prior.clone()));
+        poll_fn(|cx| inside(&mut lead, |_| future.as_mut().poll(cx))).await
+    };
+    let op = op.unwrap_or_else(|cycle| panic!("{cycle}"));
+    let result = computed(lead.into_leader(), prior, op);
+    core.tidy();
+    result
+}
+
+/// Goes on with a fill.
+fn inside<K: Hash + Eq, V, S: BuildHasher, T>(
+    lead: &mut TaskLead<'_, K, V, S>,
+    fill: impl FnOnce(&K) -> Poll<T>,
+) -> Poll<Result<T, CycleError>> {
+    match lead.poll(fill) {
+        Ok(poll) => poll.map(Ok),
+        Err(cycle) => Poll::Ready(Err(cycle)),
+    }
+}
+
+/// [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async), when there is no value.
+pub(super) async fn guard<'c, K, V, S, Q>(
+    core: &'c Core<K, V, S>,
+    hash: u64,
+    key: &Q,
+) -> TaskGuardResult<'c, K, V, S>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    Q: ?Sized,
+    for<'q> Borrowed<'q, Q>: Wanted<K>,
+{
+    let spare = Spare::none(core, new_fill());
+    let result = match obtain(core, hash, Borrowed(key), Aim::Value, spare).await {
+        Ok(Got::Value(value)) => TaskGuardResult::Value(value),
+        Ok(Got::Lead(lead, _)) => TaskGuardResult::Guard(TaskGuard::new(lead)),
+        Ok(Got::Wait(_)) => unreachable!("waited for"),
+        Err(TryGetError::Cycle(cycle)) => TaskGuardResult::Cycle(cycle),
+        Err(TryGetError::Closed(closed)) => TaskGuardResult::Closed(closed),
+        Err(TryGetError::Fill(never)) => match never {},
+    };
+    core.tidy();
+    result
+}
