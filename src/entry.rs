@@ -167,7 +167,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// Waits for a running fill or compute of the key.
     ///
     /// # Panics
-    /// With the text of a [`CycleError`] if that wait would never end: from a fill or compute of
+    /// With the text of a [`CycleError`](crate::CycleError) if that wait would never end: from a fill or compute of
     /// the same key, for one. And with whatever `f` panics with.
     ///
     /// ```

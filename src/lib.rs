@@ -44,6 +44,7 @@ mod sync;
 mod table;
 mod time;
 mod weigh;
+pub mod which_verb;
 
 #[cfg(any(test, atomic_cache_loom))]
 mod tests;
