@@ -103,6 +103,13 @@ impl App {
             .route("/stats", get(stats))
             .with_state(self)
     }
+
+    /// Ends: calls of the back end that go on without a client get so long to do so, and no new ones
+    /// begin. How many were given up.
+    pub async fn close(&self, patience: Duration) -> usize {
+        let deadline = tokio::time::sleep(patience);
+        self.users.close_async_until(deadline).await
+    }
 }
 
 /// All there is to it: `get_async`. Where somebody asks for that user already, it waits for them.

@@ -33,10 +33,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .map_err(|error| format!("cannot listen on port {}: {error}", arguments.port))?;
     let address = listener.local_addr()?;
     println!("listening on http://{address}; try: curl http://{address}/users/7");
-    axum::serve(listener, app.router())
+    axum::serve(listener, app.clone().router())
         .with_graceful_shutdown(interrupted())
         .await?;
-    println!("stopped");
+    let given_up = app.close(Duration::from_secs(5)).await;
+    println!("stopped; calls given up: {given_up}");
     Ok(())
 }
 

@@ -142,6 +142,23 @@ async fn when_all_clients_have_gone_the_call_goes_on() {
     assert_eq!(stats["back_end_calls"], 1, "{stats}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_closes_waits_for_calls_without_a_client() {
+    let gate = Arc::new(Semaphore::new(0));
+    let app = gated(&gate);
+    let address = start(app.clone()).await;
+    for (path, number) in [("/users/7", 1), ("/users/8", 2)] {
+        let stream = send(address, "GET", path).await;
+        until(address, "back_end_calls", number).await;
+        drop(stream);
+        until(address, "orphaned_fills", number).await;
+    }
+    // One is done in time, the other never.
+    gate.add_permits(1);
+    assert_eq!(app.close(Duration::from_millis(200)).await, 1);
+    until(address, "cached", 1).await;
+}
+
 #[tokio::test]
 async fn a_key_that_is_dropped_is_looked_up_again() {
     let database = Database::new(Duration::from_millis(1));
@@ -197,6 +214,7 @@ async fn the_program_says_where_it_listens_and_ends_in_good_order() {
     assert!(interrupted.unwrap().success());
     let (status, user) = receive(running).await;
     assert_eq!((status, &user["name"]), (200, &Value::from("user 7")));
-    assert_eq!(lines.next().unwrap().unwrap(), "stopped");
+    let last = lines.next().unwrap().unwrap();
+    assert_eq!(last, "stopped; calls given up: 0");
     assert!(program.0.wait().unwrap().success());
 }
