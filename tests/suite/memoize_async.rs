@@ -1,7 +1,7 @@
 //! `memoize!` of an `async fn`: what differs from the others. What it refuses is in
 //! `tests/ui/memoize_async*.rs`.
 
-use crate::common::panic_text;
+use crate::common::{allocations, panic_text};
 use crate::task_tools::{Bell, Latch, poll, poll_with};
 use atomic_cache::{ManualClock, memoize};
 use futures_lite::future::block_on;
@@ -295,6 +295,22 @@ fn an_invalidate_beats_a_run() {
     assert_eq!(block_on(read("x")), 2);
     assert_eq!(poll(before.as_mut()), Poll::Ready(1));
     assert_eq!(read::peek("x"), Some(2));
+}
+
+#[test]
+fn a_hit_answers_at_once_and_allocates_nothing() {
+    memoize! {
+        async fn length(name: &str, _: &[u8]) -> usize {
+            name.len()
+        }
+    }
+    assert_eq!(block_on(length("spam", &[1, 2])), 4);
+    let allocated = allocations(|| {
+        for _ in 0..100 {
+            assert_eq!(poll(pin!(length("spam", &[1, 2])).as_mut()), Poll::Ready(4));
+        }
+    });
+    assert_eq!(allocated, 0);
 }
 
 #[test]
