@@ -360,8 +360,8 @@
 ///
 /// Each level that has to be computed is polled inside the one that asks for it, on the thread's own
 /// stack: what is said above of depth holds here, with about 2 KiB a level in an optimized build and
-/// 8 KiB in another. A cycle is found as above, if the calls are awaited inside the body: what the body spawns and then waits for is
-/// not seen.
+/// 8 KiB in another. A cycle is found as above, if the calls are awaited inside the body: what the
+/// body spawns and then waits for is not seen.
 ///
 /// A panic goes on in the caller that polls at that moment, which need not be the one whose call began the
 /// run. One of the others runs the body anew, with its own arguments.

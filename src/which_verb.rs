@@ -48,7 +48,7 @@
 //! | ... if there is none | [`entry(k).or_insert`](EntrySelector::or_insert) | - | `or_insert_with_async` | [`Entry<V>`](Entry) | the key's fill |
 //! | to read and change in one step | [`entry(k).and_compute_with`](EntrySelector::and_compute_with) | - | [`and_compute_with_async`](EntrySelector::and_compute_with_async) | [`CompResult<V>`](CompResult) | the key's fill |
 //! | **a newer value**, and the old one served meanwhile | `and_compute_with` | [`refresh`](AtomicCache::refresh), [`try_refresh`](AtomicCache::try_refresh) | [`refresh_async`](AtomicCache::refresh_async), [`try_refresh_async`](AtomicCache::try_refresh_async) | as `get`, `try_get` | the key's fill, and its own |
-//! | **to remove a key**, and no fill of it to run when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether there was a value | the key's fill |
+//! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether there was a value | the key's fill |
 //! | ... and to have what was removed | [`remove`](Cache::remove) | - | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
 //! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether there was a value | nobody |
 //! | to remove every key | [`invalidate_all`](Cache::invalidate_all) | [`invalidate_all`](AtomicCache::invalidate_all) | [`invalidate_all_async`](Cache::invalidate_all_async) | nothing | all fills that run |
@@ -237,7 +237,7 @@
 //! |---|---|---|
 //! | the fill fails | [`TryGetError::Fill`], for all who wait with the same error type; who has another type runs its own fill | - |
 //! | the wait would never end: own key, or fills that wait for each other | [`TryGetError::Cycle`] with the keys along the cycle | panic with that text |
-//! | the cache is [closed](Cache::close), and the value is not there | [`TryGetError::Closed`] | panic with that text |
+//! | the cache is [closed](Cache::close), and there is something to compute | [`TryGetError::Closed`] | panic with that text |
 //! | the removal of a key whose fill waits for us | - | it does not wait, as [`invalidate_nowait`](Cache::invalidate_nowait) |
 //!
 //! Errors are not kept: the next call computes again. To keep them, let the value be a `Result`.
