@@ -77,9 +77,11 @@ fn tasks_of_a_runtime_share_one_run() {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let tasks: Vec<_> = (0..64)
-            .map(|_| tokio::spawn(async { length("spam", 7).await }))
-            .collect();
+        let ask = |_| {
+            let name = "spam".to_owned();
+            tokio::spawn(async move { length(&name, 7).await })
+        };
+        let tasks: Vec<_> = (0..64).map(ask).collect();
         for task in tasks {
             assert_eq!(task.await.unwrap(), 4);
         }
