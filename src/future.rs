@@ -15,6 +15,7 @@ use crate::fill::Borrowed;
 use crate::guard::TaskGuardResult;
 use crate::key::{Equivalent, ToKey};
 use fetch::{Fetch, Fetched, LeftToAll, PerCall, StoredAsync};
+use pin_project_lite::pin_project;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
@@ -545,6 +546,23 @@ where
     }
 }
 
+pin_project! {
+    /// A fill that cannot fail. Not an `async` block: that drops what it awaits and what panics
+    /// while it unwinds, and a `Drop` that panics too would end the process.
+    struct NeverFails<F> {
+        #[pin]
+        fill: F,
+    }
+}
+
+impl<F: Future> Future for NeverFails<F> {
+    type Output = Result<F::Output, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().fill.poll(cx).map(Ok)
+    }
+}
+
 /// Makes fills by a closure.
 struct KeepBy<F>(F);
 
@@ -643,7 +661,7 @@ where
     {
         by_future(Cache::with_ttl(ttl.into()), move |cache, key| {
             let fill = fill(cache.clone(), key.clone());
-            Box::pin(async move { Ok(fill.await) })
+            Box::pin(NeverFails { fill })
         })
     }
 }
@@ -714,7 +732,7 @@ where
     {
         Ok(by_future(self.build()?, move |cache, key| {
             let fill = fill(cache.clone(), key.clone());
-            Box::pin(async move { Ok(fill.await) })
+            Box::pin(NeverFails { fill })
         }))
     }
 
