@@ -159,6 +159,10 @@ mutant unwanted-fill-stays src/flight.rs \
 mutant unwanted-fill-is-put-back src/flight.rs \
     's/let unwanted = room\.take_unwanted\(\);/let unwanted = None;/' \
     stored_invalidate_meets_the_last_waiter
+# A wait that moves into another fill leaves a fill that is kept alone in between.
+mutant leaves-before-it-comes-again src/core/part.rs \
+    's/            let enlisted = self\.enlist\(waits\);\n(            if before.*?\n            \}\n)            enlisted\?;/$1            self.enlist(waits)?;/s' \
+    stored_a_wait_that_moves_keeps_the_fill
 # The next leader's fill is taken for the one that has panicked.
 mutant forgets-the-next-fill src/core/part.rs \
     's/(            self\.flight\.keep_none\(\);\n)(            contain\(\|\| drop\(job\)\);\n)/$2$1/' \

@@ -8,6 +8,8 @@ use super::harness::{
     Actor, Explore, Fills, TestCache, TestHasher, Token, builder, cache, models, start,
 };
 use crate::atomic_cache::AtomicCache;
+use crate::builder::Builder;
+use crate::entry::Op;
 use crate::guard::{GuardResult, PlaceholderGuard};
 use crate::sync::{Mutex, Parker, lock};
 use std::convert::Infallible;
@@ -55,6 +57,11 @@ impl<T: 'static> Task<T> {
         self.future.as_mut().poll(&mut Context::from_waker(waker))
     }
 
+    /// Polls once, whatever comes of it.
+    fn try_once(&mut self) {
+        let _ = self.poll();
+    }
+
     /// Polls whenever it is woken, until there is an answer.
     fn finish(mut self) -> T {
         loop {
@@ -81,7 +88,7 @@ fn answers<T: PartialEq + std::fmt::Debug + 'static>(
 
 /// Polls once, and drops the future.
 fn tries<T: 'static>(future: impl Future<Output = T> + 'static) -> Actor {
-    Box::new(move || drop(Task::new(future).poll()))
+    Box::new(move || Task::new(future).try_once())
 }
 
 /// A thread that does `act` with the cache.
@@ -165,6 +172,17 @@ fn try_get(cache: &TestCache, fills: &Rc<Fills>) -> impl Future<Output = Result<
 fn invalidate(cache: &TestCache) -> impl Future<Output = bool> + use<> {
     let cache = cache.clone();
     async move { cache.invalidate_async(&key()).await }
+}
+
+/// Adds one to the value, which is 0 at first.
+fn count(cache: &TestCache) -> impl Future<Output = ()> + use<> {
+    let cache = cache.clone();
+    async move {
+        let add = |seen: Option<Token>| async move {
+            Op::Put(Token::new(seen.map_or(0, |seen| seen.number()) + 1))
+        };
+        cache.entry(key()).and_compute_with_async(add).await;
+    }
 }
 
 /// At rest: `expected` is what the cache holds, and there is nothing but that.
@@ -269,6 +287,15 @@ impl Here<Rc<Fills>> {
 
 /// A cache whose fills are kept by their flights, and do `then` when the gate has been opened.
 fn stored_by(gate: &Gate, fills: &Rc<Fills>, then: fn(u64) -> u64) -> StoredCache {
+    build_stored(builder(), gate, fills, then)
+}
+
+fn build_stored(
+    builder: Builder<Token, Token, TestHasher>,
+    gate: &Gate,
+    fills: &Rc<Fills>,
+    then: fn(u64) -> u64,
+) -> StoredCache {
     let (gate, fills) = (gate.clone(), Here(fills.clone()));
     let fill = move |_| {
         let (gate, fills) = (gate.clone(), fills.again());
@@ -278,12 +305,58 @@ fn stored_by(gate: &Gate, fills: &Rc<Fills>, then: fn(u64) -> u64) -> StoredCach
             Token::new(then(before))
         }
     };
-    builder().build_with_async(fill).expect("good settings")
+    builder.build_with_async(fill).expect("good settings")
+}
+
+/// A get of another key, whose fill waits for `inner`.
+fn get_around(cache: &TestCache, inner: Task<u64>) -> impl Future<Output = u64> + use<> {
+    let cache = cache.clone();
+    async move {
+        let fill = || async { Token::new(inner.future.await) };
+        cache.get_with_async(&Token::new(2), fill).await.number()
+    }
+}
+
+/// A wait that was begun by itself goes on inside a fill.
+fn moves_into_a_fill(
+    cache: &TestCache,
+    future: impl Future<Output = u64> + 'static,
+    expected: u64,
+) -> Actor {
+    let cache = cache.clone();
+    Box::new(move || {
+        let mut inner = Task::new(future);
+        let value = match inner.poll() {
+            Poll::Ready(value) => value,
+            Poll::Pending => Task::new(get_around(&cache, inner)).finish(),
+        };
+        assert_eq!(value, expected);
+        cache.invalidate(&Token::new(2));
+    })
 }
 
 /// As [`stored_by`]; the fills answer 100 and more.
 fn stored(gate: &Gate, fills: &Rc<Fills>) -> StoredCache {
     stored_by(gate, fills, |before| 100 + before)
+}
+
+/// As [`stored`]; who leaves a fill to nobody polls it to its end.
+fn spawned(gate: &Gate, fills: &Rc<Fills>) -> StoredCache {
+    let spawner = |job| Task::new(job).finish();
+    build_stored(builder().spawner(spawner), gate, fills, |before| {
+        100 + before
+    })
+}
+
+/// Whose fill of 1 asks for 2, and of 2 for 1. One that is refused answers 0.
+fn stored_that_ask_each_other() -> StoredCache {
+    let fill = |cache: StoredCache, key: Token| async move {
+        let other = cache.try_get_async(&Token::new(3 - key.number())).await;
+        other.unwrap_or(Token::new(0))
+    };
+    builder()
+        .build_recursive_async(fill)
+        .expect("good settings")
 }
 
 fn get_stored(cache: &StoredCache) -> impl Future<Output = u64> + use<> {
@@ -518,9 +591,9 @@ models! {
         let given = wakers.clone();
         let others = start([Box::new(move || {
             let mut task = Task::new(future);
-            let answered = given.map(Waker::from).iter().any(|waker| task.poll_with(waker).is_ready());
-            drop(task);
-            drop(answered);
+            let mut wakers = given.map(Waker::from).into_iter();
+            // A future is not polled after it has answered.
+            let _ = wakers.find(|waker| task.poll_with(waker).is_ready());
         }) as Actor]);
         guard.insert(Token::new(7));
         others.join();
@@ -564,7 +637,7 @@ models! {
         let after = fills.clone();
         let others = start([thread(&cache, move |cache| {
             let mut invalidate = Task::new(invalidate(cache));
-            drop(invalidate.poll());
+            invalidate.try_once();
             drop(invalidate);
             assert_eq!(Task::new(get(cache, &after)).finish(), 100);
         })]);
@@ -578,9 +651,8 @@ models! {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
-        let future = invalidate(&cache);
         let others = start([
-            Box::new(move || drop(Task::new(future).finish())) as Actor,
+            answers(invalidate(&cache), false),
             answers(get(&cache, &fills), 100),
         ]);
         drop(leader);
@@ -634,7 +706,7 @@ models! {
         let guard = lead(&cache);
         let forgotten = Rc::new(std::cell::RefCell::new(Task::new(get_by(&cache, async { 300 }))));
         let other = forgotten.clone();
-        let others = start([Box::new(move || drop(other.borrow_mut().poll())) as Actor]);
+        let others = start([Box::new(move || other.borrow_mut().try_once()) as Actor]);
         cache.insert(key(), Token::new(200)).unwrap();
         cache.invalidate_nowait(&key());
         cache.quiesce();
@@ -650,7 +722,7 @@ models! {
         let guard = lead(&cache);
         let forgotten = Rc::new(std::cell::RefCell::new(Task::new(get_by(&cache, async { 300 }))));
         let other = forgotten.clone();
-        let others = start([Box::new(move || drop(other.borrow_mut().poll())) as Actor]);
+        let others = start([Box::new(move || other.borrow_mut().try_once()) as Actor]);
         guard.insert(Token::new(7));
         cache.invalidate_nowait(&key());
         cache.quiesce();
@@ -693,6 +765,42 @@ models! {
         let others = start([Box::new(move || drop(Task::new(one).finish())) as Actor]);
         drop(Task::new(ask_along(cache.clone(), &[3, 1])).finish());
         others.join();
+    };
+
+    // ---- others --------------------------------------------------------------------------------
+
+    /// A wait that was begun by itself goes on inside a fill, and enters the graph: it misses nothing
+    /// on the way, neither the end of its flight ...
+    task_a_wait_that_moves_misses_no_value: Explore::AtMost(3) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let others = start([moves_into_a_fill(&cache, get(&cache, &fills), 7)]);
+        guard.insert(Token::new(7));
+        others.join();
+        assert_holds(&cache, Some(7));
+        empty(&cache);
+    };
+
+    /// ... nor the lead.
+    task_a_wait_that_moves_misses_no_lead: Explore::AtMost(3) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let others = start([moves_into_a_fill(&cache, get(&cache, &fills), 100)]);
+        drop(guard);
+        others.join();
+        assert_one_fill(&cache, &fills);
+    };
+
+    /// Two tasks compute one key: the second sees what the first has put in.
+    task_one_compute_follows_the_other: Explore::AtMost(4) => || {
+        let cache = cache();
+        let others = start([answers(count(&cache), ())]);
+        Task::new(count(&cache)).finish();
+        others.join();
+        assert_holds(&cache, Some(2));
+        empty(&cache);
     };
 
     // ---- fills that are kept -------------------------------------------------------------------
@@ -749,7 +857,7 @@ models! {
         let forgotten = Rc::new(std::cell::RefCell::new(Task::new(get_stored(&cache))));
         let polls = forgotten.clone();
         let others = start([
-            Box::new(move || drop(polls.borrow_mut().poll())) as Actor,
+            Box::new(move || polls.borrow_mut().try_once()) as Actor,
             gate.opener(),
         ]);
         assert_eq!(Task::new(get_stored(&cache)).finish(), 100);
@@ -776,7 +884,7 @@ models! {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
         let others = start([gate.opener()]);
-        drop(Task::new(get_stored(&cache)).poll());
+        Task::new(get_stored(&cache)).try_once();
         others.join();
         let fills_before = fills.count();
         let kept = cache.peek(&key()).map(|value| value.number());
@@ -792,7 +900,7 @@ models! {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
         let others = start([tries(get_stored(&cache)), gate.opener()]);
-        drop(Task::new(get_stored(&cache)).poll());
+        Task::new(get_stored(&cache)).try_once();
         others.join();
         let kept = cache.peek(&key()).map(|value| value.number());
         assert!([None, Some(100), Some(101)].contains(&kept));
@@ -847,6 +955,42 @@ models! {
         assert_eq!(cache.peek(&key()), None);
         others.join();
         assert_holds(&cache.cache, None);
+    };
+
+    /// A wait that moves into another fill keeps the fill that it waits for.
+    stored_a_wait_that_moves_keeps_the_fill: Explore::All => || {
+        let (gate, fills) = (Gate::new(), Fills::new());
+        let cache = stored(&gate, &fills);
+        let others = start([gate.opener()]);
+        let outer = super::harness::cache();
+        moves_into_a_fill(&outer, get_stored(&cache), 100)();
+        others.join();
+        assert_one_stored(&cache, &fills);
+    };
+
+    /// L13, clause 5, for fills that are kept: 1 asks for 2 and 2 asks for 1, whoever polls them.
+    stored_l13_a_cycle_is_an_error: Explore::AtMost(2) => || {
+        let cache = stored_that_ask_each_other();
+        let get = |key| {
+            let cache = cache.clone();
+            async move { cache.get_async(&Token::new(key)).await.number() }
+        };
+        let others = start([answers(get(1), 0)]);
+        assert_eq!(Task::new(get(2)).finish(), 0);
+        others.join();
+    };
+
+    /// A fill that the last of those who waited leaves to the spawner goes on there, once, and who
+    /// comes waits for it.
+    stored_a_spawned_fill_goes_on: Explore::AtMost(4) => || {
+        let (gate, fills) = (Gate::new(), Fills::new());
+        let cache = spawned(&gate, &fills);
+        let leaves = Task::begun(get_stored(&cache));
+        gate.open();
+        let others = start([Box::new(move || drop(leaves)) as Actor]);
+        assert_eq!(Task::new(get_stored(&cache)).finish(), 100);
+        others.join();
+        assert_one_stored(&cache, &fills);
     };
 
     /// L15: the cache is dropped while the last one who waits leaves with a fill that is kept. All is

@@ -104,3 +104,18 @@ fn h14_a_fill_that_asks_for_its_own_key_is_refused() {
         Poll::Ready(Err(TryGetError::Fill(())))
     );
 }
+
+#[test]
+fn a_stored_fill_that_asks_at_once_to_be_polled_again_is() {
+    let fill = |n: u32| async move {
+        futures_lite::future::yield_now().await;
+        n * 10
+    };
+    let cache = AtomicCache::new_async(fill, None);
+    let bell = Arc::new(Bell::default());
+    let mut future = pin!(cache.get_async(&1));
+    assert!(poll_with(future.as_mut(), &bell).is_pending());
+    assert_eq!(bell.rung(), 1);
+    assert_eq!(poll_with(future.as_mut(), &bell), Poll::Ready(10));
+    assert_eq!(cache.get(&2), 20);
+}
