@@ -3,7 +3,7 @@
 //! # The house
 //!
 //! ```text
-//! memoize ─► atomic_cache ─► cache, pinned, entry, guard ─► fill ─► core ─► table ─► reclaim ─► sync
+//! memoize ─► future ─► atomic_cache ─► cache, pinned, entry, guard ─► fill ─► core ─► table ─► reclaim ─► sync
 //!                                                                    │
 //!                                                                    ├────► slot ─► flight ─► sync
 //!                                                                    ├────► cycle ─► flight
@@ -31,6 +31,9 @@
 //! 3. Somebody else's: take part in its flight, unpin, enlist, look again, enter the wait-for graph
 //!    if this thread leads a fill itself, sleep.
 //!
+//! A task does the same: the core has one step (`Core::turn`) and one wait (`Wait::poll`), and threads park
+//! between two polls where tasks answer `Pending`.
+//!
 //! # The life of a slot
 //!
 //! ```text
@@ -54,13 +57,15 @@
 //! ```text
 //!  63                          16 15    9    8     7     6       5      4     3      2     1   0
 //! +------------------------------+-------+------+-----+---------+--------+-----+------+--------+-------+
-//! | filling: the leader's number | unused| TOLD | gen | LINGERS | FLIGHT | CUT | HELD | LINKED | phase |
+//! | filling: the leader's number | 9, 10 | TOLD | gen | LINGERS | FLIGHT | CUT | HELD | LINKED | phase |
 //! | or a flight; ready: a weight |       |      |     |         |        |     |      |        |       |
 //! +------------------------------+-------+------+-----+---------+--------+-----+------+--------+-------+
 //!   LINGERS: removed, and still to be read or told of, which `quiesce` waits for; gen: since when
+//!   9, TASKS: tasks take part, which come when they are polled: such a slot does not linger
+//!   10, SLOW: somebody has been told that the fill is slow
 //! ```
-//! A second word is the deadline once the slot is `READY`. While it fills it is, with bit 63 set,
-//! the address of the slot it is to replace: a `refresh` or a compute leaves the old value to be
+//! A second word is the deadline once the slot is `READY`. While it fills it says when the fill began; or,
+//! with bit 63 set, it is the address of the slot it is to replace: a `refresh` or a compute leaves the old value to be
 //! read until the new one is there, and puts it back when it fails.
 //!
 //! # A flight
@@ -71,6 +76,14 @@
 //! flight ends: publish to the slot, store the outcome and take the list under the lock, let
 //! go, wake. When the leader is lost (a panic, a dropped guard) one waiter is handed the lead of the
 //! *same* slot, and the others sleep on.
+//!
+//! An `AtomicCache`'s fill that is a future is not led in person: its flight keeps it, with the lead, and
+//! whoever waits and is polled takes it out, polls it and puts it back (`flight.rs`). The last of
+//! those who wait takes it away with it.
+//!
+//! The graph of who waits for whom has *actors*: threads, and fills that are futures. What such a fill waits
+//! for, it waits for whoever polls it, so while it is polled the thread acts for it (`actor.rs`,
+//! `cycle.rs`).
 //!
 //! # The table
 //!
@@ -129,6 +142,7 @@
 //! | place, then walk again | `SeqCst` swap, `SeqCst` loads | the same of a rival | of two inserts of one key, one sees the other |
 //! | number a tomb, then look behind it | `SeqCst` swap, `SeqCst` load | place, then walk back | no word is hidden by one that becomes empty |
 //! | `Level::settled` | Release (after the grace period) | Acquire | the last copy into the level |
+//! | place a slot, then ask whether the cache is closed; close, then walk the table | `SeqCst` | each other | no fill begins after `close` |
 //! | `Bound`: total, then capacity; capacity, then total | `SeqCst` | each other | of a charge and a smaller capacity, one sees both |
 //! | `Bulletin`: post, then look who tells; end telling, then look what is posted | `SeqCst` | each other | nothing stays untold |
 //! | a new policy | `AcqRel` swap | Acquire | its ghosts |
@@ -160,7 +174,9 @@
 //! | `Clone` of an error | with the lead | as a panic of the fill |
 //! | making an owned key | under the pin, before anything is placed | the caller's panic |
 //! | `Drop` | from a batch, nothing held | counted in `panicked_drops`; the next one is dropped |
-//! | wakers | nothing held | contained |
+//! | a fill that is a future | as a fill, at each poll | goes on in whoever polls it; the next waiter leads |
+//! | wakers: woken, cloned, dropped | nothing held | contained, but for a clone's: the caller's panic |
+//! | spawner, `on_slow_fill` | nothing held; at a fill's end, its lead | contained |
 //! | weigher | with the lead, or with nothing held | contained and counted; the value is handed out, not kept |
 //! | listener | nothing held | contained and counted; later removals are told |
 //! | predicates, `with` | under the pin | the caller's panic |
