@@ -5,7 +5,10 @@
 //! Counted on this thread alone, so that tests that run beside do not disturb.
 
 use crate::common::*;
+use crate::task_tools::*;
 use atomic_cache::{AtomicCache, Cache, Equivalent, ManualClock, Op, ToKey};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// The cache has room: no growth disturbs. Some entries are there, so that what a thread and a
@@ -45,6 +48,43 @@ fn c7_a_hit_allocates_nothing_whatever_the_verb() {
         }
     });
     assert_eq!(allocated, 0);
+}
+
+#[test]
+fn c7_a_hit_of_a_task_allocates_nothing() {
+    let cache = warm();
+    let stored = AtomicCache::new_async(|key: u64| async move { key }, None);
+    (0..200).for_each(|key| assert_eq!(stored.get(&key), key));
+    let allocated = allocations(|| {
+        for key in 0..200 {
+            let never = std::future::pending::<u64>;
+            let never_ends = std::future::pending::<Result<u64, Refused>>;
+            let none = std::future::pending::<Option<u64>>;
+            assert_eq!(
+                poll(pin!(cache.get_with_async(&key, never))),
+                Poll::Ready(key)
+            );
+            assert!(poll(pin!(cache.try_get_with_async(&key, never_ends))).is_ready());
+            assert!(poll(pin!(cache.optionally_get_with_async(&key, none))).is_ready());
+            assert!(poll(pin!(cache.entry(key).or_insert_with_async(never))).is_ready());
+            assert!(poll(pin!(cache.entry(key).or_try_insert_with_async(never_ends))).is_ready());
+            assert_eq!(poll(pin!(stored.get_async(&key))), Poll::Ready(key));
+            assert!(poll(pin!(stored.try_get_async(&key))).is_ready());
+        }
+    });
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn a_fill_of_a_task_without_waiters_allocates_once() {
+    let cache = warm();
+    for key in 1000..1500 {
+        let allocated = allocations(|| {
+            let future = pin!(cache.get_with_async(&key, || async move { key }));
+            assert_eq!(poll(future), Poll::Ready(key));
+        });
+        assert_eq!(allocated, 1, "key {key}");
+    }
 }
 
 #[test]
