@@ -17,7 +17,8 @@
 //! dropped, or that is polled once and forgotten. When the job asks to be polled ([`ring`]), every
 //! waiter is woken, because nobody knows which of them will come; the first that comes takes the
 //! job out, polls it with nothing locked and puts it back. A ring that comes meanwhile is noted, and
-//! rung when the job is back. So a job that wants to be polled is never here with a waiter that sleeps.
+//! rung when the job is back; who has polled it is not asleep then, and wakes itself. So a job that
+//! wants to be polled is never here with waiters that all sleep.
 //!
 //! [`ring`]: Flight::ring
 
