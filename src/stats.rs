@@ -209,7 +209,8 @@ pub struct CacheStats {
     pub fill_errors: u64,
     /// Fills that panicked.
     pub fill_panics: u64,
-    /// Fills given up: a placeholder guard dropped without a value.
+    /// Fills given up: a placeholder guard dropped without a value, or a task's fill dropped before
+    /// its end.
     pub fill_cancelled: u64,
     /// Calls that joined a flight somebody else led.
     pub joined: u64,

@@ -166,16 +166,17 @@ fn play(mut subject: Task<'_>, others: Others, mut beside: Vec<Other<'_>>, polls
             break;
         }
         match others {
-            Others::Rest => {}
             Others::TakeTurns => beside.retain_mut(|other| other.turn(&theirs)),
             Others::End if turn == 0 => beside.drain(..).for_each(|other| other.end(&theirs)),
             Others::AreDropped if turn == 0 => beside.drain(..).for_each(Other::give_up),
-            Others::End | Others::AreDropped => {}
+            Others::Rest | Others::End | Others::AreDropped => {}
         }
     }
     drop(subject);
     assert_eq!(Arc::strong_count(&ours), 1, "a waker stayed behind");
-    beside.into_iter().for_each(|other| other.end(&theirs));
+    for other in beside {
+        other.end(&theirs);
+    }
     assert_eq!(Arc::strong_count(&theirs), 1, "a waker stayed behind");
     over
 }

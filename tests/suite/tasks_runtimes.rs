@@ -288,14 +288,13 @@ impl Soak {
             1 => _ = self.per_call.insert(key, self.values.make(key)),
             2 => _ = self.per_call.remove_async(&key).await.map(right),
             3 => {
-                self.per_call
-                    .invalidate_if_async(|other, _| *other == key)
-                    .await
+                let of_key = |other: &u64, _: &Counted| *other == key;
+                self.per_call.invalidate_if_async(of_key).await;
             }
             4 => _ = self.stored.invalidate_async(&key).await,
             5 => _ = self.stored.invalidate_nowait(&key),
             6..10 => {
-                let fill = || async { Ok(self.fill(key, run).await?) };
+                let fill = || self.fill(key, run);
                 let got = self.per_call.try_get_with_async(&key, fill).await;
                 self.judge(got, key);
             }
