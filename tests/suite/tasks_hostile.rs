@@ -165,6 +165,62 @@ fn c1_a_stored_fill_goes_on_when_its_only_waiter_is_polled_inside_another_fill()
     });
 }
 
+/// A key whose `Debug` acts, once.
+#[derive(Clone)]
+struct Talks(u64, Arc<Mutex<Option<Act>>>);
+
+impl PartialEq for Talks {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Talks {}
+
+impl std::hash::Hash for Talks {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl std::fmt::Debug for Talks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        act(&self.1);
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A caller that leaves at once, between the begin of a stored fill and the wait of who began it,
+/// does not take the fill with it.
+#[test]
+fn c1_a_stored_fill_is_kept_for_the_caller_that_began_it() {
+    watched(|| {
+        let (latch, begun) = (Latch::new(), Tally::default());
+        let (opened, count) = (latch.clone(), begun.clone());
+        let fill = move |key: Talks| {
+            count.add();
+            let opened = opened.clone();
+            async move {
+                opened.await;
+                key.0 * 10
+            }
+        };
+        let cache = AtomicCache::new_async(fill, None);
+        let key = Talks(1, Arc::default());
+        let (inner, same) = (cache.clone(), key.clone());
+        let leaves = move || assert!(poll(pin!(inner.get_async(&same))).is_pending());
+        *key.1.lock().expect("never poisoned") = Some(Box::new(leaves));
+        // Inside a fill a key is put into words before it is waited for.
+        let outer = plain();
+        let mut outer = pin!(outer.get_with_async(&2, || cache.get_async(&key)));
+        assert!(poll(outer.as_mut()).is_pending());
+        assert!(key.1.lock().expect("never poisoned").is_none());
+        latch.open();
+        assert_eq!(poll(outer.as_mut()), Poll::Ready(10));
+        assert_eq!((begun.get(), cache.stats().fills), (1, 1));
+    });
+}
+
 /// Fills that block on other keys of their own cache: no cycle.
 #[test]
 fn c5_a_stored_fill_may_block_on_other_keys() {
