@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
-use crate::core::{Aim, Leader, Part};
+use crate::core::{Aim, Leader, Wait};
 use crate::error::{BuildError, TryGetError};
 use crate::fill::{Begun, Explain, Fill, Obstacle, explain};
 use crate::flight::SharedError;
@@ -31,7 +31,7 @@ pub(crate) trait Keep<K, V, E, S>: Send + Sync {
         &self,
         cache: &AtomicCache<K, V, E, S>,
         leader: Leader<'c, K, V, S>,
-    ) -> Part<'c, K, V, S>
+    ) -> Wait<'c, K, V, S>
     where
         K: Hash + Eq,
         S: BuildHasher;

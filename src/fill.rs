@@ -1,7 +1,7 @@
 //! A caller's key and a caller's fill, as the core sees them: erased, so that the way of a miss
 //! is compiled once for each key and value type, not for each closure.
 
-use crate::core::{Aim, Core, Found, Leader, Part, Spare, Turn, Waited, Wanted};
+use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Wait, Waited, Wanted};
 use crate::error::{ClosedError, CycleError, TryGetError};
 use crate::flight::SharedError;
 use crate::key::ToKey;
@@ -42,7 +42,7 @@ pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
     /// It leads in person.
     Leads(Leader<'c, K, V, S>),
     /// The flight has got the fill to keep, and the caller waits like everybody.
-    Waits(Part<'c, K, V, S>),
+    Waits(Wait<'c, K, V, S>),
 }
 
 /// A [`Fill`] that can say what stood in the way.
@@ -150,10 +150,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         fill: &mut dyn Fill<K, V, S>,
     ) -> Result<Found<'c, K, V>, Obstacle> {
         let mut first = Some(self.pin_for_miss(pin));
-        let mut joined = None;
+        let mut joined: Option<Wait<'_, K, V, S>> = None;
         loop {
-            let outcome = if let Some(part) = joined.take() {
-                Part::wait(part, hash, None)?
+            let outcome = if let Some(wait) = joined.take() {
+                wait.block(None)?
             } else {
                 let pin = first.take().unwrap_or_else(crate::reclaim::pin);
                 match self.turn(pin, hash, wanted, aim, spare) {
@@ -166,7 +166,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 Waited::Found(found) => return Ok(found),
                 Waited::Lead(leader) => match fill.begin(self.admit(leader)?) {
                     Begun::Leads(leader) => return lead(leader, fill),
-                    Begun::Waits(part) => joined = Some(part),
+                    Begun::Waits(wait) => joined = Some(wait),
                 },
                 Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),
                 // An error of another type is not ours: we lead with our own fill.

@@ -578,7 +578,7 @@ where
         &self,
         cache: &AtomicCache<K, V, E, S>,
         leader: Leader<'c, K, V, S>,
-    ) -> Part<'c, K, V, S>
+    ) -> Wait<'c, K, V, S>
     where
         K: Hash + Eq,
         S: BuildHasher,

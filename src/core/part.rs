@@ -51,7 +51,7 @@ impl<K, V> Found<'_, K, V> {
 pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
     node: *const Node<K, V>,
-    hash: u64,
+    pub(super) hash: u64,
     /// Who leads.
     pub(super) actor: u64,
     /// What becomes of the flight if nothing else is said.
@@ -374,6 +374,18 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         }
     }
 
+    /// As [`wait_as`](Self::wait_as), and is on the list from now on.
+    pub(super) fn enlisted_as(self, actor: u64, hash: u64) -> Wait<'c, K, V, S> {
+        let place = Place {
+            ticket: self.flight().enlist(self.waits_for, actor),
+            waits: None,
+            edge: None,
+        };
+        let mut wait = self.wait_as(actor, hash);
+        wait.place = Some(place);
+        wait
+    }
+
     /// Sleeps until what this part waits for has come. Fails at once if that would close a
     /// cycle.
     pub(crate) fn wait(
@@ -381,18 +393,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         hash: u64,
         until: Option<Instant>,
     ) -> Result<Waited<'c, K, V, S>, CycleError> {
-        let mut wait = self.wait_as(actor(), hash);
-        let parker = Parker::new();
-        let waker = Arc::clone(&parker).into();
-        loop {
-            // Look, and only then sleep: what came before we were on the list woke nobody.
-            if let Poll::Ready(waited) = wait.poll(&waker) {
-                return waited;
-            }
-            if !park(&parker, until) {
-                return Ok(Waited::TimedOut);
-            }
-        }
+        self.wait_as(actor(), hash).block(until)
     }
 }
 
@@ -448,6 +449,24 @@ impl Place {
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     fn part(&self) -> &Part<'c, K, V, S> {
         self.part.as_ref().expect("there until the wait is over")
+    }
+
+    /// Sleeps until it is over.
+    pub(crate) fn block(
+        mut self,
+        until: Option<Instant>,
+    ) -> Result<Waited<'c, K, V, S>, CycleError> {
+        let parker = Parker::new();
+        let waker = Arc::clone(&parker).into();
+        loop {
+            // Look, and only then sleep: what came before we were on the list woke nobody.
+            if let Poll::Ready(waited) = self.poll(&waker) {
+                return waited;
+            }
+            if !park(&parker, until) {
+                return Ok(Waited::TimedOut);
+            }
+        }
     }
 
     /// One look: what has come, or `waker` is to be woken. Polls the fill if that is what is needed.

@@ -1,7 +1,7 @@
 //! Fills that are futures: led in person by the task that brought one, or owned by the cache and kept
 //! by their flight, for whoever waits to poll.
 
-use super::{Core, Leader, Node, Part};
+use super::{Core, Leader, Node, Part, Wait};
 use crate::actor::{is_fill, new_fill, polled};
 use crate::cycle::{Waiting, Words, leading_actor};
 use crate::error::CycleError;
@@ -73,19 +73,22 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     /// Leaves the lead, and the fill that `make` makes, to all who wait; one of them is the caller,
-    /// with the part that is returned.
+    /// with the wait that is returned. It has begun: a fill that nobody waits for is dropped.
     pub(crate) fn keep<E>(
         mut self,
         core: &Arc<Core<K, V, S>>,
         make: impl FnOnce(&K) -> BoxFill<V, E>,
-    ) -> Part<'c, K, V, S>
+    ) -> Wait<'c, K, V, S>
     where
         E: Clone + Send + Sync + 'static,
     {
         debug_assert!(std::ptr::eq(self.core(), Arc::as_ptr(core)));
+        let (us, hash) = (self.actor, self.hash);
         let actor = self.lead_for_all();
         let fill = self.run(make);
         let part = self.take_part();
+        let flight = part.flight();
+        let wait = part.enlisted_as(us, hash);
         // SAFETY: the lead is good for as long as there is the core, which is kept beside it and
         // dropped after it.
         let lead =
@@ -95,8 +98,8 @@ where
             lead: Some(lead),
             _core: Arc::clone(core),
         };
-        part.flight().keep(Box::pin(kept), actor);
-        part
+        flight.keep(Box::pin(kept), actor);
+        wait
     }
 
     /// From now on a fill leads, and no thread. Its number: not that of the fill in which a thread

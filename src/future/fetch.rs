@@ -146,7 +146,7 @@ pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
 /// See [`crate::fill::Begun`].
 pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
     Leads(TaskLead<'c, K, V, S>),
-    Waits(Part<'c, K, V, S>),
+    Waits(Wait<'c, K, V, S>),
 }
 
 pin_project! {
@@ -488,7 +488,7 @@ where
     fn begin(&mut self, leader: Leader<'c, K, V, S>) {
         match self.fill.as_mut().begin(leader) {
             Begun::Leads(lead) => *self.stage = Stage::Lead(lead),
-            Begun::Waits(part) => self.wait(part),
+            Begun::Waits(wait) => *self.stage = Stage::Wait(wait),
         }
     }
 

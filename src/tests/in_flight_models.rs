@@ -1,0 +1,176 @@
+//! Fills that are given up, and a cache that is closed, beside those who fill.
+
+use super::harness::{Actor, Explore, Fills, TestCache, Token, cache, models, start};
+use crate::core::Aim;
+use crate::error::TryGetError;
+use crate::guard::{GuardResult, PlaceholderGuard};
+use std::cell::Cell;
+use std::rc::Rc;
+
+fn key() -> Token {
+    Token::new(1)
+}
+
+fn actor(cache: &TestCache, act: impl FnOnce(&TestCache) + 'static) -> Actor {
+    let cache = cache.clone();
+    Box::new(move || act(&cache))
+}
+
+fn lead(cache: &TestCache) -> PlaceholderGuard<'_, Token, Token, super::harness::TestHasher> {
+    match cache.get_value_or_guard(&key(), None) {
+        GuardResult::Guard(guard) => guard,
+        other => panic!("nobody else is there: {other:?}"),
+    }
+}
+
+fn peek(cache: &TestCache) -> Option<u64> {
+    cache.peek(&key()).map(|value| value.number())
+}
+
+/// At rest there is `expected`, and when that is taken out, nothing.
+fn assert_ends_with(cache: &TestCache, expected: Option<u64>) {
+    assert_eq!(peek(cache), expected);
+    assert_eq!(cache.len(), usize::from(expected.is_some()));
+    cache.invalidate(&key());
+    assert_eq!((cache.len(), cache.retired()), (0, 0));
+}
+
+/// `try_get_with`; the value of a fill, or whether it was refused.
+fn ask(cache: &TestCache, fills: &Fills) -> Result<u64, TryGetError<()>> {
+    let fill = || Ok(Token::new(100 + fills.fill()));
+    cache.try_get_with(&key(), fill).map(|value| value.number())
+}
+
+models! {
+    /// Clause 3: a takeover against the publish. One of them comes first: the value is kept, or it
+    /// was given up.
+    takeover_meets_the_publish: Explore::AtMost(5) => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let taken = Rc::new(Cell::new(false));
+        let took = taken.clone();
+        let others = start([actor(&cache, move |cache| took.set(cache.takeover(&key())))]);
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        others.join();
+        assert_ends_with(&cache, (!taken.get()).then_some(7));
+    };
+
+    /// The same against a leader that is lost.
+    takeover_meets_a_lost_lead: Explore::AtMost(5) => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let others = start([actor(&cache, |cache| drop(cache.takeover(&key())))]);
+        drop(guard);
+        others.join();
+        assert_ends_with(&cache, None);
+    };
+
+    /// R9: who waits when the fill is given up runs its own, or gets the value of the old one if that
+    /// was there first; nobody is left asleep.
+    takeover_frees_who_waits: Explore::AtMost(3) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let (waits, taken) = (fills.clone(), Rc::new(Cell::new(false)));
+        let took = taken.clone();
+        let others = start([
+            actor(&cache, move |cache| {
+                let value = ask(cache, &waits).expect("no cycle, not closed");
+                assert!([7, 100].contains(&value));
+            }),
+            actor(&cache, move |cache| took.set(cache.takeover(&key()))),
+        ]);
+        guard.insert(Token::new(7));
+        others.join();
+        let last = if taken.get() && fills.count() > 0 { Some(100) } else { Some(7) };
+        let gone = taken.get() && fills.count() == 0;
+        assert_ends_with(&cache, last.filter(|_| !gone));
+    };
+
+    /// A refresh that is given up puts back what was there, whatever the refresh comes to.
+    takeover_of_a_refresh_leaves_the_old_value: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(1)).unwrap();
+        let taken = Rc::new(Cell::new(false));
+        let took = taken.clone();
+        let others = start([actor(&cache, move |cache| {
+            took.set(cache.takeover(&key()));
+            assert!(peek(cache).is_some());
+        })]);
+        let fill = |_: &Token| Ok::<_, ()>(Token::new(2));
+        let read = |value: &Token| value.number();
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(2));
+        others.join();
+        assert_ends_with(&cache, Some(if taken.get() { 1 } else { 2 }));
+    };
+
+    /// As above, of a refresh that fails: each of two would put the old value back.
+    takeover_of_a_refresh_that_fails: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(1)).unwrap();
+        let others = start([actor(&cache, |cache| drop(cache.takeover(&key())))]);
+        let fill = |_: &Token| Err::<Token, _>(());
+        assert!(cache.fetch(&key(), Aim::Refresh, fill, |_| ()).is_err());
+        others.join();
+        assert_ends_with(&cache, Some(1));
+    };
+
+    /// A takeover against an `insert` and against an `invalidate` that waits: both end, and what was
+    /// put in stays.
+    takeover_meets_an_insert: Explore::AtMost(3) => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let others = start([
+            actor(&cache, |cache| cache.insert(key(), Token::new(5)).unwrap()),
+            actor(&cache, |cache| drop(cache.takeover(&key()))),
+        ]);
+        drop(guard);
+        others.join();
+        assert_ends_with(&cache, Some(5));
+    };
+
+    takeover_meets_invalidate: Explore::AtMost(3) => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let others = start([
+            actor(&cache, |cache| drop(cache.invalidate(&key()))),
+            actor(&cache, |cache| drop(cache.takeover(&key()))),
+        ]);
+        guard.insert(Token::new(7));
+        others.join();
+        assert_ends_with(&cache, None);
+    };
+
+    /// `close` against one who is about to fill, cold: the fill is refused, or it has ended when `close`
+    /// returns (all that it did comes before: `Fills`).
+    close_meets_a_fill: Explore::AtMost(4) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let asks = fills.clone();
+        let asked = Rc::new(Cell::new(None));
+        let answer = asked.clone();
+        let others = start([actor(&cache, move |cache| answer.set(Some(ask(cache, &asks).is_ok())))]);
+        cache.close();
+        let ran = fills.count();
+        others.join();
+        assert_eq!(ran, fills.count(), "it began after the close had returned");
+        assert_eq!(asked.get(), Some(ran == 1));
+        assert_ends_with(&cache, (ran == 1).then_some(100));
+    };
+
+    /// The same with one more, which waits for the fill: it gets the value, or is refused.
+    close_meets_a_fill_and_who_waits_for_it: Explore::AtMost(2) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let (first, second) = (fills.clone(), fills.clone());
+        let others = start([
+            actor(&cache, move |cache| drop(ask(cache, &first))),
+            actor(&cache, move |cache| drop(ask(cache, &second))),
+        ]);
+        cache.close();
+        let ran = fills.count();
+        others.join();
+        assert_eq!(ran, fills.count(), "it began after the close had returned");
+        assert_ends_with(&cache, (ran == 1).then_some(100));
+    };
+}
