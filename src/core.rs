@@ -116,6 +116,9 @@ pub(crate) struct Core<K, V, S> {
     domain: Domain,
 }
 
+/// The turn of a wait from which on the processor is given to others.
+const GIVE_WAY: u32 = 64;
+
 /// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
 /// the table has words make one round. So an entry goes at the latest that many inserts after it
 /// has expired (not counting those during a growth, which looks at nothing and moves expired
@@ -272,7 +275,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if state.is_live() && self.is_fresh(node) {
             return Some(node);
         }
-        if state.is_cut() {
+        if state.is_cut() && !state.is_taken() {
             return None;
         }
         let Some(prior) = node.slot.prior() else {
@@ -285,13 +288,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
     }
 
-    /// Fences a flight off, and lets go of what it stands before.
+    /// Fences a flight off, and lets go of what it stands before. Who takes it over is between two
+    /// steps: that is waited for.
     fn cut(
         &self,
         node: &Node<K, V>,
         event: Event,
     ) -> Result<crate::slot::State, crate::slot::State> {
-        let before = node.slot.cut()?;
+        let before = node.slot.cut().inspect_err(|state| {
+            if state.is_taken() {
+                relax(GIVE_WAY);
+            }
+        })?;
         self.drop_prior(node, event);
         Ok(before)
     }

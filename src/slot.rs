@@ -58,6 +58,10 @@ const TASKS: u64 = 1 << 9;
 /// Somebody has been told that the fill is slow.
 const SLOW: u64 = 1 << 10;
 
+/// Fenced off by a takeover, with `CUT`: what the slot stands before belongs to whoever took over, and
+/// goes on being served until it is back in its place. Nobody else fences the slot off.
+const TAKEN: u64 = 1 << 11;
+
 /// Any of the holds.
 const HOLDS: u64 = LINKED | HELD | TOLD;
 
@@ -91,6 +95,11 @@ impl State {
 
     pub(crate) const fn is_filling(self) -> bool {
         self.0 & PHASE == FILLING
+    }
+
+    /// Fenced off by a takeover.
+    pub(crate) const fn is_taken(self) -> bool {
+        self.0 & TAKEN != 0
     }
 
     /// Whether tasks take part in the flight.
@@ -306,7 +315,7 @@ impl<V> Slot<V> {
             })
             .unwrap_or_else(|state| state);
         debug_assert!(before.is_filling());
-        if prior.is_none() {
+        if prior.is_none() || before.is_taken() {
             return (before, None);
         }
         // Only now: a reader must find at every moment either the new value or the old one. Up to
@@ -327,9 +336,18 @@ impl<V> Slot<V> {
             .ok()
     }
 
-    /// Fences a flight off. `Err` with the state found if it is not filling any more.
+    /// Fences a flight off. `Err` with the state found if it is not filling any more, or has been
+    /// taken over.
     pub(crate) fn cut(&self) -> Result<State, State> {
-        self.update(|state| state.is_filling().then_some(State(state.0 | CUT)))
+        let may = |state: State| state.is_filling() && !state.is_taken();
+        self.update(|state| may(state).then_some(State(state.0 | CUT)))
+    }
+
+    /// Fences a flight off, and takes over what its slot stands before; if it had been fenced off
+    /// before, that is another's. Once.
+    pub(crate) fn take_over(&self) -> Result<State, State> {
+        let may = |state: State| state.is_filling() && !state.is_taken();
+        self.update(|state| may(state).then_some(State(state.0 | CUT | TAKEN)))
     }
 
     /// Hangs a new flight on the slot, if it is in a state that `may` be joined and has none.

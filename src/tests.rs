@@ -12,6 +12,8 @@ mod bound_models;
 mod flight_models;
 #[cfg(all(test, atomic_cache_loom))]
 mod harness;
+#[cfg(all(test, atomic_cache_loom))]
+mod in_flight_models;
 #[cfg(atomic_cache_loom)]
 pub(crate) mod reclaim_checker;
 #[cfg(all(test, atomic_cache_loom))]

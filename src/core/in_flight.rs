@@ -198,20 +198,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(hash) = self.rehash(node) else {
             return false;
         };
-        if node.slot.cut().is_err() {
+        let Ok(before) = node.slot.take_over() else {
             return false;
-        }
+        };
         {
             let pin = pin();
-            // The value that was served while the fill ran goes on being served.
-            match node
-                .slot
-                .take_prior()
-                .map(|prior| prior as *const Node<K, V>)
-            {
+            // The value that was served while the fill ran goes on being served: from behind the slot,
+            // which goes on saying what that is, and then in its place.
+            let prior = node.slot.prior().filter(|_| !before.is_cut());
+            match prior.map(|prior| prior as *const Node<K, V>) {
                 None => drop(self.unlink_node(hash, node, Event::Explicit, &pin)),
                 Some(prior) if self.restore(hash, node, prior, &pin) => {}
-                // SAFETY: held by that slot until `take_prior`, which answers once.
+                // SAFETY: held by that slot, and since `take_over` ours to let go of.
                 Some(prior) => drop(self.released(unsafe { &*prior }, Event::Explicit)),
             }
         }
@@ -234,7 +232,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut slow = Vec::new();
         let mut over = Vec::new();
         self.each_filling(|node, _| {
-            let Some(age) = self.age(node).filter(|_| !node.slot.state().is_cut()) else {
+            let Some(age) = self.age(node) else {
                 return;
             };
             let is_over = self.watch.timeout.is_some_and(|timeout| age >= timeout);

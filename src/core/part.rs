@@ -166,7 +166,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         } else {
             self.core.discharge(weight.unwrap_or(0));
         }
-        if !live {
+        // (Who took over takes it out, and puts back what it stood before.)
+        if !live && !before.is_taken() {
             self.core
                 .unlink_node(self.hash, node, Event::Explicit, &pin);
         }
@@ -255,10 +256,13 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     }
 
     /// The slot is `GONE`: takes it out of the table, or puts back what it stood before.
-    fn clear_away(&self, cut: bool, keep_prior: bool) {
+    fn clear_away(&self, before: State, keep_prior: bool) {
+        if before.is_taken() {
+            return;
+        }
         let (core, node) = (self.core, self.node());
         let pin = pin();
-        if cut || !keep_prior {
+        if before.is_cut() || !keep_prior {
             core.unlink_node(self.hash, node, Event::Explicit, &pin);
             core.drop_prior(node, Event::Explicit);
             return;
@@ -304,7 +308,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
                 }
             }
         };
-        self.clear_away(before.is_cut(), keep_prior);
+        self.clear_away(before, keep_prior);
         // An error that nobody wants is dropped last: that is foreign code.
         let mut _unwanted = None;
         if let Some(flight) = before.flight() {
