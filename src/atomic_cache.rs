@@ -167,6 +167,33 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
         Self::with_ttl(move |_, key| fill(key), ttl.into())
     }
 
+    /// As [`try_new`](Self::try_new), with a fill that may ask the cache for other keys: see
+    /// [`recursive`](AtomicCache::recursive).
+    ///
+    /// ```
+    /// use atomic_cache::{AtomicCache, TryGetError};
+    ///
+    /// let factorials = AtomicCache::try_recursive(
+    ///     |cache, &n: &u64| match n {
+    ///         0 => Ok(1),
+    ///         21.. => Err("too large"),
+    ///         n => Ok(n * cache.try_get(&(n - 1)).map_err(|error| error.into_fill().unwrap())?),
+    ///     },
+    ///     None,
+    /// );
+    /// assert_eq!(factorials.try_get(&5), Ok(120));
+    /// assert_eq!(factorials.try_get(&21), Err(TryGetError::Fill("too large")));
+    /// ```
+    pub fn try_recursive(
+        fill: impl Fn(&Self, &K) -> Result<V, E> + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        Self::with_ttl(fill, ttl.into())
+    }
+
     fn with_ttl(
         fill: impl Fn(&Self, &K) -> Result<V, E> + Send + Sync + 'static,
         ttl: Option<Duration>,
@@ -366,6 +393,15 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         Q: ?Sized + Hash + Equivalent<K>,
     {
         self.cache.invalidate(key)
+    }
+
+    /// Removes a key, waits for its fill if one runs, and returns the value; see [`Cache::remove`].
+    pub fn remove<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        self.cache.remove(key)
     }
 
     /// Removes a key and cuts its fill off without waiting; see [`Cache::invalidate_nowait`].

@@ -535,6 +535,21 @@ where
     {
         Ok(AtomicCache::over(self.build()?, move |_, key| fill(key)))
     }
+
+    /// A cache with its own fill, which can fail and may use the cache: see
+    /// [`AtomicCache::try_recursive`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn try_build_recursive<E>(
+        self,
+        fill: impl Fn(&AtomicCache<K, V, E, S>, &K) -> Result<V, E> + Send + Sync + 'static,
+    ) -> Result<AtomicCache<K, V, E, S>, BuildError>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        Ok(AtomicCache::over(self.build()?, fill))
+    }
 }
 
 /// Fills are not looked for more often than this.

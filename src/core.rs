@@ -689,13 +689,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// A key in words, cut to some length.
     fn describe(&self, key: &K) -> String {
-        self.describe.map_or_else(
+        let key = self.describe.map_or_else(
             || format!("<{}>", std::any::type_name::<K>()),
             |describe| {
                 answer_of(|| describe(key))
                     .unwrap_or_else(|| "<a key whose Debug panicked>".to_owned())
             },
-        )
+        );
+        match &self.name {
+            Some(name) => format!("{name}[{key}]"),
+            None => key,
+        }
     }
 }
 

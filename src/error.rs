@@ -32,7 +32,8 @@ impl CycleError {
     }
 
     /// The keys along the cycle in the order they wait for each other, as their `Debug` prints
-    /// them; the first one is also the last. Long texts are cut.
+    /// them, of a cache that has a [name](crate::Builder::name) as `name[key]`; the first one is also the
+    /// last. Long texts are cut.
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
@@ -94,6 +95,24 @@ pub enum TryGetError<E> {
     Cycle(CycleError),
     /// The cache has been closed.
     Closed(ClosedError),
+}
+
+impl<E> TryGetError<E> {
+    /// The fill's own error, or what else it is.
+    ///
+    /// # Errors
+    /// If it is not the fill's own: the error itself.
+    ///
+    /// ```
+    /// use atomic_cache::TryGetError;
+    /// assert_eq!(TryGetError::Fill("no").into_fill(), Ok("no"));
+    /// ```
+    pub fn into_fill(self) -> Result<E, Self> {
+        match self {
+            Self::Fill(error) => Ok(error),
+            other => Err(other),
+        }
+    }
 }
 
 impl<E: fmt::Display> fmt::Display for TryGetError<E> {

@@ -137,6 +137,8 @@ struct Room {
     leader: u64,
     outcome: Option<Outcome>,
     ended: bool,
+    /// How a fill is woken that goes on with nobody waiting for it.
+    orphan: Option<Waker>,
     /// See [`Flight::begins`].
     began: Option<u64>,
     baton: Baton,
@@ -169,6 +171,7 @@ impl Flight {
                 leader,
                 outcome: None,
                 ended: false,
+                orphan: None,
                 began: None,
                 baton: Baton::None,
                 kept: Kept::None,
@@ -332,6 +335,18 @@ impl Flight {
         lock(&self.room).kept = Kept::None;
     }
 
+    /// The fill goes on elsewhere, and is to be woken by `waker` when the flight ends without it. True:
+    /// it has ended.
+    pub(crate) fn adopt(&self, waker: Waker) -> bool {
+        let mut room = lock(&self.room);
+        let before = room.orphan.replace(waker);
+        let ended = room.ended;
+        drop(room);
+        // A waker's `Drop` is foreign code.
+        contain(|| drop(before));
+        ended
+    }
+
     /// The fill that is kept asks to be polled.
     fn ring(&self) {
         let mut room = lock(&self.room);
@@ -373,7 +388,8 @@ impl Flight {
     pub(crate) fn end(&self) {
         let mut room = lock(&self.room);
         room.ended = true;
-        let woken = room.take_wakers(|_| true);
+        let mut woken = room.take_wakers(|_| true);
+        woken.extend(room.orphan.take());
         drop(room);
         wake(woken);
     }

@@ -440,6 +440,15 @@ where
         self.cache.invalidate_async(key).await
     }
 
+    /// As [`remove`](Self::remove), for tasks: see [`Cache::invalidate_async`].
+    pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        self.cache.remove_async(key).await
+    }
+
     /// As [`invalidate_all`](Self::invalidate_all), for tasks: see [`Cache::invalidate_async`].
     pub async fn invalidate_all_async(&self) {
         self.cache.invalidate_all_async().await;
@@ -685,6 +694,19 @@ where
             Box::pin(fill(key.clone()))
         })
     }
+    /// As [`try_new_async`](Self::try_new_async), with a fill that may ask the cache, of which it is given
+    /// a handle, for other keys.
+    pub fn try_recursive_async<F>(
+        fill: impl Fn(Self, K) -> F + Send + Sync + 'static,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Self
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        by_future(Cache::with_ttl(ttl.into()), move |cache, key| {
+            Box::pin(fill(cache.clone(), key.clone()))
+        })
+    }
 }
 
 impl<K, V, S, N> Builder<K, V, S, N>
@@ -752,6 +774,24 @@ where
             Box::pin(fill(key.clone()))
         }))
     }
+
+    /// A cache with its own async fill, which can fail and may use the cache: see
+    /// [`AtomicCache::try_recursive_async`].
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn try_build_recursive_async<F, E>(
+        self,
+        fill: impl Fn(AtomicCache<K, V, E, S>, K) -> F + Send + Sync + 'static,
+    ) -> Result<AtomicCache<K, V, E, S>, BuildError>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+        E: Clone + Send + Sync + 'static,
+    {
+        Ok(by_future(self.build()?, move |cache, key| {
+            Box::pin(fill(cache.clone(), key.clone()))
+        }))
+    }
 }
 
 impl<K, V, S, N> Builder<K, V, S, N> {
@@ -759,22 +799,26 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// gone: it is given the rest of the fill, as a future that puts the value into the cache by
     /// itself. Not set: such a fill is dropped.
     ///
-    /// It is called with nothing held. If it drops what it is given, or panics, the fill ends without a
-    /// value.
+    /// It is called with nothing held, wherever the last caller is dropped: so let it know its runtime. If
+    /// it drops what it is given, or panics, the fill ends without a value. A fill that is [given
+    /// up](Cache::takeover) is dropped there too.
     ///
     /// ```no_run
-    /// # mod tokio { pub fn spawn(_: impl Future<Output = ()> + Send + 'static) {} }
+    /// # mod tokio { pub mod runtime { pub struct Handle; impl Handle {
+    /// #     pub fn current() -> Self { Self }
+    /// #     pub fn spawn(&self, _: impl Future<Output = ()> + Send + 'static) {} } } }
     /// use atomic_cache::AtomicCache;
+    /// let runtime = tokio::runtime::Handle::current();
     /// let users = AtomicCache::<u64, String>::builder()
-    ///     .spawner(|fill| drop(tokio::spawn(fill)))
+    ///     .spawner(move |fill| runtime.spawn(fill))
     ///     .build_with_async(|id| async move { format!("user {id}") })?;
     /// # Ok::<(), atomic_cache::BuildError>(())
     /// ```
-    pub fn spawner(
+    pub fn spawner<R>(
         mut self,
-        spawner: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+        spawner: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.set_spawner(Box::new(spawner));
+        self.set_spawner(Box::new(move |fill| drop(spawner(fill))));
         self
     }
 }

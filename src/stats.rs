@@ -110,6 +110,7 @@ pub(crate) enum Event {
     GaveUp,
     WeigherPanic,
     TakenOver,
+    Refused,
     // Keep last: the number of events.
     Count,
 }
@@ -171,7 +172,9 @@ impl Stats {
         CacheStats {
             hits: self.look_ups.then(|| self.sum(Event::Hit)),
             misses: self.look_ups.then(|| self.sum(Event::Miss)),
-            fills: self.sum(Event::Fill),
+            fills: self
+                .sum(Event::Fill)
+                .saturating_sub(self.sum(Event::Refused)),
             fill_errors: self.sum(Event::FillError),
             fill_panics: self.sum(Event::FillPanic),
             fill_cancelled: self.sum(Event::FillCancelled),
@@ -186,6 +189,7 @@ impl Stats {
             panicked_listeners: panicked_listeners as u64,
             panicked_weighers: self.sum(Event::WeigherPanic),
             taken_over: self.sum(Event::TakenOver),
+            refused: self.sum(Event::Refused),
             panicked_drops: panicked_drops as u64,
         }
     }
@@ -218,6 +222,8 @@ pub struct CacheStats {
     /// [`takeover`](crate::Cache::takeover), after a [`fill_timeout`](crate::Builder::fill_timeout), or
     /// when the cache was closed.
     pub taken_over: u64,
+    /// Fills that were refused because the cache has been closed; they are not in `fills`.
+    pub refused: u64,
     /// Values put in by `insert` and its kin.
     pub inserts: u64,
     /// Entries reclaimed because their time was over.

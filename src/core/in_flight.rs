@@ -69,7 +69,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     ) -> Result<Leader<'c, K, V, S>, ClosedError> {
         store_load();
         if self.closed.is() {
-            drop(leader);
+            self.stats.count(Event::Refused);
+            leader.decline();
             return Err(ClosedError);
         }
         Ok(leader)
@@ -219,7 +220,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let _ = flight.resolve(Outcome::Nothing);
         flight.end();
         if let Some(job) = flight.take_unwanted() {
-            self.abandon(job, node);
+            part.abandon(job);
         }
         true
     }

@@ -227,6 +227,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         };
     }
 
+    /// Passes the lead on without having run a fill.
+    pub(super) fn decline(mut self) {
+        self.ending = Ending::Declined;
+    }
+
     /// Passes the lead on. False: nobody waits, and the slot was finished for all.
     fn hand_over(&self) -> Result<(), State> {
         let slot = &self.node().slot;
@@ -353,6 +358,26 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
     /// The key whose flight this is.
     pub(crate) fn key(&self) -> &'c K {
         &self.node().key
+    }
+
+    /// One more count on the flight, for what outlives our part.
+    fn shared_flight(&self) -> Arc<Flight> {
+        // SAFETY: from `Arc::into_raw`, kept by our part.
+        unsafe {
+            Arc::increment_strong_count(self.flight);
+            Arc::from_raw(self.flight)
+        }
+    }
+
+    /// A fill that nobody waits for any more: goes on elsewhere, or ends here.
+    pub(super) fn abandon(&self, job: Job) {
+        contain(|| match &self.core.spawner {
+            Some(spawner) if !self.node().slot.state().is_cut() => spawner(Box::pin(Orphan {
+                job: Some(job),
+                flight: self.shared_flight(),
+            })),
+            _ => drop(job),
+        });
     }
 
     /// One more part in the same flight.
@@ -498,7 +523,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
                     return Poll::Ready(Ok(self.conclude(verdict)));
                 }
                 Look::Drive(job) => {
-                    self.drive(job);
+                    if self.part().waits_for == WaitFor::Value {
+                        self.drive(job);
+                    } else {
+                        // Not who has asked for the value: a panic of the fill is not for it to take.
+                        contain(|| self.drive(job));
+                    }
                     // Once: a fill that asks at once to be polled again lets others have a turn.
                     may_drive = false;
                 }
@@ -539,12 +569,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     /// Polls the fill that is kept in the flight, for everybody.
     fn drive(&self, job: Job) {
         let part = self.part();
-        // SAFETY: from `Arc::into_raw`, kept by our part; the count is one more for the waker.
-        let flight = unsafe {
-            Arc::increment_strong_count(part.flight);
-            Arc::from_raw(part.flight)
-        };
-        let waker = Waker::from(flight);
+        let waker = Waker::from(part.shared_flight());
         let mut driving = Driving {
             flight: part.flight(),
             job: Some(job),
@@ -557,7 +582,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         {
             let job = driving.job.take().expect("put in above");
             if let Some(job) = part.flight().keep_on(job) {
-                part.core.abandon(job, part.node());
+                part.abandon(job);
             }
         }
     }
@@ -625,7 +650,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
                 .release_held(unsafe { &*(replacement as *const Node<K, V>) });
         }
         if let Some(job) = delisted.job {
-            part.core.abandon(job, part.node());
+            part.abandon(job);
         }
         delisted.had_baton
     }
@@ -666,12 +691,23 @@ impl Drop for Driving<'_> {
     }
 }
 
-impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// A fill that nobody waits for any more: goes on elsewhere, or ends here.
-    pub(super) fn abandon(&self, job: Job, node: &Node<K, V>) {
-        contain(|| match &self.spawner {
-            Some(spawner) if !node.slot.state().is_cut() => spawner(job),
-            _ => drop(job),
-        });
+/// A fill that goes on elsewhere, with nobody who waits for it; dropped when it is given up.
+struct Orphan {
+    job: Option<Job>,
+    flight: Arc<Flight>,
+}
+
+impl Future for Orphan {
+    type Output = ();
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // Before it is polled: who gives the fill up wakes us.
+        if self.flight.adopt(cx.waker().clone()) {
+            self.job = None;
+        }
+        match &mut self.job {
+            Some(job) => job.as_mut().poll(cx),
+            None => Poll::Ready(()),
+        }
     }
 }

@@ -397,3 +397,119 @@ fn a_fill_never_begins_after_close_has_returned() {
         });
     }
 }
+
+/// A fill that nobody waits for and that the spawner has got: given up, it is woken and dropped.
+#[test]
+fn takeover_drops_a_fill_that_goes_on_elsewhere() {
+    let spawned: Arc<Mutex<Vec<Spawned>>> = Arc::default();
+    let (gate, keeps) = (Latch::default(), spawned.clone());
+    let alive = Arc::new(());
+    let cache = {
+        let (gate, alive) = (gate.clone(), alive.clone());
+        AtomicCache::<u32, u32>::builder()
+            .spawner(move |fill| keeps.lock().unwrap().push(fill))
+            .build_with_async(move |key| {
+                let (gate, alive) = (gate.clone(), alive.clone());
+                async move {
+                    gate.await;
+                    drop(alive);
+                    key
+                }
+            })
+            .unwrap()
+    };
+    let before = Arc::strong_count(&alive);
+    {
+        let mut caller = pin!(cache.get_async(&1));
+        assert!(poll(caller.as_mut()).is_pending());
+    }
+    let mut orphan = spawned.lock().unwrap().pop().expect("nobody waits for it");
+    let bell = Arc::new(Bell::default());
+    assert!(poll_with(orphan.as_mut(), &bell).is_pending());
+    assert_eq!(cache.in_flight().len(), 1);
+    assert!(cache.takeover(&1));
+    assert_eq!(bell.rung(), 1);
+    assert!(poll_with(orphan.as_mut(), &bell).is_ready());
+    assert_eq!(Arc::strong_count(&alive), before, "it is dropped");
+    assert_eq!(cache.stats().fill_cancelled, 1);
+    // One that is not given up ends by itself, and others may join it meanwhile.
+    {
+        let mut caller = pin!(cache.get_async(&2));
+        assert!(poll(caller.as_mut()).is_pending());
+    }
+    let mut orphan = spawned.lock().unwrap().pop().expect("nobody waits for it");
+    let mut late = pin!(cache.get_async(&2));
+    assert!(poll_with(orphan.as_mut(), &bell).is_pending());
+    assert!(poll(late.as_mut()).is_pending());
+    gate.open();
+    assert!(poll_with(orphan.as_mut(), &bell).is_ready());
+    assert_eq!(poll(late.as_mut()), Poll::Ready(2));
+}
+
+type Spawned = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Who waits for the end of a fill polls it, if it is kept; what it panics with is for those who have
+/// asked for its value.
+#[test]
+fn clause_4_who_waits_for_the_end_does_not_take_a_fills_panic() {
+    watched(|| {
+        for closes in [false, true] {
+            let fills = Arc::new(Mutex::new(0));
+            let count = fills.clone();
+            let cache = AtomicCache::new_async(
+                move |key: u32| {
+                    *count.lock().unwrap() += 1;
+                    async move {
+                        futures_lite::future::yield_now().await;
+                        assert_ne!(key, 1, "on purpose");
+                        key
+                    }
+                },
+                None,
+            );
+            let mut caller = pin!(cache.try_get_async(&1));
+            assert!(poll(caller.as_mut()).is_pending());
+            if closes {
+                cache.close();
+            } else {
+                cache.invalidate(&1);
+            }
+            assert_eq!(cache.stats().fill_panics, 1);
+            assert!(cache.in_flight().is_empty());
+        }
+    });
+}
+
+#[test]
+fn what_is_refused_is_no_fill() {
+    let (cache, _) = clocked();
+    cache.close();
+    for key in 0..3 {
+        assert!(cache.try_get_with(&key, || Ok::<_, ()>(key)).is_err());
+    }
+    let stats = cache.stats();
+    assert_eq!(
+        (stats.fills, stats.refused, stats.fill_cancelled),
+        (0, 3, 0)
+    );
+}
+
+#[test]
+fn clause_5_a_cycle_names_its_caches_if_they_have_names() {
+    let [users, groups] =
+        ["users", "groups"].map(|name| Cache::<u32, u32>::builder().name(name).build().unwrap());
+    let seen = Mutex::new(String::new());
+    let _ = users.try_get_with(&1, || {
+        groups.get_with(&2, || {
+            let error = users.try_get_with(&1, || Ok::<_, ()>(0)).unwrap_err();
+            *seen.lock().unwrap() = format!("{error:?}");
+            0
+        });
+        Err::<u32, _>(())
+    });
+    let seen = seen.into_inner().unwrap();
+    assert!(
+        seen.contains("users[1]") && seen.contains("groups[2]"),
+        "{seen}"
+    );
+}
