@@ -39,6 +39,9 @@ pub(crate) trait Keep<K, V, E, S>: Send + Sync {
 
 /// A cache that knows how its values are computed: [`get`](Self::get) computes what is not there.
 ///
+/// The verbs are those of a [`Cache`]: see [`which_verb`](crate::which_verb). Settings come from
+/// [`builder`](AtomicCache::builder), which names keys and values only; the error is the fill's.
+///
 /// Like a [`Cache`], of which it is a handle together with a fill, it is shared by
 /// [`Clone`]. Its contract and its costs are those of [`Cache`]; the fill is called by pointer, on
 /// misses only.
@@ -227,8 +230,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     /// To look without filling: [`peek`](Self::peek), [`contains`](Self::contains).
     ///
     /// # Panics
-    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end; and with
-    /// whatever the fill panics with.
+    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
+    /// [`ClosedError`](crate::ClosedError) if the cache has been closed; and with whatever the fill panics
+    /// with.
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);

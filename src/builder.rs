@@ -329,7 +329,11 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     }
 
     /// Has each fill [given up](Cache::takeover) that has been running for `timeout`, by the cache's
-    /// clock: it is fenced off, and one of those who wait runs its own. Its own caller goes on.
+    /// clock: it is fenced off, and one of those who wait runs its own. Its own caller goes on, if it has
+    /// one: an async fill that its flight keeps has not, and is dropped and begun anew while anybody waits.
+    ///
+    /// It bounds for how long others are held up by one fill, and not how long a call takes. For that put a
+    /// timeout of your runtime around the call, or into the fill.
     ///
     /// The watch and its cost are those of [`on_slow_fill`](Self::on_slow_fill): a fill is given up at
     /// the latest half as much time again after its timeout.

@@ -28,7 +28,8 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// A concurrent map that computes each value once, and is filled call by call.
 ///
 /// A `Cache` is a handle: [`Clone`] is one reference count and shares the cache. For a cache that
-/// always fills in the same way see [`AtomicCache`](crate::AtomicCache).
+/// always fills in the same way see [`AtomicCache`](crate::AtomicCache); for a table of the verbs
+/// [`which_verb`](crate::which_verb).
 ///
 /// # What a caller can rely on
 /// * One flight a key: of all who ask for a key that is not there, whichever verb they use, one
@@ -253,7 +254,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Blocks while somebody else computes the value.
     ///
     /// # Panics
-    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end; see
+    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
+    /// [`ClosedError`](crate::ClosedError) if the cache has been closed; see
     /// [`try_get_with`](Self::try_get_with). And with whatever `fill` panics with.
     ///
     /// ```
@@ -277,7 +279,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`TryGetError::Fill`]: the fill's error, a clone of which goes to everyone who waits with a
     /// fill of the same error type. (Others run their own fill.) Errors are not cached.
     /// [`TryGetError::Cycle`]: the fill that this would wait for waits, by way of other keys, for
-    /// a fill that this thread runs.
+    /// a fill that this thread runs. [`TryGetError::Closed`]: the cache has been [closed](Self::close).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
@@ -854,7 +856,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Closes the cache, for all its handles: refuses fills from now on with a
     /// [`ClosedError`](crate::ClosedError), waits for those that run, and stops the
-    /// [janitor](Builder::purge_interval). What is in it can still be read, put in and removed.
+    /// [janitor](Builder::purge_interval). What is in it can still be read and removed, and `insert` puts
+    /// in; computes, refreshes and guards are refused.
+    ///
+    /// Not waited for: fills that were cut off ([`invalidate_nowait`](Self::invalidate_nowait)) or [given
+    /// up](Self::takeover) before. Those on threads run to their end, and their callers get their
+    /// values.
+    ///
+    /// Of an async fill that its flight keeps this thread polls too while it waits: call it where the fill
+    /// finds its runtime (inside a tokio runtime's `enter`, say).
     ///
     /// Dropping the last handle needs none of this. Called from inside a fill, it does not wait for
     /// that; from inside the janitor's round (by a listener), not for that round.

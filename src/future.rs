@@ -55,7 +55,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// returned one.
     ///
     /// Runs on any runtime, and waits beside blocking callers: they share one flight. A hit never
-    /// answers `Pending` and allocates nothing.
+    /// answers `Pending` and allocates nothing. The future borrows the cache and the key; to spawn it,
+    /// move a clone of each into an `async move` block.
     ///
     /// **If it is dropped** before it has answered: its fill, if it had begun, is dropped with
     /// it, and one of those who wait runs its own. **If it is kept and not polled**, those who wait wait
@@ -478,7 +479,12 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     /// nothing and holds up nobody. When the last of those who wait is gone, the fill is dropped, unless
     /// the builder was given a [`spawner`](Builder::spawner).
     ///
-    /// With a fill that is a plain closure, that runs inside the poll of whoever leads.
+    /// With a fill that is a plain closure, that runs inside the poll of whoever leads: **one that blocks,
+    /// blocks the runtime's thread, and no timeout ends it.** (Give it to your runtime's `spawn_blocking` in an
+    /// async fill.)
+    ///
+    /// The future borrows the cache and the key. To spawn it: `let cache = cache.clone();` and
+    /// `async move { cache.get_async(&key).await }`.
     ///
     /// A hit never answers `Pending` and allocates nothing.
     ///
@@ -617,9 +623,10 @@ where
     /// As [`new`](Self::new), with a fill that is a future: see [`get_async`](Self::get_async). It is
     /// given the key itself, a clone.
     ///
-    /// [`get`](Self::get) and the other blocking verbs work too: the thread polls the fill while it waits. A fill
-    /// that needs its runtime (a timer, a socket) must then be polled where that can be found; see
-    /// its docs.
+    /// [`get`](Self::get) and the other blocking verbs work too: the thread polls the fill while it waits. (So do
+    /// `invalidate`, `close` and their kin.) A fill that needs its runtime (a timer, a socket) must then be
+    /// polled where that can be found: inside the `enter` of a tokio runtime of several threads, say; one of
+    /// a single thread drives its timers only in its own `block_on`.
     ///
     /// Cost of a fill: besides what [`Cache`] says, the flight and two boxes, one of them with the future.
     ///

@@ -17,7 +17,8 @@ pub struct InFlight<K> {
     pub waiters: usize,
     /// Who runs it.
     pub led_by: LedBy,
-    /// Whether it has been fenced off: its value will not be kept.
+    /// Whether it has been fenced off by an `invalidate` that waits for it: its value will not be kept.
+    /// (Fills that were cut off without waiting, or given up, are shown no more.)
     pub fenced_off: bool,
 }
 
@@ -27,6 +28,6 @@ pub struct InFlight<K> {
 pub enum LedBy {
     /// A thread, which blocks in it; or a placeholder guard.
     Thread,
-    /// A task; or whoever is polled, of those who wait.
+    /// A task; or whoever is polled, of those who wait; or a task's guard.
     Task,
 }

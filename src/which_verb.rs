@@ -43,13 +43,13 @@
 //! | ... and whether this call computed it; the key is given away | [`entry(k).or_insert_with`](EntrySelector::or_insert_with), [`or_try_insert_with`](EntrySelector::or_try_insert_with) | - | [`or_insert_with_async`](EntrySelector::or_insert_with_async), [`or_try_insert_with_async`](EntrySelector::or_try_insert_with_async) | [`Entry<V>`](Entry) | the key's fill |
 //! | ... lent, not cloned | [`pin()`](Cache::pin) and [`get_or_fill_with`](Pinned::get_or_fill_with) | [`with`](AtomicCache::with); [`pin()`](AtomicCache::pin) and [`get_or_fill`](AtomicPinned::get_or_fill) | - | `&V`, while the view lives | the key's fill |
 //! | ... but not to wait longer than | [`get_value_or_guard`](Cache::get_value_or_guard) | - | your runtime's timeout | [`GuardResult`] | the key's fill, or the timeout |
-//! | to compute without a closure | [`get_value_or_guard`](Cache::get_value_or_guard) | - | - | a [`PlaceholderGuard`] | the key's fill |
+//! | to compute without a closure | [`get_value_or_guard`](Cache::get_value_or_guard) | - | [`get_value_or_guard_async`](Cache::get_value_or_guard_async) | a [`PlaceholderGuard`]; a [`TaskGuard`](crate::TaskGuard) | the key's fill |
 //! | **to put a value in** | [`insert`](Cache::insert) | - | the same | an error if it is too heavy | nobody |
 //! | ... if there is none | [`entry(k).or_insert`](EntrySelector::or_insert) | - | `or_insert_with_async` | [`Entry<V>`](Entry) | the key's fill |
 //! | to read and change in one step | [`entry(k).and_compute_with`](EntrySelector::and_compute_with) | - | [`and_compute_with_async`](EntrySelector::and_compute_with_async) | [`CompResult<V>`](CompResult) | the key's fill |
 //! | **a newer value**, and the old one served meanwhile | `and_compute_with` | [`refresh`](AtomicCache::refresh), [`try_refresh`](AtomicCache::try_refresh) | [`refresh_async`](AtomicCache::refresh_async), [`try_refresh_async`](AtomicCache::try_refresh_async) | as `get`, `try_get` | the key's fill, and its own |
 //! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether there was a value | the key's fill |
-//! | ... and to have what was removed | [`remove`](Cache::remove) | - | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
+//! | ... and to have what was removed | [`remove`](Cache::remove) | [`remove`](AtomicCache::remove) | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
 //! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether there was a value | nobody |
 //! | to remove every key | [`invalidate_all`](Cache::invalidate_all) | [`invalidate_all`](AtomicCache::invalidate_all) | [`invalidate_all_async`](Cache::invalidate_all_async) | nothing | all fills that run |
 //! | to remove those that | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | all fills that run |
@@ -310,10 +310,13 @@
 //! * **Do not call a verb that waits where there is a twin.** It blocks a thread of the runtime. If that
 //!   is the only one, and the fill is of a task per call, that task is never polled again: this is no
 //!   cycle that could be seen, and hangs.
-//! * **Hold no view and no guard over an `.await`.** They are not `Send`, so that the compiler says so
-//!   where tasks move between threads; on one thread, a view keeps removed values in memory.
-//! * **A stored async fill is polled by threads, too**, if threads ask. If it needs a runtime, they have to
-//!   be inside of it (`enter` of tokio), or ask by the runtime's own `block_on`.
+//! * **Hold no view and no [`PlaceholderGuard`] over an `.await`.** They are not `Send`, so that the compiler
+//!   says so where tasks move between threads; on one thread, a view keeps removed values in memory. A task's
+//!   guard is [`TaskGuard`](crate::TaskGuard).
+//! * **A stored async fill is polled by threads, too**, if threads ask, or wait for its end (`invalidate`,
+//!   `close`). If it needs a runtime, they have to be inside of it: `enter` of a tokio runtime of several
+//!   threads (one of a single thread drives its timers only in its own `block_on`), or `block_on` of the
+//!   runtime itself. Outside, the fill panics; whoever has asked for the value then starts it anew.
 //!
 //! ```
 //! use atomic_cache::AtomicCache;
