@@ -192,13 +192,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         key: &'c Q,
         fill: F,
         finish: O,
-    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, F, O>
+    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, F, fn(&V) -> V, O>
     where
         Q: ?Sized,
+        V: Clone,
     {
         let core = &*self.core;
         let spare = Spare::none(core, 0);
-        Fetch::new(core, spare, Borrowed(key), Aim::Value, fill, finish)
+        let read = V::clone as fn(&V) -> V;
+        Fetch::new(core, spare, Borrowed(key), Aim::Value, fill, read, finish)
     }
 
     /// As [`invalidate`](Self::invalidate), for tasks: waits without blocking the thread.
@@ -419,18 +421,20 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    fn fetch_async<'c, Q, O>(
+    fn fetch_async<'c, Q, R, O>(
         &'c self,
         key: &'c Q,
         aim: Aim,
+        read: R,
         finish: O,
-    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, StoredAsync<'c, K, V, E, S>, O>
+    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, StoredAsync<'c, K, V, E, S>, R, O>
     where
         Q: ?Sized,
     {
         let core = &*self.cache.core;
         let spare = Spare::none(core, 0);
-        Fetch::new(core, spare, Borrowed(key), aim, StoredAsync(self), finish)
+        let fill = StoredAsync(self);
+        Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
     }
 
     /// As [`invalidate`](Self::invalidate), for tasks: see [`Cache::invalidate_async`].
@@ -471,6 +475,31 @@ where
     }
 }
 
+impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
+    /// As [`with`](Self::with), for tasks: shows the value, **computed if it is not there**, to `f` without
+    /// cloning it. See [`get_async`](Self::get_async).
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// let words = atomic_cache::AtomicCache::new_async(|n: usize| async move { "spam ".repeat(n) }, None);
+    /// assert_eq!(words.with_async(&3, |text| text.len()).await, 15);
+    /// # });
+    /// ```
+    pub fn with_async<'a, Q, R>(
+        &'a self,
+        key: &'a Q,
+        f: impl FnOnce(&V) -> R,
+    ) -> impl Future<Output = R>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+    {
+        self.fetch_async(key, Aim::Value, f, sure_value)
+    }
+}
+
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     /// As [`get`](Self::get), for tasks: the value of a key, **computed if it is not there**.
     ///
@@ -502,7 +531,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Value, sure_value)
+        self.fetch_async(key, Aim::Value, V::clone, sure_value)
     }
 
     /// As [`refresh`](Self::refresh), for tasks: see [`get_async`](Self::get_async).
@@ -513,7 +542,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Refresh, sure_value)
+        self.fetch_async(key, Aim::Refresh, V::clone, sure_value)
     }
 }
 
@@ -543,7 +572,7 @@ where
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Value, value)
+        self.fetch_async(key, Aim::Value, V::clone, value)
     }
 
     /// As [`try_refresh`](Self::try_refresh), for tasks: see [`get_async`](AtomicCache::get_async).
@@ -557,7 +586,7 @@ where
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Refresh, value)
+        self.fetch_async(key, Aim::Refresh, V::clone, value)
     }
 }
 

@@ -290,7 +290,7 @@ pin_project! {
     /// Dropped, it is as if its caller had gone: a fill that it leads in person is dropped and the lead
     /// passed on; a wait leaves nothing behind.
     #[must_use = "futures do nothing unless polled"]
-    pub(crate) struct Fetch<'c, K, V, S, W, F, O>
+    pub(crate) struct Fetch<'c, K, V, S, W, F, R, O>
     where
         K: Hash,
         K: Eq,
@@ -305,22 +305,25 @@ pin_project! {
         fill: F,
         stage: Stage<'c, K, V, S>,
         spare: Spare<'c, K, V, S>,
+        // Taken when there is a value.
+        read: Option<R>,
         finish: O,
     }
 }
 
-impl<'c, K, V, S, W, F, O> Fetch<'c, K, V, S, W, F, O>
+impl<'c, K, V, S, W, F, R, O> Fetch<'c, K, V, S, W, F, R, O>
 where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// `finish` makes the answer of what it has got.
+    /// `read` is shown the value, under a pin; `finish` makes the answer of what it has got.
     pub(crate) fn new(
         core: &'c Core<K, V, S>,
         spare: Spare<'c, K, V, S>,
         wanted: W,
         aim: Aim,
         fill: F,
+        read: R,
         finish: O,
     ) -> Self {
         Self {
@@ -331,20 +334,21 @@ where
             fill,
             stage: Stage::New,
             spare,
+            read: Some(read),
             finish,
         }
     }
 }
 
-impl<K, V, S, W, F, O, T> Future for Fetch<'_, K, V, S, W, F, O>
+impl<K, V, S, W, F, R, O, U, T> Future for Fetch<'_, K, V, S, W, F, R, O>
 where
     K: Hash + Eq,
-    V: Clone,
     S: BuildHasher,
     W: Sought<K>,
     F: AsyncFill<K, V, S>,
     F::Error: Clone + Send + Sync + 'static,
-    O: Fn(Result<Fetched<V>, TryGetError<F::Error>>) -> T,
+    R: FnOnce(&V) -> U,
+    O: Fn(Result<Fetched<U>, TryGetError<F::Error>>) -> T,
 {
     type Output = T;
 
@@ -357,7 +361,7 @@ where
             if *this.aim == Aim::Value {
                 let pin = pin();
                 if let Some(value) = this.wanted.look_up(core, *this.hash, &pin) {
-                    let value = value.clone();
+                    let value = read_once(this.read, value);
                     *this.stage = Stage::Over;
                     let fresh = false;
                     return Poll::Ready((this.finish)(Ok(Fetched { value, fresh })));
@@ -374,9 +378,15 @@ where
             fill: this.fill,
             stage: this.stage,
             spare: this.spare,
+            read: this.read,
         };
         miss.poll(cx).map(this.finish)
     }
+}
+
+fn read_once<V, U>(read: &mut Option<impl FnOnce(&V) -> U>, value: &V) -> U {
+    let read = read.take().expect("a future answers once");
+    read(value)
 }
 
 /// Gives a fill up that panics while it is polled, and passes its lead on: at once, and not when
@@ -404,7 +414,7 @@ impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Drop for Unwound<'_
 }
 
 /// A [`Fetch`] that was no hit.
-struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F> {
+struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F, R> {
     core: &'c Core<K, V, S>,
     wanted: &'a mut dyn Wanted<K>,
     aim: Aim,
@@ -412,18 +422,19 @@ struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F> {
     fill: Pin<&'a mut F>,
     stage: &'a mut Stage<'c, K, V, S>,
     spare: &'a mut Spare<'c, K, V, S>,
+    read: &'a mut Option<R>,
 }
 
-impl<'c, K, V, S, F> Miss<'_, 'c, K, V, S, F>
+impl<'c, K, V, S, F, R, U> Miss<'_, 'c, K, V, S, F, R>
 where
     K: Hash + Eq,
-    V: Clone,
+    R: FnOnce(&V) -> U,
     S: BuildHasher,
     F: AsyncFill<K, V, S>,
     F::Error: Clone + Send + Sync + 'static,
 {
     /// The loop: turn, and wait, until there is a value or a reason why not.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<V>, TryGetError<F::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
         let _tidied = self.core.afterwards();
         loop {
             let waited = match self.stage {
@@ -439,7 +450,7 @@ where
             };
             match waited {
                 Waited::Found(found) => {
-                    let value = found.value().clone();
+                    let value = read_once(self.read, found.value());
                     drop(found);
                     return self.over(Ok(Fetched {
                         value,
@@ -460,7 +471,7 @@ where
         }
     }
 
-    fn over<R>(&mut self, result: R) -> Poll<R> {
+    fn over<T>(&mut self, result: T) -> Poll<T> {
         *self.stage = Stage::Over;
         Poll::Ready(result)
     }
@@ -493,7 +504,7 @@ where
     }
 
     /// Goes on with our own fill.
-    fn lead(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<V>, TryGetError<F::Error>>> {
+    fn lead(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
         let result = {
             let mut unwound = Unwound {
                 fill: self.fill.as_mut(),
@@ -519,7 +530,7 @@ where
         let leader = lead.into_leader();
         Poll::Ready(match result {
             Ok(value) => {
-                let value = leader.publish(value).0.value().clone();
+                let value = read_once(self.read, leader.publish(value).0.value());
                 Ok(Fetched { value, fresh: true })
             }
             Err(error) => {
@@ -530,15 +541,15 @@ where
     }
 }
 
-impl<'c, K: Hash + Eq, V, S: BuildHasher> EntrySelector<'c, K, V, S> {
+impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'c, K, V, S> {
     pub(super) fn fetch_async<F, O>(
         self,
         fill: F,
         finish: O,
-    ) -> Fetch<'c, K, V, S, Given<K>, F, O> {
+    ) -> Fetch<'c, K, V, S, Given<K>, F, fn(&V) -> V, O> {
         let core = &*self.cache.core;
         let spare = Spare::none(core, 0);
-        let given = Given::Key(self.key);
-        Fetch::new(core, spare, given, Aim::Value, fill, finish)
+        let (given, read) = (Given::Key(self.key), V::clone as fn(&V) -> V);
+        Fetch::new(core, spare, given, Aim::Value, fill, read, finish)
     }
 }

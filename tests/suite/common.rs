@@ -593,12 +593,13 @@ pub(crate) enum AtomicVerb {
     PinnedTry,
     GetAsync,
     TryGetAsync,
+    WithAsync,
     RefreshAsync,
     TryRefreshAsync,
 }
 
 impl AtomicVerb {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Get,
         Self::TryGet,
         Self::With,
@@ -608,6 +609,7 @@ impl AtomicVerb {
         Self::PinnedTry,
         Self::GetAsync,
         Self::TryGetAsync,
+        Self::WithAsync,
         Self::RefreshAsync,
         Self::TryRefreshAsync,
     ];
@@ -631,6 +633,7 @@ impl AtomicVerb {
             Self::PinnedTry => *cache.pin().try_get_or_fill(&key).expect("no cycle here"),
             Self::GetAsync => block_on(cache.get_async(&key)),
             Self::TryGetAsync => block_on(cache.try_get_async(&key)).expect("no cycle here"),
+            Self::WithAsync => block_on(cache.with_async(&key, |value| *value)),
             Self::RefreshAsync => block_on(cache.refresh_async(&key)),
             Self::TryRefreshAsync => {
                 block_on(cache.try_refresh_async(&key)).expect("no cycle here")
