@@ -116,7 +116,7 @@ mutant restored-entry-is-forgotten src/core/part.rs \
     's/if !(core\.restore\(self\.hash, node, prior, &pin\)) \{/let restored = $1;\n        node.slot.take_prior();\n        if !restored {/' \
     refresh_that_fails_meets_invalidate_if
 mutant cut-refresh-is-restored src/core/part.rs \
-    's/if cut \|\| !keep_prior \{/if cut \&\& false || !keep_prior {/' \
+    's/if before\.is_cut\(\) \|\| !keep_prior \{/if before.is_cut() \&\& false || !keep_prior {/' \
     refresh_that_fails_meets_invalidate
 
 # ---- tasks, and fills that are kept ----------------------------------------------------------
@@ -148,7 +148,7 @@ mutant ring-stays-with-who-polled src/flight.rs \
     's/let rung = if awake \{/let rung = if false {/' \
     stored_a_ring_goes_on_to_who_sleeps
 mutant who-polled-sleeps-on-a-ring src/flight.rs \
-    's/return Look::Yield;/return Look::Sleep;/' \
+    's/return Look::ComeBack;/return Look::Sleep;/' \
     stored_no_ring_is_lost
 mutant ring-wakes-the-first src/flight.rs \
     's/(Kept::Here \{ awake, \.\. \} => \{\n\s*\*awake = true;\n\s*room\.take_wakers\(\|_\| true\))/$1.into_iter().take(1).collect()/' \
@@ -161,12 +161,37 @@ mutant unwanted-fill-is-put-back src/flight.rs \
     stored_invalidate_meets_the_last_waiter
 # A wait that moves into another fill leaves a fill that is kept alone in between.
 mutant leaves-before-it-comes-again src/core/part.rs \
-    's/            let enlisted = self\.enlist\(waits\);\n(            if before.*?\n            \}\n)            enlisted\?;/$1            self.enlist(waits)?;/s' \
+    's/            let enlisted = self\.enlist\(waits\);\n(.*?)(            if before.*?\n            \}\n)            enlisted\?;/$1$2            self.enlist(waits)?;/s' \
     stored_a_wait_that_moves_keeps_the_fill
 # The next leader's fill is taken for the one that has panicked.
 mutant forgets-the-next-fill src/core/part.rs \
     's/(            self\.flight\.keep_none\(\);\n)(            contain\(\|\| drop\(job\)\);\n)/$2$1/' \
     stored_a_panic_goes_on_in_one_and_the_other_fills
+
+# ---- fills that are given up, and closing ----------------------------------------------------
+
+# Whoever publishes takes out what a takeover is about to put something back for.
+mutant publisher-takes-a-taken-slot-out src/core/part.rs \
+    's/if !live \&\& !before\.is_taken\(\) \{/if !live {/' \
+    takeover_of_a_refresh_leaves_the_old_value
+mutant publisher-drops-a-taken-prior src/slot.rs \
+    's/if prior\.is_none\(\) \|\| before\.is_taken\(\) \{/if prior.is_none() {/' \
+    takeover_of_a_refresh_leaves_the_old_value
+mutant leader-clears-a-taken-slot-away src/core/part.rs \
+    's/if before\.is_taken\(\) \{\n            return;/if false {\n            return;/' \
+    takeover_of_a_refresh_that_fails
+# A leader asks before it has placed its slot, or not at all.
+mutant fills-although-it-is-closed src/core/in_flight.rs \
+    's/        if self\.closed\.is\(\) \{\n            self\.stats/        if false {\n            self.stats/' \
+    close_meets_a_fill
+# Who closes looks at the flights first.
+mutant closes-after-its-walk src/core/in_flight.rs \
+    's/(        self\.closed\.0\.swap\(1, Ordering::SeqCst\);\n        store_load\(\);\n)(.*?)(        parts\n    \})/$2$1$3/s' \
+    close_meets_a_fill
+# A takeover leaves asleep who waits.
+mutant takeover-wakes-nobody src/core/in_flight.rs \
+    's/        let _ = flight\.resolve\(Outcome::Nothing\);\n        flight\.end\(\);\n//' \
+    takeover_frees_who_waits
 
 # ---- table -----------------------------------------------------------------------------------
 

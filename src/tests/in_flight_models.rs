@@ -67,7 +67,7 @@ models! {
 
     /// R9: who waits when the fill is given up runs its own, or gets the value of the old one if that
     /// was there first; nobody is left asleep.
-    takeover_frees_who_waits: Explore::AtMost(3) => || {
+    takeover_frees_who_waits: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -129,7 +129,7 @@ models! {
         assert_ends_with(&cache, Some(5));
     };
 
-    takeover_meets_invalidate: Explore::AtMost(3) => || {
+    takeover_meets_invalidate: Explore::AtMost(2) => || {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([
