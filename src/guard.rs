@@ -170,9 +170,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
     where
         V: Clone,
     {
-        let leader = self.lead.into_leader();
-        let _tidied = leader.core().afterwards();
-        leader.publish(value).0.value().clone()
+        let _tidied = self.lead.core().afterwards();
+        let publish = |leader: Leader<'c, K, V, S>| leader.publish(value).0.value().clone();
+        self.lead.end(publish)
     }
 
     /// The key.

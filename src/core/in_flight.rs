@@ -271,15 +271,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// A fill is about to end: was it slow?
-    pub(super) fn judge_age(&self, node: &Node<K, V>) {
+    /// A fill is about to end: was it slow? It is told of by its leader, which others may wait for.
+    pub(super) fn judge_age(&self, leader: &Leader<'_, K, V, S>) {
         if self.watch.slow.is_none() {
             return;
         }
-        if let Some(age) = self.age(node) {
-            if self.is_news(node, age) {
-                self.tell_slow(&node.key, age);
-            }
+        let node = leader.node();
+        if let Some(age) = self.age(node).filter(|&age| self.is_news(node, age)) {
+            leader.run(|key| self.tell_slow(key, age));
         }
     }
 

@@ -142,7 +142,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
     /// the flight was fenced off, the value's time is over at once, or it is too heavy.
     pub(crate) fn publish(mut self, value: V) -> (Found<'c, K, V>, bool) {
-        self.core.judge_age(self.node());
+        self.core.judge_age(&self);
         let weight = self.weigh(&value);
         let deadline = self.core.deadline();
         let node = self.node();
@@ -194,7 +194,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 
     /// Ends the flight with the fill's error, which `share` makes if anybody waits for it.
     pub(crate) fn fail(mut self, share: impl FnOnce() -> SharedError) {
-        self.core.judge_age(self.node());
+        self.core.judge_age(&self);
         let slot = &self.node().slot;
         loop {
             let seen = slot.state();

@@ -84,8 +84,14 @@ where
     {
         debug_assert!(std::ptr::eq(self.core(), Arc::as_ptr(core)));
         let (us, hash) = (self.actor, self.hash);
-        let actor = self.lead_for_all();
+        // What makes the fill is not yet the fill: it may block, and so what asks for it. It runs as
+        // who leads now, and inside which fill that is, the graph says.
+        let asking = leading_actor().filter(|&asks| asks != us);
+        // Who leads now waits for nothing yet: that is no cycle.
+        let nested = asking.and_then(|asks| self.nest(asks).ok());
         let fill = self.run(make);
+        drop(nested);
+        let actor = self.lead_for_all();
         let part = self.take_part();
         let flight = part.flight();
         let wait = part.enlisted_as(us, hash);
@@ -127,6 +133,18 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         part.waits_for = WaitFor::Value;
         part
     }
+
+    /// What is led here is polled inside `us`, which waits for it.
+    fn nest(&self, us: u64) -> Result<Nested<'c, K, V, S>, CycleError> {
+        let part = self.take_part();
+        let words = Words::of(part.core.describe(part.key()));
+        let edge = Waiting::enter(us, part.flight, WaitFor::End, words);
+        Ok(Nested {
+            _edge: edge.map_err(CycleError::new)?,
+            waits: us,
+            _part: part,
+        })
+    }
 }
 
 /// The lead of a flight whose fill its leader polls in person.
@@ -167,20 +185,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         let waits = leading_actor();
         if self.nested.as_ref().map(|nested| nested.waits) != waits {
             self.nested = None;
-            self.nested = waits.map(|us| self.nest(us)).transpose()?;
+            self.nested = waits.map(|us| self.leader.nest(us)).transpose()?;
         }
         Ok(self.leader.run(fill))
-    }
-
-    fn nest(&self, us: u64) -> Result<Nested<'c, K, V, S>, CycleError> {
-        let part = self.leader.take_part();
-        let words = Words::of(part.core.describe(part.key()));
-        let edge = Waiting::enter(us, part.flight, WaitFor::End, words);
-        Ok(Nested {
-            _edge: edge.map_err(CycleError::new)?,
-            waits: us,
-            _part: part,
-        })
     }
 
     /// The key that is filled.
@@ -188,7 +195,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         self.leader.key()
     }
 
-    pub(crate) fn into_leader(self) -> Leader<'c, K, V, S> {
-        self.leader
+    pub(crate) fn core(&self) -> &'c Core<K, V, S> {
+        self.leader.core()
+    }
+
+    /// Ends the flight, inside what it has been polled in: foreign code is run at a fill's end too.
+    pub(crate) fn end<R>(self, end: impl FnOnce(Leader<'c, K, V, S>) -> R) -> R {
+        let Self { nested, leader } = self;
+        let ended = end(leader);
+        drop(nested);
+        ended
     }
 }

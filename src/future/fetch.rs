@@ -527,8 +527,7 @@ where
         let Stage::Lead(lead) = std::mem::replace(self.stage, Stage::Over) else {
             unreachable!("as above");
         };
-        let leader = lead.into_leader();
-        Poll::Ready(match result {
+        Poll::Ready(lead.end(|leader| match result {
             Ok(value) => {
                 let value = read_once(self.read, leader.publish(value).0.value());
                 Ok(Fetched { value, fresh: true })
@@ -537,7 +536,7 @@ where
                 leader.fail(|| Arc::new(error.clone()));
                 Err(TryGetError::Fill(error))
             }
-        })
+        }))
     }
 }
 

@@ -119,11 +119,13 @@ where
         Err(refusal) => panic!("{refusal}"),
     };
     let op = {
-        let mut future = pin_here!(f(prior.clone()));
+        // What makes the future may block, and is as much a part of the compute as that.
+        let made = lead.poll(|_| f(prior.clone()));
+        let mut future = pin_here!(made.unwrap_or_else(|cycle| panic!("{cycle}")));
         poll_fn(|cx| inside(&mut lead, |_| future.as_mut().poll(cx))).await
     };
     let op = op.unwrap_or_else(|cycle| panic!("{cycle}"));
-    let result = computed(lead.into_leader(), prior, op);
+    let result = lead.end(|leader| computed(leader, prior, op));
     core.tidy();
     result
 }

@@ -21,6 +21,7 @@ mod races;
 mod task_tools;
 mod tasks;
 mod tasks_dropped;
+mod tasks_found;
 mod tasks_hostile;
 mod tasks_runtimes;
 mod weigh;
