@@ -313,6 +313,40 @@ fn build_stored(
     builder.build_with_async(fill).expect("good settings")
 }
 
+/// A compute that stands before the value 0, and puts in 1 when its gate is opened.
+struct Stuck {
+    gate: Gate,
+    task: Task<()>,
+}
+
+fn stuck() -> (TestCache, Stuck) {
+    let (cache, gate) = (cache(), Gate::new());
+    cache.insert(key(), Token::new(0)).expect("no bound");
+    let (handle, opened) = (cache.clone(), gate.clone());
+    let task = Task::begun(async move {
+        let add = |_| async move {
+            opened.opened().await;
+            Op::Put(Token::new(1))
+        };
+        handle.entry(key()).and_compute_with_async(add).await;
+    });
+    (cache, Stuck { gate, task })
+}
+
+fn takes_over(cache: &TestCache) -> Actor {
+    thread(cache, |cache| {
+        cache.takeover(&key());
+    })
+}
+
+/// The compute, which has been cut off, goes; then there is what is expected, and nothing else.
+fn assert_holds_no_more(cache: &TestCache, compute: Stuck, expected: Option<u64>) {
+    compute.gate.open();
+    compute.task.finish();
+    assert_holds(cache, expected);
+    empty(cache);
+}
+
 /// A get of another key, whose fill waits for `inner`.
 fn get_around(cache: &TestCache, inner: Task<u64>) -> impl Future<Output = u64> + use<> {
     let cache = cache.clone();
@@ -1015,5 +1049,106 @@ models! {
         drop(cache);
         others.join();
         assert_eq!(fills.count(), 1);
+    };
+
+    // ---- takeover ------------------------------------------------------------------------------
+
+    /// R4: a fill that stands before a value is taken over while the key is fenced off. The value is not
+    /// put back behind the back of who fenced it off.
+    takeover_beside_invalidate_nowait: Explore::All => || {
+        let (cache, compute) = stuck();
+        let others = start([takes_over(&cache)]);
+        cache.invalidate_nowait(&key());
+        assert_eq!(cache.peek(&key()), None);
+        others.join();
+        assert_holds_no_more(&cache, compute, None);
+    };
+
+    /// The same, of one who waits for the fill: the takeover lets go of it.
+    takeover_beside_invalidate: Explore::AtMost(4) => || {
+        let (cache, compute) = stuck();
+        let others = start([takes_over(&cache)]);
+        Task::new(invalidate(&cache)).finish();
+        assert_eq!(cache.peek(&key()), None);
+        others.join();
+        assert_holds_no_more(&cache, compute, None);
+    };
+
+    /// ... and of one who picks values.
+    takeover_beside_invalidate_if: Explore::AtMost(4) => || {
+        let (cache, compute) = stuck();
+        let others = start([takes_over(&cache)]);
+        cache.invalidate_if(|_, value| value.number() == 0);
+        assert_eq!(cache.peek(&key()), None);
+        others.join();
+        assert_holds_no_more(&cache, compute, None);
+    };
+
+    /// R5: the value that an insert puts in stays.
+    takeover_beside_insert: Explore::AtMost(4) => || {
+        let (cache, compute) = stuck();
+        let others = start([takes_over(&cache)]);
+        cache.insert(key(), Token::new(7)).expect("no bound");
+        assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(7));
+        others.join();
+        assert_holds_no_more(&cache, compute, Some(7));
+    };
+
+    /// The fill ends with a value while it is taken over, beside a reader: that finds the old value or the
+    /// new one at every moment.
+    takeover_beside_a_publish: Explore::AtMost(2) => || {
+        let (cache, compute) = stuck();
+        let reads = thread(&cache, |cache| {
+            let value = cache.peek(&key()).map(|value| value.number());
+            assert!([Some(0), Some(1)].contains(&value), "{value:?}");
+        });
+        let others = start([takes_over(&cache), reads]);
+        compute.gate.open();
+        compute.task.finish();
+        others.join();
+        let value = cache.peek(&key()).map(|value| value.number());
+        assert!([Some(0), Some(1)].contains(&value), "{value:?}");
+        assert_holds(&cache, value);
+        empty(&cache);
+    };
+
+    /// The fill is dropped while it is taken over: one of them puts back what was there.
+    takeover_beside_a_drop: Explore::All => || {
+        let (cache, compute) = stuck();
+        let others = start([takes_over(&cache)]);
+        drop(compute);
+        others.join();
+        assert_holds(&cache, Some(0));
+        empty(&cache);
+    };
+
+    /// A lead is handed over while the flight is taken over: who waits fills, once.
+    takeover_beside_a_hand_over: Explore::AtMost(3) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let others = start([answers(get(&cache, &fills), 100), takes_over(&cache)]);
+        drop(guard);
+        others.join();
+        let kept = cache.peek(&key()).map(|value| value.number());
+        assert!([None, Some(100)].contains(&kept));
+        assert_holds(&cache, kept);
+        empty(&cache);
+    };
+
+    /// A fill that is kept is taken over while it is polled, or waits.
+    takeover_of_a_fill_that_is_kept: Explore::AtMost(3) => || {
+        let (gate, fills) = (Gate::new(), Fills::new());
+        let cache = stored(&gate, &fills);
+        let others = start([takes_over(&cache.cache)]);
+        gate.open();
+        let value = Task::new(get_stored(&cache)).finish();
+        others.join();
+        assert_eq!(value, 99 + fills.count());
+        // Its own waiters may still be given what it came to.
+        let kept = cache.peek(&key()).map(|value| value.number());
+        assert!([None, Some(value)].contains(&kept));
+        assert_holds(&cache.cache, kept);
+        empty(&cache.cache);
     };
 }
