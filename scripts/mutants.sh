@@ -191,7 +191,7 @@ mutant closes-after-its-walk src/core/in_flight.rs \
 # A takeover leaves asleep who waits.
 mutant takeover-wakes-nobody src/core/in_flight.rs \
     's/        let _ = flight\.resolve\(Outcome::Nothing\);\n        flight\.end\(\);\n//' \
-    takeover_frees_who_waits
+    takeover_frees_who_waits_for_a_stuck_fill
 
 # ---- table -----------------------------------------------------------------------------------
 

@@ -830,8 +830,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// Gives a fill up that is stuck: fences it off, and has one of those who wait run its own. What
-    /// the old one comes to after all goes to its own caller and nowhere else. False: no fill of
-    /// the key was running, or it was fenced off already.
+    /// the old one comes to after all goes to its own caller (and to those who had joined, if it comes
+    /// to it at that very moment), and is not kept. False: no fill of the key was running.
     ///
     /// A value that was being served while the fill ran, of a refresh, goes on being served. An async
     /// fill that its flight keeps is dropped. Two fills of the key may run beside each other after

@@ -632,7 +632,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// What it is called when a node goes for some reason: if its time is over, that is the reason.
     fn unless_expired(&self, node: &Node<K, V>, event: Event) -> Event {
-        if self.ttl.is_some() && node.slot.is_expired(self.clock.now()) {
+        // (Of a slot that fills there is no deadline yet.)
+        let live = self.ttl.is_some() && node.slot.state().is_live();
+        if live && node.slot.is_expired(self.clock.now()) {
             Event::Expired
         } else {
             event

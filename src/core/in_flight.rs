@@ -237,12 +237,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return;
             };
             let is_over = self.watch.timeout.is_some_and(|timeout| age >= timeout);
-            let is_slow = self.is_news(node, age);
-            if !is_over && !is_slow {
+            let slow_by = self.watch.slow.as_ref().map(|(threshold, _)| *threshold);
+            if !is_over && slow_by.is_none_or(|threshold| age < threshold) {
                 return;
             }
+            // Before it is marked as told of: if it has ended by now, its leader tells.
             if let Some(part) = self.join(node, WaitFor::End, actor()) {
-                if is_slow {
+                if self.is_news(node, age) {
                     slow.push((part.again(), age));
                 }
                 if is_over {

@@ -6,6 +6,7 @@ use crate::actor::{is_fill, new_fill, polled};
 use crate::cycle::{Waiting, Words, leading_actor};
 use crate::error::CycleError;
 use crate::flight::WaitFor;
+use crate::foreign::contain;
 use crate::sync::Arc;
 use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
@@ -37,6 +38,18 @@ where
     V: Send + Sync,
     S: BuildHasher + Send + Sync,
 {
+}
+
+impl<K, V, E, S> Drop for Kept<K, V, E, S>
+where
+    K: Hash + Eq + 'static,
+    V: 'static,
+    S: BuildHasher + 'static,
+{
+    /// The fill first; it may be dropped because another destructor panics.
+    fn drop(&mut self) {
+        contain(|| self.fill = None);
+    }
 }
 
 impl<K, V, E, S> Future for Kept<K, V, E, S>

@@ -87,6 +87,22 @@ models! {
         assert_ends_with(&cache, last.filter(|_| !gone));
     };
 
+    /// R9: who waits for a fill that does not end is freed by the takeover alone.
+    takeover_frees_who_waits_for_a_stuck_fill: Explore::AtMost(4) => || {
+        let cache = cache();
+        let fills = Fills::new();
+        let guard = lead(&cache);
+        let waits = fills.clone();
+        let others = start([
+            actor(&cache, move |cache| assert_eq!(ask(cache, &waits), Ok(100))),
+            actor(&cache, |cache| assert!(cache.takeover(&key()))),
+        ]);
+        others.join();
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        assert_eq!(fills.count(), 1);
+        assert_ends_with(&cache, Some(100));
+    };
+
     /// A refresh that is given up puts back what was there, whatever the refresh comes to.
     takeover_of_a_refresh_leaves_the_old_value: Explore::AtMost(4) => || {
         let cache = cache();
