@@ -211,7 +211,7 @@ mutant numbers-are-left src/table.rs \
     's/if !other\.is_being_cleared\(\) \|\| /if !other.is_being_cleared() || true || /' \
     table_a_run_is_cleared_under_an_insert
 mutant one-number-for-all src/table/clear.rs \
-    's/tomb_of\(actor\(\)\)/tomb_of(1)/; s/ \|\| tomb\.is_being_cleared\(\)//' \
+    's/tomb_of\(thread\(\)\)/tomb_of(1)/; s/ \|\| tomb\.is_being_cleared\(\)//' \
     table_two_clear_one_run
 mutant empty-is-passed src/table.rs \
     's/other\.is_moving\(\) \|\| other\.is_empty\(\) \|\| is_rival/other.is_moving() || is_rival/' \
