@@ -5,7 +5,7 @@ use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
 use crate::core::{Aim, Leader, Wait};
 use crate::error::{BuildError, TryGetError};
-use crate::fill::{Begun, Explain, Fill, Obstacle, explain};
+use crate::fill::{Begun, Explain, Fill, Obstacle, OwnError};
 use crate::flight::SharedError;
 use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
@@ -604,12 +604,13 @@ where
 /// A cache's own fill, at one caller's.
 pub(crate) struct Stored<'a, K: Hash + Eq, V, E, S: BuildHasher> {
     cache: &'a AtomicCache<K, V, E, S>,
-    error: Option<E>,
+    error: OwnError<E>,
 }
 
 impl<'a, K: Hash + Eq, V, E, S: BuildHasher> Stored<'a, K, V, E, S> {
     pub(crate) fn new(cache: &'a AtomicCache<K, V, E, S>) -> Self {
-        Self { cache, error: None }
+        let error = OwnError::none();
+        Self { cache, error }
     }
 }
 
@@ -628,22 +629,15 @@ where
         let StoredFill::Call(fill) = &*self.cache.fill else {
             unreachable!("a future is kept by its flight");
         };
-        match fill(self.cache, key) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.error = Some(error);
-                None
-            }
-        }
+        self.error.value_of(fill(self.cache, key))
     }
 
     fn share(&self) -> SharedError {
-        Arc::new(self.error.clone().expect("`run` kept an error"))
+        self.error.share()
     }
 
     fn accept(&mut self, error: &SharedError) -> bool {
-        self.error = error.downcast_ref::<E>().cloned();
-        self.error.is_some()
+        self.error.accept(error)
     }
 }
 
@@ -651,6 +645,6 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> Explain for Stored<'_, K, V, E, S> {
     type Error = E;
 
     fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
-        explain(obstacle, self.error)
+        self.error.explain(obstacle)
     }
 }

@@ -53,27 +53,54 @@ pub(crate) trait Explain {
     fn explain(self, obstacle: Obstacle) -> TryGetError<Self::Error>;
 }
 
-/// As [`Explain::explain`], with the error that a fill has kept.
-pub(crate) fn explain<E>(obstacle: Obstacle, error: Option<E>) -> TryGetError<E> {
-    match (obstacle, error) {
-        (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
-        (Obstacle::Closed(closed), _) => TryGetError::Closed(closed),
-        (Obstacle::Failed, Some(error)) => TryGetError::Fill(error),
-        (Obstacle::Failed, None) => unreachable!("a failed fill keeps its error"),
+/// The error of a caller's fill, if it has failed, or of one that it has joined.
+pub(crate) struct OwnError<E>(Option<E>);
+
+impl<E> OwnError<E> {
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// Keeps the error of a fill, for those who wait; its value.
+    pub(crate) fn value_of<V>(&mut self, result: Result<V, E>) -> Option<V> {
+        result.map_err(|error| self.0 = Some(error)).ok()
+    }
+
+    /// See [`Explain::explain`].
+    pub(crate) fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
+        match (obstacle, self.0) {
+            (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
+            (Obstacle::Closed(closed), _) => TryGetError::Closed(closed),
+            (Obstacle::Failed, Some(error)) => TryGetError::Fill(error),
+            (Obstacle::Failed, None) => unreachable!("a failed fill keeps its error"),
+        }
+    }
+}
+
+impl<E: Clone + Send + Sync + 'static> OwnError<E> {
+    /// See [`Fill::share`].
+    pub(crate) fn share(&self) -> SharedError {
+        Arc::new(self.0.clone().expect("`run` kept an error"))
+    }
+
+    /// See [`Fill::accept`].
+    pub(crate) fn accept(&mut self, error: &SharedError) -> bool {
+        self.0 = error.downcast_ref::<E>().cloned();
+        self.0.is_some()
     }
 }
 
 /// A closure as a [`Fill`].
 pub(crate) struct Call<F, E> {
     fill: Option<F>,
-    error: Option<E>,
+    error: OwnError<E>,
 }
 
 impl<F, E> Call<F, E> {
     pub(crate) fn new(fill: F) -> Self {
         Self {
             fill: Some(fill),
-            error: None,
+            error: OwnError::none(),
         }
     }
 
@@ -87,7 +114,7 @@ impl<F, E> Explain for Call<F, E> {
     type Error = E;
 
     fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
-        explain(obstacle, self.error)
+        self.error.explain(obstacle)
     }
 }
 
@@ -98,22 +125,15 @@ where
 {
     fn run(&mut self, key: &K) -> Option<V> {
         let fill = self.fill.take().expect("a caller leads at most once");
-        match fill(key) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.error = Some(error);
-                None
-            }
-        }
+        self.error.value_of(fill(key))
     }
 
     fn share(&self) -> SharedError {
-        Arc::new(self.error.clone().expect("`run` kept an error"))
+        self.error.share()
     }
 
     fn accept(&mut self, error: &SharedError) -> bool {
-        self.error = error.downcast_ref::<E>().cloned();
-        self.error.is_some()
+        self.error.accept(error)
     }
 }
 
