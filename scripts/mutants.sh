@@ -235,6 +235,10 @@ mutant writer-stops-at-moved src/table/grow.rs \
     's/self\.move_word\(level, growth, at, rehash\) == Word::MOVED_END/self.move_word(level, growth, at, rehash).is_moved()/' \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
 
+mutant answers-for-another-slot src/core/fence.rs \
+    's/before\.is_cut\(\) && !before\.is_linked\(\)/false/' \
+    refresh_meets_insert_and_nowait
+
 # ---- bounds ----------------------------------------------------------------------------------
 
 mutant capacity-not-looked-at-again src/bound.rs \

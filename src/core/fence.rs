@@ -40,6 +40,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 let Ok(before) = self.cut(node, Event::Explicit) else {
                     continue;
                 };
+                // An insert has put its node in the place of this one, and cut it off before us: what
+                // the key has now is for us to take out. (Before the cut, we are before the insert.)
+                if before.is_cut() && !before.is_linked() {
+                    continue;
+                }
                 let value = value.filter(|_| !before.is_cut());
                 if let Some(value) = value {
                     read(value);

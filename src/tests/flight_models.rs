@@ -741,7 +741,7 @@ models! {
     /// meets the flight, the entry behind it, or what the flight has just put back.
     refresh_that_fails_meets_invalidate_if: Explore::All => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5));
+        cache.insert(key(), Token::new(5)).unwrap();
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         cache.invalidate_if(|_, value| value.number() == 5);
         assert_eq!(cache.peek(&key()), None);
@@ -758,6 +758,25 @@ models! {
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(6));
         others.join();
         assert_holds(&cache, Some(6));
+        empty(&cache);
+    };
+
+    /// Clause 2's answer beside an insert over a refresh: at every moment a value is served, the one
+    /// behind the flight or the inserted one. So who removes the key has found one.
+    refresh_meets_insert_and_nowait: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let meanwhile = cache.clone();
+        let fill = move |_: &Token| {
+            let others = start([actor(&meanwhile, |cache| cache.insert(key(), Token::new(6)).unwrap())]);
+            assert!(meanwhile.invalidate_nowait(&key()));
+            others.join();
+            Err::<Token, ()>(())
+        };
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Err(crate::TryGetError::Fill(())));
+        let last = cache.peek(&key()).map(|value| value.number());
+        assert!([None, Some(6)].contains(&last));
+        assert_holds(&cache, last);
         empty(&cache);
     };
 
