@@ -18,6 +18,7 @@ pub mod error;
 pub mod format;
 pub mod numbered;
 pub mod open;
+pub mod peers;
 pub mod plot;
 pub mod policies;
 pub mod progress;

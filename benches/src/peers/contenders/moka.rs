@@ -1,0 +1,94 @@
+//! `moka`: its blocking cache, with its own hasher (SipHash) and its own policy. Its pending work is done by its
+//! readers and writers, as it comes.
+
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::Contender;
+use crate::peers::{
+    family::{Forget, Look, ReadThrough, Texts},
+    lap::Entrant,
+    loops::{ByText, Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
+    stage::{SPARE, Stage, make},
+    work::Work,
+};
+
+/// What stands in the table.
+pub const CONTENDER: Contender = Contender {
+    name: "moka",
+    single_flight: true,
+    enter,
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A cache from number to number.
+type Numbers = Cache<u64, u64>;
+
+fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
+    let room = stage.keys * SPARE;
+    Some(match work {
+        Work::Hit => Hits::boxed(bounded(room), stage),
+        Work::HotKey => Hot::boxed(bounded(room), stage),
+        Work::Strings => ByText::boxed(Cache::<String, u64>::new(room as u64), stage),
+        Work::Ttl => Hits::boxed(expiring(room), stage),
+        Work::Through => Through::boxed(bounded(room), stage),
+        Work::Zipf => Skewed::boxed(bounded(stage.keys), stage),
+        Work::NewKeys => New::boxed(bounded(stage.keys), stage),
+        Work::Inserts => Inserts::boxed(bounded(room), stage),
+        Work::Refill => Refill::boxed(bounded(room), stage),
+        Work::Fill => Fills::boxed(|_| Numbers::builder().build()),
+        Work::FillSized => Fills::boxed(|keys| Numbers::builder().initial_capacity(keys).build()),
+        Work::Pin | Work::With => return None,
+    })
+}
+
+fn bounded(capacity: usize) -> Numbers {
+    Numbers::new(capacity as u64)
+}
+
+fn expiring(capacity: usize) -> Numbers {
+    let builder = Numbers::builder().max_capacity(capacity as u64);
+    builder.time_to_live(HOUR).build()
+}
+
+impl Look for Numbers {
+    #[inline]
+    fn get(&self, key: u64) -> Option<u64> {
+        Cache::get(self, &key)
+    }
+
+    #[inline]
+    fn put(&self, key: u64, value: u64) {
+        self.insert(key, value);
+    }
+}
+
+impl Texts for Cache<String, u64> {
+    #[inline]
+    fn get(&self, key: &str) -> Option<u64> {
+        Cache::get(self, key)
+    }
+
+    fn put(&self, key: String, value: u64) {
+        self.insert(key, value);
+    }
+}
+
+impl ReadThrough for Numbers {
+    #[inline]
+    fn read(&self, key: u64, made: &mut usize) -> u64 {
+        self.get_with(key, || {
+            *made += 1;
+            make(key)
+        })
+    }
+}
+
+impl Forget for Numbers {
+    #[inline]
+    fn forget(&self, key: u64) {
+        self.invalidate(&key);
+    }
+}

@@ -1,0 +1,71 @@
+//! What a run has found. The fields are those of the JSON line.
+
+use serde::Serialize;
+
+use super::{bars::Verdict, work::Work};
+
+/// The figure of one contender.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figure {
+    /// Who.
+    pub name: &'static str,
+    /// Whether it makes each value once.
+    pub single_flight: bool,
+    /// Nanoseconds the slowest thread needs for an operation: the median over the rounds.
+    pub ns: f64,
+    /// The least of the rounds.
+    pub least: f64,
+    /// The most of them.
+    pub most: f64,
+    /// How many times the nanoseconds of this cache that is.
+    pub ratio: f64,
+    /// The share of accesses whose key was there, where one can be missing.
+    pub hit_ratio: Option<f64>,
+}
+
+/// All who can do one work, on one number of threads.
+#[derive(Debug, Clone, Serialize)]
+pub struct Race {
+    /// The work.
+    pub work: Work,
+    /// How many threads at a time.
+    pub threads: usize,
+    /// Who took part, this cache first.
+    pub contenders: Vec<Figure>,
+}
+
+/// All figures of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Results {
+    /// How many rounds.
+    pub rounds: usize,
+    /// The most operations of a thread in a round.
+    pub operations: usize,
+    /// The most milliseconds of a thread in a round.
+    pub milliseconds: u64,
+    /// How many keys are in a cache that is hit.
+    pub keys: usize,
+    /// Every work on every number of threads.
+    pub races: Vec<Race>,
+    /// Which bars are met, when asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bars: Vec<Verdict>,
+}
+
+impl Results {
+    /// The figure of `name` at `work` on `threads` threads.
+    #[must_use]
+    pub fn figure(&self, work: Work, threads: usize, name: &str) -> Option<&Figure> {
+        let race = self
+            .races
+            .iter()
+            .find(|race| race.work == work && race.threads == threads)?;
+        race.contenders.iter().find(|figure| figure.name == name)
+    }
+
+    /// The nanoseconds of that figure.
+    #[must_use]
+    pub fn ns(&self, work: Work, threads: usize, name: &str) -> Option<f64> {
+        Some(self.figure(work, threads, name)?.ns)
+    }
+}

@@ -1,0 +1,182 @@
+//! One timing: threads that start at once, each for so many operations or so long.
+
+use std::{
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::stage::Stage;
+
+/// Between two looks at the watch, and as many look-ups go through one pinned view.
+const BATCH: usize = 1000;
+
+/// What one thread has to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Lap<'a> {
+    /// The inputs of the run.
+    pub stage: &'a Stage,
+    /// Which of the threads.
+    pub thread: usize,
+    /// How many there are.
+    pub threads: usize,
+    /// Which round.
+    pub round: usize,
+    /// Most operations.
+    pub operations: usize,
+    /// Most time, looked at after every batch.
+    pub time: Duration,
+}
+
+/// What one thread has done.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// Operations.
+    pub operations: usize,
+    /// How many of them found nothing.
+    pub misses: usize,
+    /// The time they took.
+    pub elapsed: Duration,
+}
+
+impl Span {
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+    fn ns_per_op(&self) -> f64 {
+        self.elapsed.as_nanos() as f64 / self.operations.max(1) as f64
+    }
+}
+
+impl Lap<'_> {
+    /// A number that differs from lap to lap.
+    #[must_use]
+    pub fn seed(&self) -> usize {
+        self.round * self.threads + self.thread
+    }
+
+    /// Times batches: `batch` performs so many operations, and answers how many of them found nothing.
+    #[inline(always)]
+    pub fn batches(&self, mut batch: impl FnMut(usize) -> usize) -> Span {
+        let (mut operations, mut misses) = (0, 0);
+        let start = Instant::now();
+        loop {
+            let count = BATCH.min(self.operations - operations);
+            misses += batch(count);
+            operations += count;
+            let elapsed = start.elapsed();
+            if operations == self.operations || elapsed >= self.time {
+                return Span {
+                    operations,
+                    misses,
+                    elapsed,
+                };
+            }
+        }
+    }
+
+    /// Times single operations, none of which can miss.
+    #[inline(always)]
+    pub fn each(&self, mut operation: impl FnMut()) -> Span {
+        self.batches(|count| {
+            for _ in 0..count {
+                operation();
+            }
+            0
+        })
+    }
+}
+
+/// A contender at one work.
+pub trait Entrant: Sync {
+    /// Before a timing, once.
+    fn begin(&mut self, _lap: &Lap<'_>) {}
+
+    /// Before a timing, on every thread: what is read there is brought close again, as the contender before
+    /// has pushed it out of the processor's caches.
+    fn warm(&self, _lap: &Lap<'_>) {}
+
+    /// What is timed.
+    fn run(&self, lap: &Lap<'_>) -> Span;
+}
+
+/// What one timing came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Nanoseconds an operation on the slowest thread.
+    pub ns: f64,
+    /// Operations of all threads.
+    pub operations: usize,
+    /// How many of them found nothing.
+    pub misses: usize,
+}
+
+/// Runs `entrant` on as many threads as `lap` says, all at one time.
+pub fn time(entrant: &mut dyn Entrant, lap: Lap<'_>) -> Timing {
+    entrant.begin(&lap);
+    let entrant = &*entrant;
+    let barrier = Barrier::new(lap.threads);
+    let timed = |thread| {
+        let lap = Lap { thread, ..lap };
+        entrant.warm(&lap);
+        barrier.wait();
+        entrant.run(&lap)
+    };
+    let spans = thread::scope(|scope| {
+        let others: Vec<_> = (1..lap.threads)
+            .map(|thread| scope.spawn(move || timed(thread)))
+            .collect();
+        let mut spans = vec![timed(0)];
+        spans.extend(others.into_iter().filter_map(|other| other.join().ok()));
+        spans
+    });
+    Timing {
+        ns: spans.iter().map(Span::ns_per_op).fold(0.0, f64::max),
+        operations: spans.iter().map(|span| span.operations).sum(),
+        misses: spans.iter().map(|span| span.misses).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    /// Counts its operations, every second of which misses.
+    struct Counting(AtomicUsize);
+
+    impl Entrant for Counting {
+        fn run(&self, lap: &Lap<'_>) -> Span {
+            lap.batches(|count| {
+                self.0.fetch_add(count, Relaxed);
+                count / 2
+            })
+        }
+    }
+
+    fn timed(threads: usize, time: Duration) -> (Timing, usize) {
+        let stage = Stage::new(10, 10).expect("keys");
+        let mut counting = Counting(AtomicUsize::new(0));
+        let lap = Lap {
+            stage: &stage,
+            thread: 0,
+            threads,
+            round: 0,
+            operations: 3500,
+            time,
+        };
+        (super::time(&mut counting, lap), counting.0.into_inner())
+    }
+
+    #[test]
+    fn every_thread_makes_its_operations() {
+        let (timing, counted) = timed(3, Duration::MAX);
+        assert_eq!((timing.operations, counted), (10_500, 10_500));
+        assert_eq!(timing.misses, 5250);
+        assert!(timing.ns > 0.0);
+    }
+
+    #[test]
+    fn the_time_ends_it_after_a_batch() {
+        let (timing, _) = timed(2, Duration::ZERO);
+        assert_eq!(timing.operations, 2000);
+    }
+}

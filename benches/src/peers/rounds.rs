@@ -1,0 +1,236 @@
+//! The rounds: who is timed when, and what the middle of it is.
+//!
+//! The machine is never the same for long, so every round times every contender once, in an order that moves on by
+//! one each round, and the median over the rounds counts.
+
+use std::time::Duration;
+
+use super::{
+    contenders::Contender,
+    figures::{Figure, Race},
+    lap::{Entrant, Lap, Timing, time},
+    stage::Stage,
+    work::Work,
+};
+use crate::progress::Progress;
+
+/// Work that has a course is timed over this part of the operations.
+const COURSE: usize = 5;
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// How many rounds.
+    pub rounds: usize,
+    /// The most operations a thread makes in one of them.
+    pub operations: usize,
+    /// The most time it takes.
+    pub time: Duration,
+}
+
+impl Effort {
+    fn lap<'a>(&self, stage: &'a Stage, work: Work, threads: usize, round: usize) -> Lap<'a> {
+        let (operations, time) = if work.is_whole() {
+            ((self.operations / COURSE).max(1), Duration::MAX)
+        } else {
+            (self.operations, self.time)
+        };
+        Lap {
+            stage,
+            thread: 0,
+            threads,
+            round,
+            operations,
+            time,
+        }
+    }
+}
+
+/// One work, with all who can do it.
+struct Field {
+    work: Work,
+    entrants: Vec<(Contender, Box<dyn Entrant>)>,
+    /// Its timings: by number of threads, and by entrant.
+    timings: Vec<Vec<Vec<Timing>>>,
+}
+
+impl Field {
+    fn new(work: Work, contenders: &[Contender], threads: &[usize], stage: &Stage) -> Self {
+        let enter = |contender: &Contender| Some((*contender, (contender.enter)(work, stage)?));
+        let entrants: Vec<_> = contenders.iter().filter_map(enter).collect();
+        let timings = vec![vec![Vec::new(); entrants.len()]; threads.len()];
+        Self {
+            work,
+            entrants,
+            timings,
+        }
+    }
+
+    fn round(&mut self, lap: Lap<'_>, which: usize) {
+        let entrants = self.entrants.len();
+        for turn in 0..entrants {
+            let index = (turn + lap.round) % entrants;
+            let timing = time(&mut *self.entrants[index].1, lap);
+            self.timings[which][index].push(timing);
+        }
+    }
+
+    fn races(self, threads: &[usize]) -> impl Iterator<Item = Race> {
+        let (work, entrants) = (self.work, self.entrants);
+        let threads = threads.to_vec();
+        threads
+            .into_iter()
+            .zip(self.timings)
+            .map(move |(threads, timings)| Race {
+                work,
+                threads,
+                contenders: figures(work, &entrants, &timings),
+            })
+    }
+}
+
+/// Runs the rounds of `works`.
+#[must_use]
+pub fn measure(
+    contenders: &[Contender],
+    works: &[Work],
+    threads: &[usize],
+    stage: &Stage,
+    effort: Effort,
+) -> Vec<Race> {
+    let progress = Progress::new(works.len() * (1 + effort.rounds));
+    let enter = |&work| {
+        let field = Field::new(work, contenders, threads, stage);
+        progress.advance(1);
+        field
+    };
+    let mut fields: Vec<Field> = works.iter().map(enter).collect();
+    for round in 0..effort.rounds {
+        for field in &mut fields {
+            for (which, &threads) in threads.iter().enumerate() {
+                field.round(effort.lap(stage, field.work, threads, round), which);
+            }
+            progress.advance(1);
+        }
+    }
+    progress.clear();
+    fields
+        .into_iter()
+        .flat_map(|field| field.races(threads))
+        .collect()
+}
+
+fn figures(
+    work: Work,
+    entrants: &[(Contender, Box<dyn Entrant>)],
+    timings: &[Vec<Timing>],
+) -> Vec<Figure> {
+    let contenders = entrants.iter().map(|(contender, _)| contender);
+    let mut figures: Vec<_> = contenders
+        .zip(timings)
+        .map(|(contender, timings)| figure(work, contender, timings))
+        .collect();
+    let ours = figures.first().map_or(f64::NAN, |figure| figure.ns);
+    for figure in &mut figures {
+        figure.ratio = figure.ns / ours;
+    }
+    figures
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn figure(work: Work, contender: &Contender, timings: &[Timing]) -> Figure {
+    let times: Vec<f64> = timings.iter().map(|timing| timing.ns).collect();
+    let operations: usize = timings.iter().map(|timing| timing.operations).sum();
+    let misses: usize = timings.iter().map(|timing| timing.misses).sum();
+    let hits = 1.0 - misses as f64 / operations.max(1) as f64;
+    Figure {
+        name: contender.name,
+        single_flight: contender.single_flight,
+        ns: median(&times),
+        least: times.iter().copied().fold(f64::INFINITY, f64::min),
+        most: times.iter().copied().fold(0.0, f64::max),
+        ratio: f64::NAN,
+        hit_ratio: work.can_miss().then_some(hits),
+    }
+}
+
+/// The middle one of `times`, the upper of two; NaN for none.
+#[must_use]
+pub fn median(times: &[f64]) -> f64 {
+    let mut times = times.to_vec();
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::lap::Span;
+
+    /// Takes a fixed time for an operation.
+    struct Fixed(u64);
+
+    impl Entrant for Fixed {
+        fn run(&self, lap: &Lap<'_>) -> Span {
+            let ns = self.0 * (lap.threads * lap.operations) as u64;
+            Span {
+                operations: lap.operations,
+                misses: lap.operations / 4,
+                elapsed: Duration::from_nanos(ns),
+            }
+        }
+    }
+
+    fn contender(
+        name: &'static str,
+        enter: fn(Work, &Stage) -> Option<Box<dyn Entrant>>,
+    ) -> Contender {
+        Contender {
+            name,
+            single_flight: true,
+            enter,
+        }
+    }
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn ratios_are_to_the_first_and_who_cannot_is_left_out() {
+        let contenders = [
+            contender("ours", |_, _| Some(Box::new(Fixed(10)))),
+            contender("other", |_, _| Some(Box::new(Fixed(25)))),
+            contender("unable", |work, _| {
+                (work == Work::Hit).then(|| Box::new(Fixed(1)) as Box<dyn Entrant>)
+            }),
+        ];
+        let stage = Stage::new(10, 100).expect("keys");
+        let effort = Effort {
+            rounds: 3,
+            operations: 100,
+            time: Duration::MAX,
+        };
+        let races = measure(
+            &contenders,
+            &[Work::Hit, Work::Zipf],
+            &[1, 2],
+            &stage,
+            effort,
+        );
+        assert_eq!(races.len(), 4);
+        assert_eq!(races[0].contenders.len(), 3);
+        assert_eq!(races[3].contenders.len(), 2);
+        assert_eq!((races[3].work, races[3].threads), (Work::Zipf, 2));
+        assert!(
+            races
+                .iter()
+                .all(|race| (race.contenders[1].ratio - 2.5).abs() < 1e-9)
+        );
+        assert!((races[3].contenders[0].ns - 20.0).abs() < 1e-9);
+        assert_eq!(races[0].contenders[0].hit_ratio, None);
+        assert_eq!(races[3].contenders[0].hit_ratio, Some(0.75));
+    }
+}
