@@ -1,7 +1,7 @@
 //! Measuring tools of `atomic-cache`.
 //!
 //! The binary `replay` sends an access log through an [`AtomicCache`](atomic_cache::AtomicCache) and says
-//! what the cache would do for that workload, also beside what its peers would; `side_by_side` times the cache
+//! what the cache would do for that workload, also beside what its peers would; `peers` times the cache
 //! beside its peers in one run.
 //! This crate is never published, so the peers it depends on reach no user of the library.
 
@@ -11,7 +11,6 @@ pub mod alloc_counter;
 pub mod belady;
 pub mod capacity;
 pub mod cli;
-pub mod contenders;
 pub mod curve;
 pub mod curve_report;
 pub mod error;
@@ -25,6 +24,5 @@ pub mod progress;
 pub mod read;
 pub mod replay;
 pub mod report;
-pub mod side_by_side;
 pub mod trace;
 pub mod workload;

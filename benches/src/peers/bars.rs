@@ -11,7 +11,7 @@ use super::{
 };
 
 /// The works that some bar is about.
-pub const WORKS: [Work; 7] = [
+pub const WORKS: [Work; 8] = [
     Work::Hit,
     Work::HotKey,
     Work::Ttl,
@@ -19,6 +19,7 @@ pub const WORKS: [Work; 7] = [
     Work::Zipf,
     Work::NewKeys,
     Work::Fill,
+    Work::FillSized,
 ];
 
 /// The peers that some bar is about.
@@ -45,7 +46,7 @@ fn points_below(results: &Results, threads: usize) -> Option<f64> {
 }
 
 /// All of them.
-const BARS: [Bar; 17] = [
+const BARS: [Bar; 18] = [
     Bar {
         about: "hit, 1 thread, of quick_cache",
         most: 0.60,
@@ -130,6 +131,11 @@ const BARS: [Bar; 17] = [
         about: "fill, sized, 1 thread, of dashmap+once_cell",
         most: 1.0,
         seen: |results| to(results, Work::FillSized, 1, DASH),
+    },
+    Bar {
+        about: "fill, sized, 2 threads, of dashmap+once_cell",
+        most: 1.0,
+        seen: |results| to(results, Work::FillSized, 2, DASH),
     },
 ];
 

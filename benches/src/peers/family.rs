@@ -3,6 +3,8 @@
 //! A trait says what is asked of a crate and not how; each crate's file under `contenders/` answers with the
 //! operation that its documentation names for that.
 
+use super::stage::make;
+
 /// Look-ups by number of what has been put in.
 pub trait Look: Send + Sync + 'static {
     /// The value of `key`, if it is there.
@@ -41,8 +43,17 @@ pub trait Texts: Send + Sync + 'static {
 
 /// Reading through: answer with the value of a key, making it when it is not there.
 pub trait ReadThrough: Send + Sync + 'static {
+    /// The value of `key`, made by `make` when it is not there.
+    fn read_with(&self, key: u64, make: impl FnOnce() -> u64) -> u64;
+
     /// The value of `key`; adds one to `made` when it had to be made.
-    fn read(&self, key: u64, made: &mut usize) -> u64;
+    #[inline]
+    fn read(&self, key: u64, made: &mut usize) -> u64 {
+        self.read_with(key, || {
+            *made += 1;
+            make(key)
+        })
+    }
 }
 
 /// Taking out.

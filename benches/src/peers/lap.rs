@@ -1,8 +1,9 @@
 //! One timing: threads that start at once, each for so many operations or so long.
 
 use std::{
+    num::NonZeroUsize,
     sync::Barrier,
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -54,6 +55,10 @@ impl Lap<'_> {
     }
 
     /// Times batches: `batch` performs so many operations, and answers how many of them found nothing.
+    #[expect(
+        clippy::inline_always,
+        reason = "a loop is to be compiled as one with what it does"
+    )]
     #[inline(always)]
     pub fn batches(&self, mut batch: impl FnMut(usize) -> usize) -> Span {
         let (mut operations, mut misses) = (0, 0);
@@ -74,6 +79,7 @@ impl Lap<'_> {
     }
 
     /// Times single operations, none of which can miss.
+    #[expect(clippy::inline_always, reason = "as above")]
     #[inline(always)]
     pub fn each(&self, mut operation: impl FnMut()) -> Span {
         self.batches(|count| {
@@ -101,37 +107,64 @@ pub trait Entrant: Sync {
 /// What one timing came to.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Nanoseconds an operation on the slowest thread.
+    /// Nanoseconds an operation: on the slowest thread; where there are more threads than processors, of the
+    /// processors together.
     pub ns: f64,
     /// Operations of all threads.
     pub operations: usize,
     /// How many of them found nothing.
     pub misses: usize,
+    /// From the first start to the last end.
+    pub elapsed: Duration,
 }
 
 /// Runs `entrant` on as many threads as `lap` says, all at one time.
+///
+/// # Panics
+///
+/// When a contender does.
 pub fn time(entrant: &mut dyn Entrant, lap: Lap<'_>) -> Timing {
     entrant.begin(&lap);
     let entrant = &*entrant;
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let barrier = Barrier::new(lap.threads);
     let timed = |thread| {
         let lap = Lap { thread, ..lap };
-        entrant.warm(&lap);
+        if thread < processors {
+            entrant.warm(&lap);
+        }
         barrier.wait();
-        entrant.run(&lap)
+        let start = Instant::now();
+        (start, entrant.run(&lap), Instant::now())
     };
-    let spans = thread::scope(|scope| {
+    let runs = thread::scope(|scope| {
         let others: Vec<_> = (1..lap.threads)
             .map(|thread| scope.spawn(move || timed(thread)))
             .collect();
-        let mut spans = vec![timed(0)];
-        spans.extend(others.into_iter().filter_map(|other| other.join().ok()));
-        spans
+        let mut runs = vec![timed(0)];
+        let joined = others.into_iter().map(ScopedJoinHandle::join);
+        runs.extend(joined.map(|run| run.expect("contenders do not panic")));
+        runs
     });
+    sum_up(&runs, processors)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn sum_up(runs: &[(Instant, Span, Instant)], processors: usize) -> Timing {
+    let (first, last) = (runs.iter().map(|run| run.0), runs.iter().map(|run| run.2));
+    let elapsed = last.max().zip(first.min());
+    let elapsed = elapsed.map_or(Duration::ZERO, |(last, first)| last - first);
+    let operations = runs.iter().map(|run| run.1.operations).sum();
+    let ns = if runs.len() > processors {
+        elapsed.as_nanos() as f64 * processors as f64 / operations as f64
+    } else {
+        runs.iter().map(|run| run.1.ns_per_op()).fold(0.0, f64::max)
+    };
     Timing {
-        ns: spans.iter().map(Span::ns_per_op).fold(0.0, f64::max),
-        operations: spans.iter().map(|span| span.operations).sum(),
-        misses: spans.iter().map(|span| span.misses).sum(),
+        ns,
+        operations,
+        misses: runs.iter().map(|run| run.1.misses).sum(),
+        elapsed,
     }
 }
 

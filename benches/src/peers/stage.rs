@@ -41,15 +41,34 @@ impl Stage {
         })
     }
 
-    /// The stretch of the Zipf sample that begins at `start`, over and over.
-    pub fn skewed_from(&self, start: usize) -> impl Iterator<Item = u64> + '_ {
-        let start = start % self.zipf.len();
-        let (before, after) = self.zipf.split_at(start);
-        after
-            .iter()
-            .chain(before)
-            .cycle()
-            .map(|&rank| spread_key(rank as usize))
+    /// The keys of the Zipf sample from `start` on, over and over.
+    #[must_use]
+    pub fn skewed_from(&self, start: usize) -> Skewed<'_> {
+        Skewed {
+            ranks: &self.zipf,
+            next: start % self.zipf.len(),
+        }
+    }
+}
+
+/// Skewed keys without end.
+#[derive(Debug)]
+pub struct Skewed<'a> {
+    ranks: &'a [u32],
+    next: usize,
+}
+
+impl Iterator for Skewed<'_> {
+    type Item = u64;
+
+    #[inline]
+    fn next(&mut self) -> Option<u64> {
+        let rank = self.ranks[self.next];
+        self.next += 1;
+        if self.next == self.ranks.len() {
+            self.next = 0;
+        }
+        Some(spread_key(rank as usize))
     }
 }
 
@@ -105,9 +124,7 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        #[expect(clippy::cast_possible_truncation, reason = "less than `end`")]
-        let drawn = ((self.0 >> 32) * end as u64 >> 32) as usize;
-        drawn
+        (((self.0 >> 32) * end as u64) >> 32) as usize
     }
 }
 

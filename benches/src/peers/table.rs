@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
-    contenders::Contender,
+    contenders::{Contender, FLOOR},
     figures::{Figure, Race, Results},
 };
 
@@ -28,7 +28,8 @@ pub fn table(results: &Results, contenders: &[Contender]) -> String {
 
 fn header(contenders: &[Contender]) -> Vec<String> {
     let mark = |contender: &Contender| {
-        let mark = if contender.single_flight { "" } else { " *" };
+        let marked = !contender.single_flight && contender.name != FLOOR;
+        let mark = if marked { " *" } else { "" };
         contender.name.replace('+', "+\n") + mark
     };
     let titles = ["ns an operation".into(), "threads".into()].into_iter();

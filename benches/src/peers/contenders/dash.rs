@@ -11,7 +11,7 @@ use crate::peers::{
     family::{Forget, Lend, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, Refill, Through},
-    stage::{Stage, make},
+    stage::Stage,
     work::Work,
 };
 
@@ -81,14 +81,11 @@ impl Texts for ByName {
 impl ReadThrough for Numbers {
     /// The lock of the shard is not held while the value is made.
     #[inline]
-    fn read(&self, key: u64, made: &mut usize) -> u64 {
+    fn read_with(&self, key: u64, make: impl FnOnce() -> u64) -> u64 {
         let found = Look::get(self, key);
         found.unwrap_or_else(|| {
             let cell = Arc::clone(&self.entry(key).or_default());
-            *cell.get_or_init(|| {
-                *made += 1;
-                make(key)
-            })
+            *cell.get_or_init(make)
         })
     }
 }

@@ -5,9 +5,14 @@
 
 mod dash;
 mod floor;
+mod foyer;
+mod mini_moka;
 mod moka;
 mod ours;
+mod papaya;
 mod quick;
+mod scc;
+mod tinyufo;
 
 use super::{lap::Entrant, stage::Stage, work::Work};
 
@@ -35,10 +40,76 @@ pub const DASH: &str = "dashmap+once_cell";
 pub const FLOOR: &str = "floor";
 
 /// All of them, this cache first and the floor last.
-pub const ALL: [Contender; 5] = [
+pub const ALL: [Contender; 10] = [
     ours::CONTENDER,
     moka::CONTENDER,
     quick::CONTENDER,
+    papaya::CONTENDER,
+    scc::CONTENDER,
     dash::CONTENDER,
+    mini_moka::CONTENDER,
+    tinyufo::CONTENDER,
+    foyer::CONTENDER,
     floor::CONTENDER,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::lap::{Lap, Timing, time};
+    use clap::ValueEnum;
+    use std::time::Duration;
+
+    fn lap(stage: &Stage, threads: usize) -> Lap<'_> {
+        Lap {
+            stage,
+            thread: 0,
+            threads,
+            round: 0,
+            operations: 500,
+            time: Duration::MAX,
+        }
+    }
+
+    /// What `contender` makes of `work`, if it can do it.
+    fn timed(contender: Contender, work: Work, stage: &Stage, threads: usize) -> Option<Timing> {
+        let mut entrant = (contender.enter)(work, stage)?;
+        Some(time(&mut *entrant, lap(stage, threads)))
+    }
+
+    #[test]
+    fn everybody_does_every_work_they_can() {
+        let stage = Stage::new(500, 10_000).expect("keys");
+        for contender in ALL {
+            for &work in Work::value_variants() {
+                let Some(timing) = timed(contender, work, &stage, 2) else {
+                    continue;
+                };
+                assert_eq!(timing.operations, 1000, "{} at {work:?}", contender.name);
+                let misses = match work {
+                    Work::Fill | Work::FillSized | Work::NewKeys => 1000..=1000,
+                    Work::Refill => 1..=1000,
+                    Work::Zipf => 100..=800,
+                    _ => 0..=0,
+                };
+                let name = contender.name;
+                assert!(
+                    misses.contains(&timing.misses),
+                    "{name} at {work:?}: {timing:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn this_cache_does_every_work() {
+        let stage = Stage::new(100, 1000).expect("keys");
+        let works = Work::value_variants().iter();
+        assert!(
+            works
+                .copied()
+                .all(|work| (ALL[0].enter)(work, &stage).is_some())
+        );
+        assert_eq!((ALL[0].name, ALL[9].name), (OURS, FLOOR));
+    }
+}

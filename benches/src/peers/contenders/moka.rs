@@ -1,4 +1,4 @@
-//! `moka`: its blocking cache, with its own hasher (SipHash) and its own policy. Its pending work is done by its
+//! `moka`: its blocking cache, with its own hasher (`SipHash`) and its own policy. Its pending work is done by its
 //! readers and writers, as it comes.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::peers::{
     family::{Forget, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
-    stage::{SPARE, Stage, make},
+    stage::{SPARE, Stage},
     work::Work,
 };
 
@@ -78,11 +78,8 @@ impl Texts for Cache<String, u64> {
 
 impl ReadThrough for Numbers {
     #[inline]
-    fn read(&self, key: u64, made: &mut usize) -> u64 {
-        self.get_with(key, || {
-            *made += 1;
-            make(key)
-        })
+    fn read_with(&self, key: u64, make: impl FnOnce() -> u64) -> u64 {
+        self.get_with(key, make)
     }
 }
 

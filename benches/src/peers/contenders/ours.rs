@@ -9,7 +9,7 @@ use crate::peers::{
     family::{self, Forget, Lend, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, New, Pinned, Refill, Skewed, Through},
-    stage::{SPARE, Stage, make},
+    stage::{SPARE, Stage},
     work::Work,
 };
 
@@ -25,6 +25,7 @@ const HOUR: Duration = Duration::from_hours(1);
 /// A cache from number to number.
 type Numbers = Cache<u64, u64>;
 
+#[expect(clippy::unnecessary_wraps, reason = "others cannot do every work")]
 fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
     let room = stage.keys * SPARE;
     Some(match work {
@@ -116,11 +117,8 @@ impl Texts for Cache<String, u64> {
 
 impl ReadThrough for Numbers {
     #[inline]
-    fn read(&self, key: u64, made: &mut usize) -> u64 {
-        self.get_with(&key, || {
-            *made += 1;
-            make(key)
-        })
+    fn read_with(&self, key: u64, make: impl FnOnce() -> u64) -> u64 {
+        self.get_with(&key, make)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::peers::{
     family::{Forget, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
-    stage::{SPARE, Stage, make},
+    stage::{SPARE, Stage},
     work::Work,
 };
 
@@ -65,11 +65,8 @@ impl Texts for Cache<String, u64> {
 
 impl ReadThrough for Numbers {
     #[inline]
-    fn read(&self, key: u64, made: &mut usize) -> u64 {
-        let value = self.get_or_insert_with(&key, || {
-            *made += 1;
-            Ok::<_, Infallible>(make(key))
-        });
+    fn read_with(&self, key: u64, make: impl FnOnce() -> u64) -> u64 {
+        let value = self.get_or_insert_with(&key, || Ok::<_, Infallible>(make()));
         value.unwrap_or_else(|never| match never {})
     }
 }
