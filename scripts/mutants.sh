@@ -239,6 +239,33 @@ mutant answers-for-another-slot src/core/fence.rs \
     's/before\.is_cut\(\) && !before\.is_linked\(\)/false/' \
     refresh_meets_insert_and_nowait
 
+# ---- reclamation -----------------------------------------------------------------------------
+
+mutant pin-without-its-barrier src/reclaim/asymmetric.rs \
+    's/            barrier::light\(\);\n        \} else \{\n            self\.enter_again/        } else {\n            self.enter_again/' \
+    l17_nothing_is_freed_under_a_pin
+mutant freed-without-its-barrier src/reclaim/asymmetric.rs \
+    's/        barrier::heavy\(\);\n//' \
+    l17_nothing_is_freed_under_a_pin
+mutant pin-forgets-those-before src/reclaim/asymmetric.rs \
+    's/self\.pinned\.store\(epoch, Ordering::Release\)/self.pinned.store(epoch, Ordering::Relaxed)/' \
+    l17_nothing_is_freed_under_a_pin
+mutant unpinned-before-the-last-read src/reclaim/asymmetric.rs \
+    's/self\.pinned\.store\(IDLE, Ordering::Release\)/self.pinned.store(IDLE, Ordering::Relaxed)/' \
+    l17_nothing_is_freed_under_a_pin
+mutant place-looked-at-relaxed src/reclaim/asymmetric.rs \
+    's/place\.pinned\.load\(Ordering::Acquire\)/place.pinned.load(Ordering::Relaxed)/' \
+    l17_nothing_is_freed_under_a_pin
+mutant grace-begins-before-the-unlink src/reclaim/asymmetric.rs \
+    's/self\.now\.fetch_add\(1, Ordering::AcqRel\)/self.now.fetch_add(1, Ordering::Relaxed)/' \
+    l17_a_grace_is_ended_by_another l17_nothing_is_freed_under_a_pin
+mutant grace-begins-after-the-barrier src/reclaim/asymmetric.rs \
+    's/(        let mut oldest = [^\n]*\n)(        barrier::heavy\(\);\n)/$2$1/' \
+    l17_a_grace_is_ended_by_another
+mutant inner-pin-unpins src/reclaim/asymmetric.rs \
+    's/if depth & Self::PINS != 0 \{\n            return false;\n        \}//' \
+    l17_a_pin_inside_a_pin
+
 # ---- bounds ----------------------------------------------------------------------------------
 
 mutant capacity-not-looked-at-again src/bound.rs \

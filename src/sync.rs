@@ -148,6 +148,12 @@ mod real {
 
 pub(crate) use real::*;
 
+#[cfg(any(
+    atomic_cache_loom,
+    all(target_os = "linux", not(atomic_cache_crossbeam))
+))]
+pub(crate) mod barrier;
+
 /// What no model has: a thread of our own, and how it sleeps.
 pub(crate) mod os {
     pub(crate) use std::sync::{Arc, Condvar, Mutex, PoisonError};

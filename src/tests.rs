@@ -17,6 +17,8 @@ mod in_flight_models;
 #[cfg(atomic_cache_loom)]
 pub(crate) mod reclaim_checker;
 #[cfg(all(test, atomic_cache_loom))]
+mod reclaim_models;
+#[cfg(all(test, atomic_cache_loom))]
 mod table_models;
 #[cfg(all(test, atomic_cache_loom, feature = "async"))]
 mod task_models;

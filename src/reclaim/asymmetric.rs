@@ -1,0 +1,389 @@
+//! Our engine: epochs whose readers pay two plain stores.
+//!
+//! The one counter is the *epoch*. Each thread has a *place*, where it says in which epoch it was
+//! pinned, or that it is not.
+//!
+//! ```text
+//!   reader: pin                              who frees
+//!   1. place = epoch (read just before)      a. unlinks, then begins a grace: its stamp is the
+//!      light barrier                            number that it makes the epoch
+//!   2. reads what is linked                  b. heavy barrier
+//!   3. place = IDLE (Release)                c. looks at all places (Acquire): the oldest epoch in
+//!                                               which anybody is pinned; graces up to that are over
+//! ```
+//!
+//! *When a grace with stamp s is over, nobody has what was unlinked before it began.* Take any pin.
+//!
+//! * Its light barrier (1) came before the heavy one (b). Then the look (c) at its place sees 1, or
+//!   what that thread wrote there later. If it sees 1, with an epoch before s, the grace is not over.
+//!   With s or more, the pin has read the epoch from a (Acquire, Release): what was unlinked before
+//!   a was out of its reach. If it sees something later, `IDLE` or another pin, that was released after
+//!   3: what the pin has read was read before the grace is over.
+//! * It came after. Then the reads (2) see everything before b, so what was unlinked before a.
+//!
+//! (An epoch that was read long before it was written to the place is only too old: the grace lasts
+//! longer.) One heavy barrier serves all graces that have begun before it, of all caches.
+//!
+//! So the pin is wait-free: nothing it does can fail or has to be done again. A thread that sleeps
+//! while it is pinned holds up every grace that begins after its pin, as with every engine that keeps
+//! time by epochs; see the crate's Trade-offs.
+//!
+//! The idea of epochs is Fraser's (Practical lock-freedom, 2004), that of leaving the fence to the
+//! other side liburcu's (Desnoyers et al., User-level implementations of read-copy update, TPDS '12).
+//! Nothing is taken from either's code. There are two of everything in the latter, and three epochs in
+//! the former, because they count in few bits; 64 do not come round.
+
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, barrier};
+use crossbeam_utils::CachePadded;
+use std::cell::Cell;
+
+/// A place whose thread is not pinned. Epochs begin at 1.
+const IDLE: u64 = 0;
+
+/// Where one thread says what it does. Places are never freed, but used again. Aligned so that no two
+/// share a cache line, nor the pair of lines that a processor fetches at once.
+#[repr(align(128))]
+pub(crate) struct Place {
+    /// `IDLE`, or the epoch in which the thread was pinned. Written by it alone.
+    pinned: AtomicU64,
+    /// For its thread alone: how many pins it holds, and the flags above. Without flags the hit has
+    /// one thing to ask: whether this is 0.
+    depth: Cell<u64>,
+    /// Whether it is some thread's.
+    taken: AtomicU64,
+    /// The place that was made before it. Set before it can be seen.
+    next: Cell<*const Place>,
+}
+
+// SAFETY: `depth` is used by the thread that has taken the place (`take` and `give_back` hand it on with
+// Acquire and Release), `next` is not changed after the place was pushed (Release) where others can
+// see it (Acquire). The rest is atomic.
+unsafe impl Sync for Place {}
+
+/// The epoch, and who is pinned in which. There is one for the process, and one for each model.
+pub(crate) struct Epochs {
+    now: CachePadded<AtomicU64>,
+    /// Graces up to this stamp are over.
+    over: CachePadded<AtomicU64>,
+    /// All places, the youngest first.
+    places: CachePadded<AtomicPtr<Place>>,
+}
+
+impl Place {
+    /// Of `depth`: how many pins its thread holds.
+    pub(crate) const PINS: u64 = u32::MAX as u64;
+    /// The place was taken in the destructors of its thread's thread-locals, or is used there still: it is
+    /// given back when nothing is pinned any more, because nobody will come later to do it.
+    pub(crate) const LATE: u64 = 1 << 32;
+    /// The kernel has no heavy barrier, so the light one is not enough.
+    pub(crate) const FENCED: u64 = 1 << 33;
+
+    #[inline(always)]
+    fn enter(&self, epochs: &Epochs) {
+        let depth = self.depth.get();
+        if depth == 0 {
+            self.depth.set(1);
+            self.publish(epochs);
+            barrier::light();
+        } else {
+            self.enter_again(depth, epochs);
+        }
+    }
+
+    /// Step 1. Acquire: pairs with the Release of `begin`; see the second half of the module's first
+    /// case. Release: who sees this pin has what the pins of this thread before it have read behind it;
+    /// what makes the store seen in time is the barrier that follows.
+    #[inline(always)]
+    fn publish(&self, epochs: &Epochs) {
+        let epoch = epochs.now.load(Ordering::Acquire);
+        self.pinned.store(epoch, Ordering::Release);
+    }
+
+    /// What a thread does that is pinned already, or has a flag.
+    #[cold]
+    fn enter_again(&self, depth: u64, epochs: &Epochs) {
+        self.depth.set(depth + 1);
+        if depth & Self::PINS == 0 {
+            self.publish(epochs);
+            if depth & Self::FENCED == 0 {
+                barrier::light();
+            } else {
+                barrier::whole();
+            }
+        }
+    }
+
+    /// Step 3. True: nothing is pinned any more, and the place is to be given back.
+    #[inline(always)]
+    fn leave(&self) -> bool {
+        let depth = self.depth.get() - 1;
+        self.depth.set(depth);
+        if depth == 0 {
+            self.unpublish();
+            return false;
+        }
+        self.leave_again(depth)
+    }
+
+    /// Release: what was read comes before; pairs with the look of `advance`.
+    #[inline(always)]
+    fn unpublish(&self) {
+        self.pinned.store(IDLE, Ordering::Release);
+    }
+
+    #[cold]
+    fn leave_again(&self, depth: u64) -> bool {
+        if depth & Self::PINS != 0 {
+            return false;
+        }
+        self.unpublish();
+        depth & Self::LATE != 0
+    }
+
+    /// Gives the place up, for another thread.
+    fn give_back(&self) {
+        debug_assert_eq!(self.depth.get() & Self::PINS, 0);
+        // Release: with `take`, hands `depth` on.
+        self.taken.store(0, Ordering::Release);
+    }
+}
+
+impl Epochs {
+    #[cfg(not(atomic_cache_loom))]
+    const fn new() -> Self {
+        Self {
+            now: CachePadded::new(AtomicU64::new(1)),
+            over: CachePadded::new(AtomicU64::new(0)),
+            places: CachePadded::new(AtomicPtr::new(std::ptr::null_mut())),
+        }
+    }
+
+    #[cfg(atomic_cache_loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            now: CachePadded::new(AtomicU64::new(1)),
+            over: CachePadded::new(AtomicU64::new(0)),
+            places: CachePadded::new(AtomicPtr::new(std::ptr::null_mut())),
+        }
+    }
+
+    /// A place for a thread, which begins with these flags: one that is free, or a new one.
+    pub(crate) fn take(&self, flags: u64) -> &Place {
+        let free = self.places().find(|place| {
+            // Acquire: with `give_back`. Asked first without a write: most places are somebody's.
+            place.taken.load(Ordering::Relaxed) == 0
+                && place
+                    .taken
+                    .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+        });
+        let place = free.unwrap_or_else(|| self.make());
+        place.depth.set(flags);
+        place
+    }
+
+    fn make(&self) -> &Place {
+        let place = Box::into_raw(Box::new(Place {
+            pinned: AtomicU64::new(IDLE),
+            depth: Cell::new(0),
+            taken: AtomicU64::new(1),
+            next: Cell::new(std::ptr::null()),
+        }));
+        // SAFETY: made just now, and not freed before `self`.
+        let made = unsafe { &*place };
+        let mut head = self.places.load(Ordering::Relaxed);
+        loop {
+            made.next.set(head);
+            // Release: who finds the place finds it whole. It is there before its thread's first pin: if
+            // a look (c) misses it, the thread's first light barrier comes after b.
+            let pushed =
+                self.places
+                    .compare_exchange(head, place, Ordering::Release, Ordering::Relaxed);
+            match pushed {
+                Ok(_) => return made,
+                Err(other) => head = other,
+            }
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        // Acquire: pairs with the Release of `make`, for all that were pushed before, too.
+        let head = self.places.load(Ordering::Acquire).cast_const();
+        // SAFETY: places are not freed before `self`.
+        std::iter::successors(unsafe { head.as_ref() }, |place| unsafe {
+            place.next.get().as_ref()
+        })
+    }
+
+    /// Begins a grace (a): its stamp.
+    pub(crate) fn begin(&self) -> u64 {
+        // AcqRel: what its caller has unlinked, or knows to be unlinked, comes before; pairs with
+        // `publish` and with `advance`.
+        self.now.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether the grace with this stamp is over.
+    pub(crate) fn is_over(&self, stamp: u64) -> bool {
+        // Acquire: pairs with the Release in `advance`; the reads of all pins that the grace has waited
+        // for come before what our caller does.
+        self.over.load(Ordering::Acquire) >= stamp
+    }
+
+    /// Lets graces end that nobody holds up (b, c).
+    pub(crate) fn advance(&self) {
+        // Acquire: pairs with `begin`. Graces that begin later are not spoken of.
+        let mut oldest = self.now.load(Ordering::Acquire);
+        barrier::heavy();
+        for place in self.places() {
+            // Acquire: pairs with the Release of `leave`.
+            let pinned = place.pinned.load(Ordering::Acquire);
+            if pinned != IDLE {
+                oldest = oldest.min(pinned);
+            }
+        }
+        self.over.fetch_max(oldest, Ordering::AcqRel);
+    }
+}
+
+/// A pin of one thread in a model.
+#[cfg(atomic_cache_loom)]
+pub(crate) struct Pinned<'e>(&'e Place);
+
+#[cfg(atomic_cache_loom)]
+impl Epochs {
+    /// For a model, whose threads have no thread-locals of ours.
+    pub(crate) fn pin<'e>(&'e self, place: &'e Place) -> Pinned<'e> {
+        place.enter(self);
+        Pinned(place)
+    }
+}
+
+#[cfg(atomic_cache_loom)]
+impl Drop for Pinned<'_> {
+    fn drop(&mut self) {
+        if self.0.leave() {
+            self.0.give_back();
+        }
+    }
+}
+
+impl Drop for Epochs {
+    fn drop(&mut self) {
+        let mut place = self.places.load(Ordering::Acquire);
+        while !place.is_null() {
+            // SAFETY: from `Box::into_raw`, each in the list once; nobody else has `self` any more.
+            let this = unsafe { Box::from_raw(place) };
+            place = this.next.get().cast_mut();
+        }
+    }
+}
+
+/// The engine of the process.
+#[cfg(all(not(atomic_cache_loom), not(atomic_cache_crossbeam)))]
+pub(super) mod process {
+    use super::{Epochs, Place};
+    use crate::sync::barrier;
+    use std::cell::Cell;
+    use std::marker::PhantomData;
+
+    /// How often `advance` is called before all that can be over is: once.
+    pub(crate) const ADVANCES: usize = 1;
+
+    static EPOCHS: Epochs = Epochs::new();
+
+    thread_local! {
+        /// This thread's place; none before the first pin. Without a destructor: readable until the
+        /// very end.
+        static PLACE: Cell<Option<&'static Place>> = const { Cell::new(None) };
+        /// Gives the place back.
+        static GIVES_BACK: GivesBack = const { GivesBack };
+    }
+
+    struct GivesBack;
+
+    impl Drop for GivesBack {
+        fn drop(&mut self) {
+            let Some(place) = PLACE.get() else { return };
+            place.depth.set(place.depth.get() | Place::LATE);
+            if place.depth.get() & Place::PINS == 0 {
+                give_back(place);
+            }
+        }
+    }
+
+    /// While it lives, nothing that this thread can reach is freed. It stays on its thread.
+    pub(crate) struct Pin {
+        place: &'static Place,
+        /// Not `Send`: a place is one thread's. Not `Sync`, as nobody needs it.
+        _stays: PhantomData<*const ()>,
+    }
+
+    impl Drop for Pin {
+        #[inline(always)]
+        fn drop(&mut self) {
+            if self.place.leave() {
+                give_back(self.place);
+            }
+        }
+    }
+
+    /// Pins the thread: about a nanosecond.
+    #[inline(always)]
+    pub(crate) fn pin() -> Pin {
+        let place = PLACE.get().unwrap_or_else(take_place);
+        place.enter(&EPOCHS);
+        Pin {
+            place,
+            _stays: PhantomData,
+        }
+    }
+
+    /// A place for this thread. In the destructors of thread-locals it is one for as long as something
+    /// is pinned.
+    #[cold]
+    fn take_place() -> &'static Place {
+        let late = GIVES_BACK.try_with(|_| ()).is_err();
+        let flags = if late { Place::LATE } else { 0 }
+            | if barrier::is_split() {
+                0
+            } else {
+                Place::FENCED
+            };
+        let place = EPOCHS.take(flags);
+        PLACE.set(Some(place));
+        place
+    }
+
+    #[cold]
+    fn give_back(place: &'static Place) {
+        // First: from now on it may be another thread's.
+        PLACE.set(None);
+        place.give_back();
+    }
+
+    /// Whether this thread holds a pin.
+    pub(crate) fn is_pinned() -> bool {
+        PLACE
+            .get()
+            .is_some_and(|place| place.depth.get() & Place::PINS != 0)
+    }
+
+    /// A time after which nobody is pinned any more who was when it began.
+    pub(crate) struct Grace(u64);
+
+    impl Grace {
+        /// Begins now. What was unlinked before is out of reach for all who pin after.
+        pub(crate) fn begin() -> Self {
+            Self(EPOCHS.begin())
+        }
+
+        pub(crate) fn is_over(&self) -> bool {
+            EPOCHS.is_over(self.0)
+        }
+    }
+
+    /// Lets graces end, if nobody holds them up.
+    pub(crate) fn advance() {
+        EPOCHS.advance();
+    }
+}

@@ -1,0 +1,149 @@
+//! L17: our own engine, whose pins are plain stores.
+//!
+//! The object is a cell of loom's: one who "frees" it writes to it, and loom reports whoever reads it
+//! at the same time, or without an order between.
+
+use super::harness::{Actor, Explore, models, start};
+use crate::reclaim::asymmetric::{Epochs, Place};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, UnsafeCell};
+use std::rc::Rc;
+
+const ALIVE: u64 = 7;
+const FREED: u64 = 0;
+
+/// Two objects, and a link to one of them.
+struct World {
+    epochs: Epochs,
+    link: AtomicUsize,
+    objects: [UnsafeCell<u64>; 2],
+    /// The stamp of the grace of object 0, once that is unlinked.
+    stamp: AtomicU64,
+}
+
+impl World {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            epochs: Epochs::new(),
+            link: AtomicUsize::new(0),
+            objects: [UnsafeCell::new(ALIVE), UnsafeCell::new(ALIVE)],
+            stamp: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// Follows the link under one pin.
+    fn read(&self, place: &Place) {
+        let _pin = self.epochs.pin(place);
+        let linked = self.link.load(Ordering::Acquire);
+        self.objects[linked].with(|object| {
+            // SAFETY: loom has checked that nobody writes.
+            assert_eq!(unsafe { *object }, ALIVE, "freed under a pin");
+        });
+    }
+
+    /// Unlinks object 0, and begins its grace.
+    fn unlink(&self) -> u64 {
+        self.link.swap(1, Ordering::AcqRel);
+        let stamp = self.epochs.begin();
+        // Relaxed, or this would make the order that the engine has to make.
+        self.stamp.store(stamp, Ordering::Relaxed);
+        stamp
+    }
+
+    /// Frees object 0 if its grace is over.
+    fn free(&self, stamp: u64) -> bool {
+        let over = self.epochs.is_over(stamp);
+        if over {
+            // SAFETY: loom has checked that nobody else has access.
+            self.objects[0].with_mut(|object| unsafe { *object = FREED });
+        }
+        over
+    }
+
+    fn actor(self: &Rc<Self>, act: impl FnOnce(&Self) + 'static) -> Actor {
+        let world = self.clone();
+        Box::new(move || act(&world))
+    }
+
+    /// A thread that has a place of its own, and reads so many times.
+    fn reader(self: &Rc<Self>, times: usize) -> Actor {
+        self.actor(move |world| {
+            let place = world.epochs.take(0);
+            (0..times).for_each(|_| world.read(place));
+        })
+    }
+}
+
+models! {
+    /// L17: a reader that pins twice beside one who unlinks and frees. At rest it is freed.
+    l17_nothing_is_freed_under_a_pin: Explore::All => || {
+        let world = World::new();
+        let others = start([world.reader(2)]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        let freed = world.free(stamp);
+        others.join();
+        if !freed {
+            world.epochs.advance();
+            assert!(world.free(stamp), "nobody is pinned");
+        }
+    };
+
+    /// L17 with two who read.
+    l17_nothing_is_freed_under_two_pins: Explore::AtMost(3) => || {
+        let world = World::new();
+        let others = start([world.reader(1), world.reader(1)]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+    };
+
+    /// L17: one who reads, one who unlinks, and one who lets graces end and frees what others have
+    /// unlinked.
+    l17_a_grace_is_ended_by_another: Explore::AtMost(3) => || {
+        let world = World::new();
+        let unlinks = world.actor(|world| {
+            world.unlink();
+        });
+        let others = start([world.reader(1), unlinks]);
+        world.epochs.advance();
+        let stamp = world.stamp.load(Ordering::Relaxed);
+        world.free(stamp);
+        others.join();
+    };
+
+    /// L17: a pin inside a pin is kept by the outer one, whichever is let go of first.
+    l17_a_pin_inside_a_pin: Explore::All => || {
+        let world = World::new();
+        let reader = world.actor(|world| {
+            let place = world.epochs.take(0);
+            let outer = world.epochs.pin(place);
+            world.read(place);
+            let inner = world.epochs.pin(place);
+            drop(outer);
+            let linked = world.link.load(Ordering::Acquire);
+            // SAFETY: loom has checked that nobody writes.
+            world.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
+            drop(inner);
+        });
+        let others = start([reader]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+    };
+
+    /// L17: a place that is given back, at the end of its thread's last pin, is taken by another thread.
+    l17_a_place_is_handed_on: Explore::AtMost(3) => || {
+        let world = World::new();
+        let late = |world: &World| {
+            let place = world.epochs.take(Place::LATE);
+            world.read(place);
+        };
+        let others = start([world.actor(late), world.actor(late)]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+    };
+}
