@@ -99,6 +99,14 @@ pub enum Error {
         /// Why it cannot be written.
         reason: String,
     },
+    /// The figures cannot be written into a file.
+    #[error("{file}: expected to write the figures: {source}")]
+    Figures {
+        /// The file as given.
+        file: String,
+        /// Why it cannot be written.
+        source: io::Error,
+    },
     /// The result cannot be written.
     #[error("standard output: expected to write the result: {0}")]
     Output(#[from] io::Error),

@@ -36,10 +36,10 @@ const ENTRY: (i32, i32) = (168, 28);
 const PANEL_TITLE: i32 = 36;
 
 /// The font, which whoever shows the file has to have.
-const FONT: &str = "Helvetica, Arial, sans-serif";
+pub(crate) const FONT: &str = "Helvetica, Arial, sans-serif";
 
 /// Text.
-const INK: RGBColor = RGBColor(40, 40, 40);
+pub(crate) const INK: RGBColor = RGBColor(40, 40, 40);
 
 /// The frame.
 const FRAME: RGBColor = RGBColor(150, 150, 150);
@@ -86,7 +86,8 @@ pub fn write(curve: &Curve, file: &Path) -> Result<(), Error> {
     fs::write(file, drawn).map_err(|reason| failed(file, &reason))
 }
 
-fn failed(file: &Path, reason: &dyn StdError) -> Error {
+/// Why `file` could not be written.
+pub(crate) fn failed(file: &Path, reason: &dyn StdError) -> Error {
     Error::Plot {
         file: file.display().to_string(),
         reason: reason.to_string(),

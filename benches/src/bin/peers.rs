@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use atomic_cache_bench::{alloc_counter::CountingAllocator, peers};
+use atomic_cache_bench::peers::{self, tally::TallyingAllocator};
 
 #[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+static ALLOCATOR: TallyingAllocator = TallyingAllocator;
 
 fn main() -> ExitCode {
     peers::main()

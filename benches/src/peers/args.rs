@@ -1,12 +1,14 @@
 //! The command line of `peers`.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::PossibleValuesParser};
 
 use super::{
     bars,
     contenders::{self, Contender},
+    rounds::Effort,
+    topic::Topic,
     work::Work,
 };
 
@@ -15,6 +17,8 @@ use super::{
 /// Each figure is the median over the rounds of the nanoseconds the slowest thread needs for one operation, and
 /// beside it how many times those of atomic-cache it is. In every round each contender does each work once, in an
 /// order that moves on by one from round to round. Perfect scaling leaves a figure on two threads as it is on one.
+/// With more threads than processors it is the nanoseconds of all processors together, divided by the operations of
+/// all threads and multiplied by the processors.
 #[derive(Debug, Parser)]
 #[command(name = "peers", version)]
 pub struct Args {
@@ -45,9 +49,9 @@ pub struct Args {
     )]
     pub threads: Vec<NonZeroUsize>,
 
-    /// Only these works
+    /// Only this
     #[arg(long, value_name = "WORK,..", value_delimiter = ',')]
-    pub only: Vec<Work>,
+    pub only: Vec<Topic>,
 
     /// Only these contenders; atomic-cache is always among them
     #[arg(
@@ -58,36 +62,73 @@ pub struct Args {
     )]
     pub peers: Vec<String>,
 
-    /// Say which of the bars are met; without --only and --peers, time no more than they need
+    /// Say which of the bars are met; without --only and --peers, measure no more than they need
     #[arg(long)]
     pub bars: bool,
 
-    /// Print one line of JSON
+    /// How the cost grows: hits at 1,000, 10,000, .. entries, and on 1, 2, 4 .. 64 threads; with --only, besides
     #[arg(long)]
-    pub json: bool,
+    pub scale: bool,
+
+    /// The slowest operations: of growing, and of hits while another thread evicts; with --only, besides
+    #[arg(long)]
+    pub latency: bool,
+
+    /// The most entries of --scale and --latency
+    #[arg(long, value_name = "N", default_value = "10000000")]
+    pub most: NonZeroUsize,
+
+    /// The entries of memory
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    pub entries: NonZeroUsize,
+
+    /// The number of tasks
+    #[arg(long, value_name = "N", default_value = "10000")]
+    pub tasks: NonZeroUsize,
+
+    /// Write a line of JSON into FILE, or - for standard output in place of the tables
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Draw the nanoseconds as bar charts into FILE
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
 }
 
 impl Args {
-    /// What to time.
+    /// What to measure.
     #[must_use]
-    pub fn works(&self) -> Vec<Work> {
+    pub fn topics(&self) -> Vec<Topic> {
         if !self.only.is_empty() {
             return self.only.clone();
         }
-        let needed = |work: &Work| !self.bars || bars::WORKS.contains(work);
-        Work::value_variants()
-            .iter()
-            .copied()
-            .filter(needed)
-            .collect()
+        let all = Topic::value_variants().iter().copied();
+        if self.bars {
+            all.filter(|topic| bars::TOPICS.contains(topic)).collect()
+        } else if self.scale || self.latency {
+            Vec::new()
+        } else {
+            all.collect()
+        }
     }
 
-    /// Whom to time, atomic-cache first.
+    /// What of it to time.
+    #[must_use]
+    pub fn works(&self) -> Vec<Work> {
+        let topics = self.topics().into_iter();
+        let work = |topic| match topic {
+            Topic::Timed(work) => Some(work),
+            _ => None,
+        };
+        topics.filter_map(work).collect()
+    }
+
+    /// Whom to measure, atomic-cache first.
     #[must_use]
     pub fn contenders(&self) -> Vec<Contender> {
         let asked = |name: &str| {
             if self.peers.is_empty() {
-                !self.bars || bars::PEERS.contains(&name)
+                !self.bars || !self.only.is_empty() || bars::PEERS.contains(&name)
             } else {
                 self.peers.iter().any(|peer| peer == name)
             }
@@ -98,9 +139,61 @@ impl Args {
             .collect()
     }
 
-    /// The most time a thread is timed over.
+    /// On how many threads.
     #[must_use]
-    pub fn time(&self) -> Duration {
-        Duration::from_millis(self.milliseconds)
+    pub fn threads(&self) -> Vec<usize> {
+        self.threads
+            .iter()
+            .copied()
+            .map(NonZeroUsize::get)
+            .collect()
+    }
+
+    /// How long to measure.
+    #[must_use]
+    pub fn effort(&self) -> Effort {
+        Effort {
+            rounds: self.rounds.get(),
+            operations: self.operations.get(),
+            time: Duration::from_millis(self.milliseconds),
+        }
+    }
+
+    /// Whether the JSON goes to standard output.
+    #[must_use]
+    pub fn prints_json(&self) -> bool {
+        self.json
+            .as_deref()
+            .is_some_and(|file| file.as_os_str() == "-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Args {
+        let arguments = ["peers"].iter().chain(arguments);
+        Args::try_parse_from(arguments).expect("good arguments")
+    }
+
+    #[test]
+    fn what_is_asked_for_is_measured() {
+        assert_eq!(parse(&[]).topics().len(), 16);
+        assert_eq!(parse(&[]).works().len(), 13);
+        assert_eq!(parse(&["--only", "herd,hit"]).works(), [Work::Hit]);
+        assert!(parse(&["--scale"]).topics().is_empty());
+        assert_eq!(parse(&["--bars"]).contenders().len(), 4);
+        let few = parse(&["--bars", "--only", "hit", "--peers", "moka"]).contenders();
+        assert_eq!(
+            few.iter().map(|one| one.name).collect::<Vec<_>>(),
+            ["atomic-cache", "moka"]
+        );
+    }
+
+    #[test]
+    fn json_has_two_ways_out() {
+        assert!(parse(&["--json", "-"]).prints_json());
+        assert!(!parse(&["--json", "figures.json"]).prints_json());
     }
 }

@@ -7,19 +7,21 @@ use serde::Serialize;
 use super::{
     contenders::{DASH, FLOOR, OURS, QUICK},
     figures::Results,
+    topic::Topic,
     work::Work,
 };
 
-/// The works that some bar is about.
-pub const WORKS: [Work; 8] = [
-    Work::Hit,
-    Work::HotKey,
-    Work::Ttl,
-    Work::Pin,
-    Work::Zipf,
-    Work::NewKeys,
-    Work::Fill,
-    Work::FillSized,
+/// What some bar is about.
+pub const TOPICS: [Topic; 9] = [
+    Topic::Timed(Work::Hit),
+    Topic::Timed(Work::HotKey),
+    Topic::Timed(Work::Ttl),
+    Topic::Timed(Work::Pin),
+    Topic::Timed(Work::Zipf),
+    Topic::Timed(Work::NewKeys),
+    Topic::Timed(Work::Fill),
+    Topic::Timed(Work::FillSized),
+    Topic::Memory,
 ];
 
 /// The peers that some bar is about.
@@ -46,7 +48,7 @@ fn points_below(results: &Results, threads: usize) -> Option<f64> {
 }
 
 /// All of them.
-const BARS: [Bar; 18] = [
+const BARS: [Bar; 22] = [
     Bar {
         about: "hit, 1 thread, of quick_cache",
         most: 0.60,
@@ -137,6 +139,26 @@ const BARS: [Bar; 18] = [
         most: 1.0,
         seen: |results| to(results, Work::FillSized, 2, DASH),
     },
+    Bar {
+        about: "bytes an entry of many",
+        most: 56.0,
+        seen: |results| Some(results.memory(OURS, false)?.bytes_an_entry),
+    },
+    Bar {
+        about: "bytes an entry of many, with TTL",
+        most: 56.0,
+        seen: |results| Some(results.memory(OURS, true)?.bytes_an_entry),
+    },
+    Bar {
+        about: "allocations a hit",
+        most: 0.0,
+        seen: |results| results.memory(OURS, true)?.allocations_a_hit,
+    },
+    Bar {
+        about: "allocations a fill, those of a growing table included",
+        most: 2.0,
+        seen: |results| Some(results.memory(OURS, true)?.allocations_a_fill),
+    },
 ];
 
 /// Whether one bar is met. Its fields are those of the JSON line.
@@ -182,4 +204,95 @@ pub fn judge(results: &Results) -> Vec<Verdict> {
         }
     };
     BARS.iter().map(verdict).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::figures::{Figure, Race};
+
+    fn figure(name: &'static str, ns: f64, hit_ratio: Option<f64>) -> Figure {
+        Figure {
+            name,
+            single_flight: true,
+            ns,
+            least: ns,
+            most: ns,
+            ratio: f64::NAN,
+            hit_ratio,
+        }
+    }
+
+    fn race(work: Work, threads: usize, contenders: Vec<Figure>) -> Race {
+        Race {
+            work,
+            threads,
+            contenders,
+        }
+    }
+
+    fn verdict(verdicts: &[Verdict], about: &str) -> Verdict {
+        let mut verdicts = verdicts.iter();
+        let found = verdicts.find(|verdict| verdict.about == about);
+        found.cloned().expect("a bar about that")
+    }
+
+    #[test]
+    fn bars_are_met_missed_or_not_measured() {
+        let zipf = vec![
+            figure(OURS, 5.0, Some(0.75)),
+            figure(QUICK, 10.0, Some(0.76)),
+        ];
+        let races = vec![
+            race(
+                Work::Hit,
+                1,
+                vec![figure(OURS, 6.0, None), figure(QUICK, 10.0, None)],
+            ),
+            race(
+                Work::Hit,
+                2,
+                vec![figure(OURS, 7.0, None), figure(QUICK, 10.0, None)],
+            ),
+            race(Work::Ttl, 1, vec![figure(OURS, 11.0, None)]),
+            race(Work::Zipf, 1, zipf),
+        ];
+        let verdicts = judge(&Results {
+            races,
+            ..Results::default()
+        });
+        let seen = |about| {
+            let Verdict { seen, met, .. } = verdict(&verdicts, about);
+            (seen.map(|seen| (1000.0 * seen).round()), met)
+        };
+        assert_eq!(seen("hit, 1 thread, of quick_cache"), (Some(600.0), true));
+        assert_eq!(seen("hit, 2 threads, of quick_cache"), (Some(700.0), false));
+        assert_eq!(
+            seen("hit, 2 threads, of our own on 1"),
+            (Some(1167.0), false)
+        );
+        assert_eq!(seen("hit, 1 thread, of the floor"), (None, false));
+        assert_eq!(
+            seen("hit with TTL, 1 thread, ns more than without"),
+            (Some(5000.0), true)
+        );
+        assert_eq!(seen("zipf, 1 thread, of quick_cache"), (Some(500.0), true));
+        let below = "zipf, 1 thread, points of hit ratio below quick_cache";
+        assert_eq!(seen(below), (Some(1000.0), false));
+    }
+
+    #[test]
+    fn a_verdict_is_a_line() {
+        let verdict = |seen, met| Verdict {
+            about: "hit",
+            most: 0.6,
+            seen,
+            met,
+        };
+        let line = |seen, met| verdict(seen, met).to_string();
+        assert!(line(Some(0.5), true).starts_with("met "));
+        assert!(line(Some(0.7), false).starts_with("not met "));
+        assert!(line(None, false).starts_with("not measured "));
+        assert!(line(Some(0.5), true).ends_with("at most  0.60, seen   0.50"));
+    }
 }

@@ -61,3 +61,15 @@ pub trait Forget: ReadThrough {
     /// Takes `key` out.
     fn forget(&self, key: u64);
 }
+
+/// Reading through where how it is done does not matter: a trait of objects.
+pub trait Ask: Send + Sync {
+    /// The value of `key`, made by `make` when it is not there.
+    fn ask(&self, key: u64, make: &dyn Fn() -> u64) -> u64;
+}
+
+impl<C: ReadThrough> Ask for C {
+    fn ask(&self, key: u64, make: &dyn Fn() -> u64) -> u64 {
+        self.read_with(key, make)
+    }
+}

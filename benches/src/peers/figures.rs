@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{bars::Verdict, work::Work};
+use super::{
+    bars::Verdict, herd::Herd, latency::Latency, memory::Memory, scale::Scale, tasks::Tasks,
+    work::Work,
+};
 
 /// The figure of one contender.
 #[derive(Debug, Clone, Serialize)]
@@ -35,7 +38,7 @@ pub struct Race {
 }
 
 /// All figures of a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Results {
     /// How many rounds.
     pub rounds: usize,
@@ -47,8 +50,17 @@ pub struct Results {
     pub keys: usize,
     /// Every work on every number of threads.
     pub races: Vec<Race>,
-    /// Which bars are met, when asked.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Many threads that ask for one absent key.
+    pub herd: Vec<Herd>,
+    /// Many tasks that do.
+    pub tasks: Vec<Tasks>,
+    /// Bytes an entry and allocations an operation.
+    pub memory: Vec<Memory>,
+    /// How the cost grows.
+    pub scale: Option<Scale>,
+    /// The slowest operations.
+    pub latency: Option<Latency>,
+    /// Which bars are met.
     pub bars: Vec<Verdict>,
 }
 
@@ -61,6 +73,13 @@ impl Results {
             .iter()
             .find(|race| race.work == work && race.threads == threads)?;
         race.contenders.iter().find(|figure| figure.name == name)
+    }
+
+    /// What `name` takes in memory, with or without a time to live.
+    #[must_use]
+    pub fn memory(&self, name: &str, ttl: bool) -> Option<&Memory> {
+        let mut figures = self.memory.iter();
+        figures.find(|memory| memory.name == name && memory.ttl == ttl)
     }
 
     /// The nanoseconds of that figure.

@@ -152,7 +152,7 @@ pub struct ByText<C>(C);
 impl<C: Texts> ByText<C> {
     /// Fills `cache`.
     pub fn boxed(cache: C, stage: &Stage) -> Box<dyn Entrant> {
-        for (text, value) in stage.texts.iter().zip(0..) {
+        for (text, value) in stage.texts().iter().zip(0..) {
             cache.put(text.clone(), value);
         }
         for _ in 0..USES {
@@ -162,7 +162,7 @@ impl<C: Texts> ByText<C> {
     }
 
     fn warm(cache: &C, stage: &Stage) {
-        for text in &stage.texts {
+        for text in stage.texts() {
             black_box(cache.get(text));
         }
     }
@@ -175,7 +175,7 @@ impl<C: Texts> Entrant for ByText<C> {
 
     #[inline(never)]
     fn run(&self, lap: &Lap<'_>) -> Span {
-        let (mut dice, texts) = (Dice::new(lap.seed()), &lap.stage.texts[..]);
+        let (mut dice, texts) = (Dice::new(lap.seed()), lap.stage.texts());
         lap.each(|| {
             let text = &texts[dice.below(texts.len())];
             black_box(black_box(&self.0).get(text));

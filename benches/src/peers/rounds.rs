@@ -189,6 +189,8 @@ mod tests {
             name,
             single_flight: true,
             enter,
+            cache: |_, _| None,
+            tasks: None,
         }
     }
 

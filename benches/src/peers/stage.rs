@@ -1,5 +1,7 @@
 //! What all contenders are given alike: keys, texts, and the skewed sample.
 
+use std::sync::OnceLock;
+
 use rand::{SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Zipf};
 
@@ -23,8 +25,7 @@ pub struct Stage {
     pub keys: usize,
     /// Ranks of keys, skewed.
     pub zipf: Vec<u32>,
-    /// The texts of the keys.
-    pub texts: Vec<String>,
+    texts: OnceLock<Vec<String>>,
 }
 
 impl Stage {
@@ -37,8 +38,14 @@ impl Stage {
         Ok(Self {
             keys,
             zipf: skewed(keys * UNIVERSE, accesses)?,
-            texts: (0..keys).map(text).collect(),
+            texts: OnceLock::new(),
         })
+    }
+
+    /// The texts of the keys, made when they are first asked for.
+    pub fn texts(&self) -> &[String] {
+        self.texts
+            .get_or_init(|| (0..self.keys).map(text).collect())
     }
 
     /// The keys of the Zipf sample from `start` on, over and over.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 
-use super::{Contender, DASH};
+use super::{Contender, DASH, Kind};
 use crate::peers::{
-    family::{Forget, Lend, Look, ReadThrough, Texts},
+    family::{Ask, Forget, Lend, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, Refill, Through},
     stage::Stage,
@@ -20,6 +20,8 @@ pub const CONTENDER: Contender = Contender {
     name: DASH,
     single_flight: true,
     enter,
+    cache,
+    tasks: None,
 };
 
 /// A map from number to number.
@@ -46,6 +48,10 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
 
 fn made(value: u64) -> Arc<OnceCell<u64>> {
     Arc::new(OnceCell::with_value(value))
+}
+
+fn cache(kind: Kind, _number: usize) -> Option<Box<dyn Ask>> {
+    (kind == Kind::Growing).then(|| Box::new(Numbers::new()) as Box<dyn Ask>)
 }
 
 impl Look for Numbers {

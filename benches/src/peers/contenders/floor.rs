@@ -16,6 +16,8 @@ pub const CONTENDER: Contender = Contender {
     name: FLOOR,
     single_flight: false,
     enter,
+    cache: |_, _| None,
+    tasks: None,
 };
 
 fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
@@ -72,20 +74,20 @@ struct ReadsByText(HashMap<String, u64>);
 
 impl ReadsByText {
     fn new(stage: &Stage) -> Self {
-        Self(stage.texts.iter().cloned().zip(0..).collect())
+        Self(stage.texts().iter().cloned().zip(0..).collect())
     }
 }
 
 impl Entrant for ReadsByText {
     fn warm(&self, lap: &Lap<'_>) {
-        for text in &lap.stage.texts {
+        for text in lap.stage.texts() {
             black_box(self.0.get(text));
         }
     }
 
     #[inline(never)]
     fn run(&self, lap: &Lap<'_>) -> Span {
-        let (mut dice, texts) = (Dice::new(lap.seed()), &lap.stage.texts[..]);
+        let (mut dice, texts) = (Dice::new(lap.seed()), lap.stage.texts());
         lap.each(|| {
             let text = &texts[dice.below(texts.len())];
             black_box(black_box(&self.0).get(text.as_str()).copied());

@@ -1,14 +1,17 @@
 //! The in-memory cache of `foyer`: as `CacheBuilder::new` makes it, an LRU of eight shards. Only its async
 //! `get_or_fetch` makes a value once, so reading through on a thread is a look-up and an insert when that misses.
 
+use std::io;
+
 use foyer_memory::{Cache, CacheBuilder};
 
-use super::Contender;
+use super::{Contender, Kind};
 use crate::peers::{
-    family::{Forget, Look, ReadThrough, Texts},
+    family::{Ask, Forget, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
     stage::{SPARE, Stage},
+    tasks::Fetch,
     work::Work,
 };
 
@@ -17,6 +20,8 @@ pub const CONTENDER: Contender = Contender {
     name: "foyer",
     single_flight: false,
     enter,
+    cache,
+    tasks: Some(|| Box::new(bounded(1000))),
 };
 
 /// A cache from number to number.
@@ -43,6 +48,10 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
 
 fn bounded(capacity: usize) -> Numbers {
     CacheBuilder::new(capacity).build()
+}
+
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    (kind == Kind::Bounded).then(|| Box::new(bounded(number)) as Box<dyn Ask>)
 }
 
 impl Look for Numbers {
@@ -83,5 +92,12 @@ impl Forget for Numbers {
     #[inline]
     fn forget(&self, key: u64) {
         self.remove(&key);
+    }
+}
+
+impl Fetch for Numbers {
+    async fn fetch(self, key: u64, make: impl Future<Output = u64> + Send + 'static) -> u64 {
+        let entry = self.get_or_fetch(&key, || async { Ok::<_, io::Error>(make.await) });
+        *entry.await.expect("a fetch that does not fail").value()
     }
 }

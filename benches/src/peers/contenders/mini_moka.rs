@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use mini_moka::sync::Cache;
 
-use super::Contender;
+use super::{Contender, Kind};
 use crate::peers::{
-    family::{Forget, Look, ReadThrough},
+    family::{Ask, Forget, Look, ReadThrough},
     lap::Entrant,
     loops::{Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
     stage::{SPARE, Stage},
@@ -19,6 +19,8 @@ pub const CONTENDER: Contender = Contender {
     name: "mini-moka",
     single_flight: false,
     enter,
+    cache,
+    tasks: None,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -50,6 +52,15 @@ fn bounded(capacity: usize) -> Numbers {
 fn expiring(capacity: usize) -> Numbers {
     let builder = Numbers::builder().max_capacity(capacity as u64);
     builder.time_to_live(HOUR).build()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "others do not have every kind")]
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    Some(Box::new(match kind {
+        Kind::Growing => Numbers::builder().build(),
+        Kind::Bounded => bounded(number),
+        Kind::Expiring => Numbers::builder().time_to_live(HOUR).build(),
+    }))
 }
 
 impl Look for Numbers {

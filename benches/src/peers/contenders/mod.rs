@@ -14,7 +14,7 @@ mod quick;
 mod scc;
 mod tinyufo;
 
-use super::{lap::Entrant, stage::Stage, work::Work};
+use super::{family::Ask, lap::Entrant, stage::Stage, tasks::Crowd, work::Work};
 
 /// One contender.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,36 @@ pub struct Contender {
     pub single_flight: bool,
     /// Makes it ready for a work; none when it cannot do that.
     pub enter: fn(Work, &Stage) -> Option<Box<dyn Entrant>>,
+    /// An empty cache of a kind; none when it has none of that kind.
+    pub cache: fn(Kind, usize) -> Option<Box<dyn Ask>>,
+    /// An empty cache for tasks that makes each value once; none when it has none.
+    pub tasks: Option<fn() -> Box<dyn Crowd>>,
+}
+
+/// A kind of cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Without a bound, and small as long as it is empty. The number is how many entries will come.
+    Growing,
+    /// With room for that number.
+    Bounded,
+    /// As growing, each entry for an hour.
+    Expiring,
+}
+
+impl Contender {
+    /// An empty cache of a kind; none when it has none of that kind.
+    #[must_use]
+    pub fn cache(&self, kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+        (self.cache)(kind, number)
+    }
+
+    /// A cache of that kind if it has one, or else a bounded one.
+    #[must_use]
+    pub fn some(&self, kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+        let cache = self.cache(kind, number);
+        cache.or_else(|| self.cache(Kind::Bounded, number))
+    }
 }
 
 /// The name of this cache.

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use moka::sync::Cache;
+use moka::{future, sync::Cache};
 
-use super::Contender;
+use super::{Contender, Kind};
 use crate::peers::{
-    family::{Forget, Look, ReadThrough, Texts},
+    family::{Ask, Forget, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
     stage::{SPARE, Stage},
+    tasks::Fetch,
     work::Work,
 };
 
@@ -19,6 +20,8 @@ pub const CONTENDER: Contender = Contender {
     name: "moka",
     single_flight: true,
     enter,
+    cache,
+    tasks: Some(|| Box::new(future::Cache::<u64, u64>::builder().build())),
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -51,6 +54,15 @@ fn bounded(capacity: usize) -> Numbers {
 fn expiring(capacity: usize) -> Numbers {
     let builder = Numbers::builder().max_capacity(capacity as u64);
     builder.time_to_live(HOUR).build()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "others do not have every kind")]
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    Some(Box::new(match kind {
+        Kind::Growing => Numbers::builder().build(),
+        Kind::Bounded => bounded(number),
+        Kind::Expiring => Numbers::builder().time_to_live(HOUR).build(),
+    }))
 }
 
 impl Look for Numbers {
@@ -87,5 +99,11 @@ impl Forget for Numbers {
     #[inline]
     fn forget(&self, key: u64) {
         self.invalidate(&key);
+    }
+}
+
+impl Fetch for future::Cache<u64, u64> {
+    async fn fetch(self, key: u64, make: impl Future<Output = u64> + Send + 'static) -> u64 {
+        self.get_with(key, make).await
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use atomic_cache::{Cache, Pinned as View};
 
-use super::{Contender, OURS};
+use super::{Contender, Kind, OURS};
 use crate::peers::{
-    family::{self, Forget, Lend, Look, ReadThrough, Texts},
+    family::{self, Ask, Forget, Lend, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, New, Pinned, Refill, Skewed, Through},
     stage::{SPARE, Stage},
+    tasks::Fetch,
     work::Work,
 };
 
@@ -18,6 +19,8 @@ pub const CONTENDER: Contender = Contender {
     name: OURS,
     single_flight: true,
     enter,
+    cache,
+    tasks: Some(|| Box::new(Numbers::unbounded())),
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -69,6 +72,16 @@ fn sized(entries: usize) -> Numbers {
 fn texts(capacity: usize) -> Cache<String, u64> {
     let builder = Cache::builder().max_capacity(capacity as u64);
     builder.build().expect("the capacity is allowed")
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "others do not have every kind")]
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    let growing = Cache::builder().time_to_live(HOUR);
+    Some(Box::new(match kind {
+        Kind::Growing => Numbers::unbounded(),
+        Kind::Bounded => bounded(number),
+        Kind::Expiring => growing.build().expect("the lifetime is allowed"),
+    }))
 }
 
 impl Look for Numbers {
@@ -126,5 +139,11 @@ impl Forget for Numbers {
     #[inline]
     fn forget(&self, key: u64) {
         self.invalidate(&key);
+    }
+}
+
+impl Fetch for Numbers {
+    async fn fetch(self, key: u64, make: impl Future<Output = u64> + Send + 'static) -> u64 {
+        self.get_with_async(&key, || make).await
     }
 }

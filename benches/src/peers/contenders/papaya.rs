@@ -4,9 +4,9 @@
 use papaya::{HashMap, HashMapRef, LocalGuard};
 use std::collections::hash_map::RandomState;
 
-use super::Contender;
+use super::{Contender, Kind};
 use crate::peers::{
-    family::{Forget, Lend, Look, ReadThrough, Texts, View},
+    family::{Ask, Forget, Lend, Look, ReadThrough, Texts, View},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, Pinned, Refill, Through},
     stage::Stage,
@@ -18,6 +18,8 @@ pub const CONTENDER: Contender = Contender {
     name: "papaya",
     single_flight: false,
     enter,
+    cache,
+    tasks: None,
 };
 
 /// A map from number to number.
@@ -41,6 +43,10 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
         Work::FillSized => Fills::boxed(Numbers::with_capacity),
         Work::Ttl | Work::Zipf | Work::NewKeys => return None,
     })
+}
+
+fn cache(kind: Kind, _number: usize) -> Option<Box<dyn Ask>> {
+    (kind == Kind::Growing).then(|| Box::new(Numbers::new()) as Box<dyn Ask>)
 }
 
 impl Look for Numbers {

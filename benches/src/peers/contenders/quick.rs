@@ -1,16 +1,17 @@
 //! `quick_cache`: as `Cache::new` makes it, sharded, with its own hasher. It has no entries without a bound: where
 //! others grow it gets twice the room it needs, and has that from the start.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use quick_cache::sync::Cache;
 
-use super::{Contender, QUICK};
+use super::{Contender, Kind, QUICK};
 use crate::peers::{
-    family::{Forget, Look, ReadThrough, Texts},
+    family::{Ask, Forget, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, New, Refill, Skewed, Through},
     stage::{SPARE, Stage},
+    tasks::Fetch,
     work::Work,
 };
 
@@ -19,6 +20,8 @@ pub const CONTENDER: Contender = Contender {
     name: QUICK,
     single_flight: true,
     enter,
+    cache,
+    tasks: Some(|| Box::new(Arc::new(Numbers::new(1000)))),
 };
 
 /// A cache from number to number.
@@ -38,6 +41,10 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
         Work::FillSized => Fills::boxed(|keys| Numbers::new(keys * SPARE)),
         Work::Fill | Work::Ttl | Work::Pin | Work::With => return None,
     })
+}
+
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    (kind == Kind::Bounded).then(|| Box::new(Numbers::new(number)) as Box<dyn Ask>)
 }
 
 impl Look for Numbers {
@@ -75,5 +82,13 @@ impl Forget for Numbers {
     #[inline]
     fn forget(&self, key: u64) {
         self.remove(&key);
+    }
+}
+
+impl Fetch for Arc<Numbers> {
+    async fn fetch(self, key: u64, make: impl Future<Output = u64> + Send + 'static) -> u64 {
+        let make = async { Ok::<_, Infallible>(make.await) };
+        let value = self.get_or_insert_async(&key, make).await;
+        value.unwrap_or_else(|never| match never {})
     }
 }

@@ -9,9 +9,9 @@
 
 use scc::{HashCache, hash_cache::Entry};
 
-use super::Contender;
+use super::{Contender, Kind};
 use crate::peers::{
-    family::{Forget, Lend, Look, ReadThrough, Texts},
+    family::{Ask, Forget, Lend, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, New, Refill, Skewed, Through},
     stage::{SPARE, Stage},
@@ -23,6 +23,8 @@ pub const CONTENDER: Contender = Contender {
     name: "scc HashCache",
     single_flight: true,
     enter,
+    cache,
+    tasks: None,
 };
 
 /// A cache from number to number.
@@ -47,6 +49,11 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
         Work::FillSized => Fills::boxed(|keys| Numbers::with_capacity(keys * SPARE, keys * SPARE)),
         Work::Fill | Work::Ttl | Work::Pin => return None,
     })
+}
+
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    let bounded = || Numbers::with_capacity(number, number);
+    (kind == Kind::Bounded).then(|| Box::new(bounded()) as Box<dyn Ask>)
 }
 
 impl Look for Numbers {

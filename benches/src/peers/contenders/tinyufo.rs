@@ -4,9 +4,9 @@
 
 use tinyufo::TinyUfo;
 
-use super::Contender;
+use super::{Contender, Kind};
 use crate::peers::{
-    family::{Look, ReadThrough},
+    family::{Ask, Look, ReadThrough},
     lap::Entrant,
     loops::{Fills, Hits, Hot, Inserts, New, Skewed, Through},
     stage::{SPARE, Stage},
@@ -18,6 +18,8 @@ pub const CONTENDER: Contender = Contender {
     name: "tinyufo",
     single_flight: false,
     enter,
+    cache,
+    tasks: None,
 };
 
 /// A cache from number to number.
@@ -42,6 +44,10 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
 /// Room for `capacity` entries of weight 1, and sketches for as many.
 fn bounded(capacity: usize) -> Numbers {
     TinyUfo::new(capacity, capacity)
+}
+
+fn cache(kind: Kind, number: usize) -> Option<Box<dyn Ask>> {
+    (kind == Kind::Bounded).then(|| Box::new(bounded(number)) as Box<dyn Ask>)
 }
 
 impl Look for Numbers {
