@@ -11,7 +11,7 @@ use crate::guard::GuardResult;
 use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::Pinned;
-use crate::reclaim::pin;
+use crate::reclaim::{Pin, pin};
 use crate::stats::CacheStats;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -350,7 +350,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         &self,
         key: &Q,
         aim: Aim,
-        mut call: F,
+        call: F,
         read: impl FnOnce(&V) -> R,
     ) -> Result<R, TryGetError<F::Error>>
     where
@@ -365,6 +365,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 return Ok(read(value));
             }
         }
+        Self::miss(core, pin, hash, key, aim, call, read)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn miss<Q, R, F>(
+        core: &Core<K, V, S>,
+        pin: Pin,
+        hash: u64,
+        key: &Q,
+        aim: Aim,
+        mut call: F,
+        read: impl FnOnce(&V) -> R,
+    ) -> Result<R, TryGetError<F::Error>>
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        F: Fill<K, V, S> + Explain,
+    {
         let _tidied = core.afterwards();
         let mut spare = Spare::none(core, actor());
         match core.obtain(pin, hash, &mut Borrowed(key), aim, &mut spare, &mut call) {

@@ -28,7 +28,7 @@ use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicUsize, Ordering, relax};
-use crate::table::{Claim, Rehash, Spot, Table};
+use crate::table::{Claim, Glance, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
@@ -188,7 +188,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (product >> 64) as u64 ^ product as u64
     }
 
-    /// The entry of a key, if it is there and fresh: the hot path. Not a use of it.
+    /// The entry of a key, if it is there and fresh. Not a use of it.
     #[inline]
     pub(crate) fn look<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
@@ -197,7 +197,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.look_and(hash, key, pin, |_| {})
     }
 
-    /// As [`look`](Self::look), and tells `used` where the entry stands.
+    /// As [`look`](Self::look), for the verbs that use the entry.
+    #[inline(always)]
+    pub(crate) fn look_up<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let value = self.look_and(hash, key, pin, |spot| self.touch(spot));
+        self.stats.look_up(value.is_some());
+        value
+    }
+
+    /// The hot path: one walk over the key's probe, and a live, fresh entry where it ends. Tells `used`
+    /// where that stands. All else is [`look_again`](Self::look_again).
     #[inline(always)]
     fn look_and<'p, Q>(
         &'p self,
@@ -209,63 +221,55 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let spot = self.table.find(hash, pin, |node| {
+        let glance = self.table.glance(hash, pin, |node| {
             // SAFETY: linked at the load of its word, under this pin.
             key.equivalent(unsafe { &deref(node, pin).key })
-        })?;
-        // SAFETY: as above.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        if node.slot.state().is_live() && self.is_fresh(node) {
-            used(&spot);
-            // SAFETY: live was loaded, the pin keeps it.
-            Some(unsafe { node.slot.value() })
-        } else {
-            self.look_again(hash, key, pin, node)
+        });
+        match glance {
+            Glance::Found(spot) => {
+                // SAFETY: as above.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+                if node.slot.state().is_live() && self.is_fresh(node) {
+                    used(&spot);
+                    // SAFETY: live was loaded, the pin keeps it.
+                    return Some(unsafe { node.slot.value() });
+                }
+                self.look_again(hash, key, pin)
+            }
+            Glance::Absent => None,
+            Glance::Unclear => self.look_again(hash, key, pin),
         }
     }
 
-    /// The rest of [`look`](Self::look), when what stands in the key's place is not live itself.
+    /// As [`look`](Self::look), while the table grows, or when what stands in the key's place is not
+    /// live itself. (What is found then is not noted as used: a fill is under way, or everything is
+    /// being moved.)
     ///
     /// There is nothing to be read only if that was so while the node stood there: one that was
     /// replaced, or has put back what was before it, is looked past.
     #[cold]
-    fn look_again<'p, Q>(
-        &'p self,
-        hash: u64,
-        key: &Q,
-        pin: &'p Pin,
-        mut node: &'p Node<K, V>,
-    ) -> Option<&'p V>
+    #[inline(never)]
+    fn look_again<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
+        let mut last = std::ptr::null();
         loop {
-            if let Some(serving) = self.serving(node, pin) {
-                // SAFETY: it serves: live was loaded, the pin keeps it.
-                return Some(unsafe { serving.slot.value() });
-            }
             let spot = self.table.find(hash, pin, |node| {
                 // SAFETY: linked at the load of its word, under this pin.
                 key.equivalent(unsafe { &deref(node, pin).key })
             })?;
             // SAFETY: as above.
-            let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            if std::ptr::eq(there, node) {
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            if let Some(serving) = self.serving(node, pin) {
+                // SAFETY: it serves: live was loaded, the pin keeps it.
+                return Some(unsafe { serving.slot.value() });
+            }
+            if std::ptr::eq(node, last) {
                 return None;
             }
-            node = there;
+            last = node;
         }
-    }
-
-    /// As [`look`](Self::look), for the verbs that use the entry.
-    #[inline]
-    pub(crate) fn look_up<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
-    where
-        Q: ?Sized + Hash + Equivalent<K>,
-    {
-        let value = self.look_and(hash, key, pin, |spot| self.touch(spot));
-        self.stats.look_up(value.is_some());
-        value
     }
 
     /// The node whose value is read of a node in a key's place: itself; or, while it fills, what

@@ -154,11 +154,16 @@ impl Stats {
     }
 
     /// Counts a look-up, if this cache does: unless it was asked to, a hit writes nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn look_up(&self, hit: bool) {
         if self.look_ups {
-            self.count(if hit { Event::Hit } else { Event::Miss });
+            self.count_look_up(hit);
         }
+    }
+
+    #[cold]
+    fn count_look_up(&self, hit: bool) {
+        self.count(if hit { Event::Hit } else { Event::Miss });
     }
 
     fn sum(&self, event: Event) -> u64 {

@@ -92,6 +92,14 @@ impl Spot<'_> {
     }
 }
 
+/// What came of [`Table::glance`].
+pub(crate) enum Glance<'p> {
+    Found(Spot<'p>),
+    Absent,
+    /// Words have been moved: [`Table::find`] it.
+    Unclear,
+}
+
 /// What came of [`Table::claim`].
 pub(crate) enum Claim<'p, T> {
     /// The object is in the table.
@@ -146,13 +154,40 @@ impl<T> Table<T> {
         unsafe { &*self.root.load(Ordering::Acquire) }
     }
 
+    /// The object of a key, for reading, as far as one walk over the root tells. Never writes, never
+    /// waits; its steps are bounded by the words of the level.
+    #[inline(always)]
+    pub(crate) fn glance<'p>(
+        &self,
+        hash: u64,
+        pin: &'p Pin,
+        is_key: impl Fn(*const T) -> bool,
+    ) -> Glance<'p> {
+        let level = self.root(pin);
+        let mut at = level.home(hash);
+        let round = at + level.len();
+        while at != round {
+            let word = level.load(at);
+            if word.matches(hash) && is_key(word.pointer() as *const T) {
+                return Glance::Found(Spot { level, at, word });
+            }
+            if word.is_empty() {
+                return Glance::Absent;
+            }
+            if word.is_moved() {
+                break;
+            }
+            at += 1;
+        }
+        Glance::Unclear
+    }
+
     /// The object of a key, for reading. Never writes, never waits; its steps are bounded by the
     /// words of the levels.
     ///
     /// A level that is being moved from is searched before the one it moves to. That is exact:
     /// while a key's word is still seen in the older level, nobody has changed that key in the
     /// newer one, because every writer first moves the key's whole probe.
-    #[inline]
     pub(crate) fn find<'p>(
         &self,
         hash: u64,
@@ -167,11 +202,10 @@ impl<T> Table<T> {
                 if word.matches(hash) && is_key(word.pointer() as *const T) {
                     return Some(Spot { level, at, word });
                 }
+                moved |= word.is_moved();
                 if word.ends_probe() {
-                    moved |= word.is_moved();
                     break;
                 }
-                moved |= word.is_moved();
             }
             if !moved {
                 return None;

@@ -240,8 +240,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Notes a use of the entry at `spot`: at most one swap, and none once its count is full.
     #[inline(always)]
     pub(super) fn touch(&self, spot: &Spot<'_>) {
-        if self.room.is_some() {
-            if let Some(touched) = Mark(spot.mark()).touched() {
+        if let Some(touched) = Mark(spot.mark()).touched() {
+            if self.room.is_some() {
                 spot.touch(touched.0);
             }
         }

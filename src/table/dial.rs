@@ -43,7 +43,7 @@ impl Spot<'_> {
 
     /// Changes the mark of a word on behalf of a reader: once, and if it fails it is forgotten.
     /// Not for the bit that is counted.
-    #[inline]
+    #[cold]
     pub(crate) fn touch(&self, mark: u8) {
         debug_assert_eq!((mark ^ self.mark()) & PROBATION, 0);
         if !self.word.is_pinned_down() {

@@ -65,6 +65,8 @@ const SMALL: usize = 4096;
 /// An array of words, and the growth that hangs off it.
 pub(super) struct Level {
     words: Box<[AtomicU64]>,
+    /// One less than there are words: every position, masked, is one of them.
+    mask: usize,
     bits: u32,
     /// How many words may be in use before it is crowded.
     crowd: usize,
@@ -95,6 +97,7 @@ impl Level {
     fn new(bits: u32, eighths: usize) -> Self {
         Self {
             words: zeroed_words(1 << bits),
+            mask: (1 << bits) - 1,
             bits,
             crowd: (1 << bits) / 8 * eighths,
             used: Striped::new(),
@@ -126,21 +129,31 @@ impl Level {
         self.bits
     }
 
+    #[inline(always)]
+    pub(super) fn home(&self, hash: u64) -> usize {
+        super::probe::home(hash, self.bits)
+    }
+
+    #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.words.len()
     }
 
     /// `SeqCst`: of an insert's second walk, see `settle`; on the machines at hand it costs what
     /// Acquire does, which is what every other caller needs: the word's object is seen whole.
+    ///
+    /// Positions are counted on round and round.
     #[inline(always)]
     pub(super) fn load(&self, at: usize) -> Word {
-        Word(self.words[at].load(Ordering::SeqCst))
+        // SAFETY: the mask is one less than the number of words, a power of two; neither changes.
+        let word = unsafe { self.words.get_unchecked(at & self.mask) };
+        Word(word.load(Ordering::SeqCst))
     }
 
     /// `SeqCst`: the placing step of an insert, see `settle`. Release in all else: who loads the
     /// word sees the object it points to.
     pub(super) fn swap(&self, at: usize, from: Word, to: Word) -> bool {
-        self.words[at]
+        self.words[at & self.mask]
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire)
             .is_ok()
     }

@@ -41,10 +41,11 @@ impl Word {
     /// `EMPTY` until it was sealed: nothing was placed behind it by a probe that came here.
     pub(super) const MOVED_END: Self = Self(FRESH | FROZEN);
 
-    /// The tag of a hash: its lowest byte, of which the home position uses nothing.
+    /// The tag of a hash: seven of its lowest eight bits, of which the home position uses nothing. Never
+    /// zero, so no word without a pointer has one.
     #[inline(always)]
     const fn tag(hash: u64) -> u64 {
-        hash << TAG_SHIFT
+        (hash | 1) << TAG_SHIFT
     }
 
     /// # Panics
@@ -72,13 +73,13 @@ impl Word {
     /// A live word with the tag of `hash`, frozen or not.
     #[inline(always)]
     pub(super) const fn matches(self, hash: u64) -> bool {
-        // The tag and the tentative bit in one comparison.
-        (self.0 ^ Self::tag(hash)) & (0xFF << TAG_SHIFT | TENTATIVE) == 0 && self.pointer() != 0
+        // The tag, the tentative bit, and with the tag that there is a pointer, in one comparison.
+        (self.0 ^ Self::tag(hash)) & (0xFF << TAG_SHIFT | TENTATIVE) == 0
     }
 
     /// Any word with a pointer and the tag of `hash`.
     pub(super) const fn could_be(self, hash: u64) -> bool {
-        self.0 >> TAG_SHIFT == hash & 0xFF && self.pointer() != 0 && !self.is_tomb()
+        (self.0 ^ Self::tag(hash)) >> TAG_SHIFT == 0
     }
 
     pub(super) const fn is_empty(self) -> bool {
