@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    Parser, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 
 use super::{
     bars,
@@ -58,7 +61,7 @@ pub struct Args {
         long,
         value_name = "NAME,..",
         value_delimiter = ',',
-        value_parser = PossibleValuesParser::new(contenders::ALL.map(|contender| contender.name)),
+        value_parser = PossibleValuesParser::new(contenders::ALL.map(possible)),
     )]
     pub peers: Vec<String>,
 
@@ -95,6 +98,17 @@ pub struct Args {
     pub plot: Option<PathBuf>,
 }
 
+/// The first word of a name.
+fn short(name: &'static str) -> &'static str {
+    name.split([' ', '+']).next().unwrap_or(name)
+}
+
+/// A contender as an argument: its name, or the first word of that.
+fn possible(contender: Contender) -> PossibleValue {
+    let long = (short(contender.name) != contender.name).then_some(contender.name);
+    PossibleValue::new(short(contender.name)).aliases(long)
+}
+
 impl Args {
     /// What to measure.
     #[must_use]
@@ -126,11 +140,12 @@ impl Args {
     /// Whom to measure, atomic-cache first.
     #[must_use]
     pub fn contenders(&self) -> Vec<Contender> {
-        let asked = |name: &str| {
+        let asked = |name: &'static str| {
             if self.peers.is_empty() {
                 !self.bars || !self.only.is_empty() || bars::PEERS.contains(&name)
             } else {
-                self.peers.iter().any(|peer| peer == name)
+                let peers = &self.peers;
+                peers.iter().any(|peer| peer == name || peer == short(name))
             }
         };
         let contenders = contenders::ALL.into_iter();
@@ -184,10 +199,10 @@ mod tests {
         assert_eq!(parse(&["--only", "herd,hit"]).works(), [Work::Hit]);
         assert!(parse(&["--scale"]).topics().is_empty());
         assert_eq!(parse(&["--bars"]).contenders().len(), 4);
-        let few = parse(&["--bars", "--only", "hit", "--peers", "moka"]).contenders();
+        let few = parse(&["--bars", "--only", "hit", "--peers", "moka,scc"]).contenders();
         assert_eq!(
             few.iter().map(|one| one.name).collect::<Vec<_>>(),
-            ["atomic-cache", "moka"]
+            ["atomic-cache", "moka", "scc HashCache"]
         );
     }
 

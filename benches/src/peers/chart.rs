@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The width of a panel.
-const PANEL: i32 = 460;
+const PANEL: i32 = 500;
 
 /// How many panels are beside each other.
 const COLUMNS: usize = 2;
@@ -46,7 +46,7 @@ const GAP: i32 = 7;
 const NAMES: i32 = 140;
 
 /// Right of the longest bar, for its label.
-const LABEL: i32 = 70;
+const LABEL: i32 = 120;
 
 /// The longest bar stands for so many times ours, or for the longest there is.
 const LONGEST: f64 = 8.0;
@@ -143,8 +143,7 @@ fn draw_panel(area: &Area<'_>, panel: &[Race], (left, top): (i32, i32)) -> Drawn
     let Some(first) = panel.first() else {
         return Ok(());
     };
-    let bold = style(17).transform(FontTransform::None);
-    area.draw(&Text::new(first.work.title(), (left, top + 6), bold))?;
+    area.draw(&Text::new(first.work.title(), (left, top + 6), style(17)))?;
     let most = longest(panel);
     let right = style(14).pos(Pos::new(HPos::Right, VPos::Center));
     for (index, figure) in (0..).zip(&first.contenders) {
@@ -212,7 +211,10 @@ fn draw_bar(
         area.draw(&Polygon::new(gap.to_vec(), WHITE.filled()))?;
     }
     let label = style(12).pos(Pos::new(HPos::Left, VPos::Center));
-    let text = format!("{} ns", short(figure.ns));
+    let hits = figure
+        .hit_ratio
+        .map(|hits| format!(", {:.1} % hit", 100.0 * hits));
+    let text = format!("{} ns{}", short(figure.ns), hits.unwrap_or_default());
     Ok(area.draw(&Text::new(text, (end + 5, top + BAR / 2 - 1), label))?)
 }
 
