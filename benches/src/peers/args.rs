@@ -18,7 +18,7 @@ use super::{
 /// Times atomic-cache beside its peers in one run
 ///
 /// Each figure is the median over the rounds of the nanoseconds the slowest thread needs for one operation, and
-/// beside it how many times those of atomic-cache it is. In every round each contender does each work once, in an
+/// beside it how many times those of atomic-cache in the same round it is. In every round each contender does each work once, in an
 /// order that moves on by one from round to round. Perfect scaling leaves a figure on two threads as it is on one.
 /// With more threads than processors it is the nanoseconds of all processors together, divided by the operations of
 /// all threads and multiplied by the processors.

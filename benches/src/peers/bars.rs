@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     contenders::{DASH, FLOOR, OURS, QUICK},
     figures::Results,
+    rounds::within_rounds,
     topic::Topic,
     work::Work,
 };
@@ -36,9 +37,31 @@ struct Bar {
     seen: fn(&Results) -> Option<f64>,
 }
 
-/// How many times the nanoseconds of `name` ours are.
+/// How many times the nanoseconds of `name` in the same round ours are.
 fn to(results: &Results, work: Work, threads: usize, name: &str) -> Option<f64> {
-    Some(results.ns(work, threads, OURS)? / results.ns(work, threads, name)?)
+    let (ours, theirs) = (
+        results.rounds(work, threads, OURS)?,
+        results.rounds(work, threads, name)?,
+    );
+    Some(within_rounds(ours, theirs, |ours, theirs| ours / theirs))
+}
+
+/// How many times what our hit takes on one thread it takes on two.
+fn on_two(results: &Results) -> Option<f64> {
+    let (one, two) = (
+        results.rounds(Work::Hit, 1, OURS)?,
+        results.rounds(Work::Hit, 2, OURS)?,
+    );
+    Some(within_rounds(two, one, |two, one| two / one))
+}
+
+/// How many nanoseconds a time to live adds to our hit.
+fn of_lifetimes(results: &Results) -> Option<f64> {
+    let (with, without) = (
+        results.rounds(Work::Ttl, 1, OURS)?,
+        results.rounds(Work::Hit, 1, OURS)?,
+    );
+    Some(within_rounds(with, without, |with, without| with - without))
 }
 
 /// How many points the hit ratio of quick_cache is above ours.
@@ -67,7 +90,7 @@ const BARS: [Bar; 22] = [
     Bar {
         about: "hit, 2 threads, of our own on 1",
         most: 1.10,
-        seen: |results| Some(results.ns(Work::Hit, 2, OURS)? / results.ns(Work::Hit, 1, OURS)?),
+        seen: on_two,
     },
     Bar {
         about: "hit pinned, 1 thread, of the floor",
@@ -87,7 +110,7 @@ const BARS: [Bar; 22] = [
     Bar {
         about: "hit with TTL, 1 thread, ns more than without",
         most: 6.0,
-        seen: |results| Some(results.ns(Work::Ttl, 1, OURS)? - results.ns(Work::Hit, 1, OURS)?),
+        seen: of_lifetimes,
     },
     Bar {
         about: "zipf, 1 thread, of quick_cache",
@@ -213,13 +236,8 @@ mod tests {
 
     fn figure(name: &'static str, ns: f64, hit_ratio: Option<f64>) -> Figure {
         Figure {
-            name,
-            single_flight: true,
-            ns,
-            least: ns,
-            most: ns,
-            ratio: f64::NAN,
             hit_ratio,
+            ..Figure::of_rounds(name, vec![ns])
         }
     }
 

@@ -12,7 +12,7 @@ use plotters::{
 };
 
 use super::{
-    contenders::{FLOOR, OURS},
+    contenders::{FLOOR, OURS, mark},
     figures::{Figure, Race},
     tables::short,
 };
@@ -104,7 +104,7 @@ fn title(races: &[Race]) -> String {
     };
     let plural = if threads == ["1"] { "" } else { "s" };
     format!(
-        "Nanoseconds an operation, less is better{bars}{} thread{plural}",
+        "Nanoseconds an operation, less is better{bars}{} thread{plural}; * no single flight",
         threads.join(", ")
     )
 }
@@ -150,7 +150,7 @@ fn draw_panel(area: &Area<'_>, panel: &[Race], (left, top): (i32, i32)) -> Drawn
         let top = top + TITLE + index * group(panel);
         let middle = top + (group(panel) - GAP) / 2;
         area.draw(&Text::new(
-            figure.name,
+            figure.name.to_owned() + mark(figure.name, figure.single_flight),
             (left + NAMES - 8, middle),
             right.clone(),
         ))?;
@@ -224,15 +224,7 @@ mod tests {
     use crate::peers::work::Work;
 
     fn race(work: Work, threads: usize, times: &[(&'static str, f64)]) -> Race {
-        let figure = |&(name, ns)| Figure {
-            name,
-            single_flight: true,
-            ns,
-            least: ns,
-            most: ns,
-            ratio: 1.0,
-            hit_ratio: None,
-        };
+        let figure = |&(name, ns)| Figure::of_rounds(name, vec![ns]);
         let contenders = times.iter().map(figure).collect();
         Race {
             work,

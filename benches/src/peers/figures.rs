@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
-    bars::Verdict, herd::Herd, latency::Latency, memory::Memory, scale::Scale, tasks::Tasks,
-    work::Work,
+    bars::Verdict, herd::Herd, latency::Latency, memory::Memory, rounds::median, scale::Scale,
+    tasks::Tasks, work::Work,
 };
 
 /// The figure of one contender.
@@ -20,10 +20,29 @@ pub struct Figure {
     pub least: f64,
     /// The most of them.
     pub most: f64,
-    /// How many times the nanoseconds of this cache that is.
+    /// All of them.
+    pub rounds: Vec<f64>,
+    /// How many times the nanoseconds of this cache in the same round that is: the median over the rounds.
     pub ratio: f64,
     /// The share of accesses whose key was there, where one can be missing.
     pub hit_ratio: Option<f64>,
+}
+
+impl Figure {
+    /// The figure of who took so many nanoseconds in each round, not yet compared with others.
+    #[must_use]
+    pub fn of_rounds(name: &'static str, rounds: Vec<f64>) -> Self {
+        Self {
+            name,
+            single_flight: true,
+            ns: median(&rounds),
+            least: rounds.iter().copied().fold(f64::INFINITY, f64::min),
+            most: rounds.iter().copied().fold(0.0, f64::max),
+            rounds,
+            ratio: f64::NAN,
+            hit_ratio: None,
+        }
+    }
 }
 
 /// All who can do one work, on one number of threads.
@@ -82,9 +101,9 @@ impl Results {
         figures.find(|memory| memory.name == name && memory.ttl == ttl)
     }
 
-    /// The nanoseconds of that figure.
+    /// The nanoseconds of that figure in each round.
     #[must_use]
-    pub fn ns(&self, work: Work, threads: usize, name: &str) -> Option<f64> {
-        Some(self.figure(work, threads, name)?.ns)
+    pub fn rounds(&self, work: Work, threads: usize, name: &str) -> Option<&[f64]> {
+        Some(&self.figure(work, threads, name)?.rounds)
     }
 }

@@ -130,9 +130,11 @@ fn figures(
         .zip(timings)
         .map(|(contender, timings)| figure(work, contender, timings))
         .collect();
-    let ours = figures.first().map_or(f64::NAN, |figure| figure.ns);
+    let ours = figures
+        .first()
+        .map_or_else(Vec::new, |figure| figure.rounds.clone());
     for figure in &mut figures {
-        figure.ratio = figure.ns / ours;
+        figure.ratio = within_rounds(&figure.rounds, &ours, |one, ours| one / ours);
     }
     figures
 }
@@ -144,14 +146,22 @@ fn figure(work: Work, contender: &Contender, timings: &[Timing]) -> Figure {
     let misses: usize = timings.iter().map(|timing| timing.misses).sum();
     let hits = 1.0 - misses as f64 / operations.max(1) as f64;
     Figure {
-        name: contender.name,
         single_flight: contender.single_flight,
-        ns: median(&times),
-        least: times.iter().copied().fold(f64::INFINITY, f64::min),
-        most: times.iter().copied().fold(0.0, f64::max),
-        ratio: f64::NAN,
         hit_ratio: work.can_miss().then_some(hits),
+        ..Figure::of_rounds(contender.name, times)
     }
+}
+
+/// Compares two figures round by round, as the machine is more alike to itself within a round than over all: the
+/// median of what `compare` makes of both.
+#[must_use]
+pub fn within_rounds(one: &[f64], other: &[f64], compare: fn(f64, f64) -> f64) -> f64 {
+    let pairs = one.iter().zip(other);
+    median(
+        &pairs
+            .map(|(&one, &other)| compare(one, other))
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// The middle one of `times`, the upper of two; NaN for none.
@@ -198,6 +208,15 @@ mod tests {
     fn the_median_is_the_middle_one() {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn rounds_are_compared_by_themselves() {
+        let ratio =
+            |one: &[f64], other: &[f64]| within_rounds(one, other, |one, other| one / other);
+        // The machine was slow in the second round, for both.
+        assert!((ratio(&[2.0, 8.0, 2.0], &[1.0, 4.0, 1.5]) - 2.0).abs() < 1e-9);
+        assert!(ratio(&[], &[]).is_nan());
     }
 
     #[test]

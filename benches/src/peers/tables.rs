@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
-    contenders::{ALL, Contender, FLOOR},
+    contenders::{ALL, Contender, mark},
     figures::{Figure, Race, Results},
     herd::Herd,
     latency::Slowest,
@@ -67,17 +67,11 @@ fn entrants(races: &[Race]) -> Vec<Contender> {
     ALL.into_iter().filter(took_part).collect()
 }
 
-/// Whether a contender has the mark that the footnote explains. The floor is no cache, and needs none.
-fn is_marked(contender: &Contender) -> bool {
-    !contender.single_flight && contender.name != FLOOR
-}
-
 /// A row for each race, a column for each contender.
 fn races(title: &str, races: &[Race]) -> String {
     let contenders = entrants(races);
     let name = |contender: &Contender| {
-        let mark = if is_marked(contender) { " *" } else { "" };
-        contender.name.replace('+', "+\n") + mark
+        contender.name.replace('+', "+\n") + mark(contender.name, contender.single_flight)
     };
     let mut header = strings([title, "threads"]);
     header.extend(contenders.iter().map(name));
@@ -122,7 +116,8 @@ fn hit_ratio(figure: &Figure) -> String {
 }
 
 fn footnote(races: &[Race]) -> String {
-    if entrants(races).iter().any(is_marked) {
+    let mut contenders = entrants(races).into_iter();
+    if contenders.any(|contender| !mark(contender.name, contender.single_flight).is_empty()) {
         "* no single flight on threads: of those who ask for an absent key at once, each makes the value".into()
     } else {
         String::new()

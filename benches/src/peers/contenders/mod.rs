@@ -31,6 +31,17 @@ pub struct Contender {
     pub tasks: Option<fn() -> Box<dyn Crowd>>,
 }
 
+/// The mark of a contender in tables and charts, whose footnote explains it: it is a cache, and has no single flight
+/// on threads.
+#[must_use]
+pub fn mark(name: &str, single_flight: bool) -> &'static str {
+    if single_flight || name == FLOOR {
+        ""
+    } else {
+        " *"
+    }
+}
+
 /// A kind of cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
