@@ -242,8 +242,17 @@ mutant answers-for-another-slot src/core/fence.rs \
 # ---- reclamation -----------------------------------------------------------------------------
 
 mutant pin-without-its-barrier src/reclaim/asymmetric.rs \
-    's/            barrier::light\(\);\n        \} else \{\n            self\.enter_again/        } else {\n            self.enter_again/' \
+    's/(fn enter\(.*?)            barrier::light\(\);\n/$1/s' \
     l17_nothing_is_freed_under_a_pin
+mutant brief-pin-without-its-barrier src/reclaim/asymmetric.rs \
+    's/        barrier::light\(\);\n        true/        true/' \
+    l17_a_pin_inside_a_brief_pin
+mutant inner-pin-unpins-the-brief-one src/reclaim/asymmetric.rs \
+    's/if depth & Self::WITHIN != 0 \{/if false {/' \
+    l17_a_pin_inside_a_brief_pin
+mutant brief-pin-unpins-the-inner-one src/reclaim/asymmetric.rs \
+    's/if self\.depth\.get\(\) == 0 \{\n            self\.unpublish/if true {\n            self.unpublish/' \
+    l17_a_pin_outlives_the_brief_one_around_it
 mutant freed-without-its-barrier src/reclaim/asymmetric.rs \
     's/        barrier::heavy\(\);\n//' \
     l17_nothing_is_freed_under_a_pin

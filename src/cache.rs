@@ -11,7 +11,7 @@ use crate::guard::GuardResult;
 use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::Pinned;
-use crate::reclaim::{Pin, pin};
+use crate::reclaim::{pin, pin_briefly};
 use crate::stats::CacheStats;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -190,7 +190,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
         V: Clone,
     {
-        self.core.look_up(self.core.hash(key), key, &pin()).cloned()
+        let core = &*self.core;
+        if core.is_plain() {
+            if let Some(pin) = pin_briefly() {
+                if let Some(value) = core.hit(core.hash(key), key, &pin) {
+                    return Some(value.clone());
+                }
+            }
+        }
+        self.with_otherwise(key, V::clone)
+    }
+
+    /// What is not the short way of a hit.
+    #[inline(never)]
+    fn with_otherwise<Q, R>(&self, key: &Q, f: impl FnOnce(&V) -> R) -> Option<R>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        self.core.look_up(self.core.hash(key), key, &pin()).map(f)
     }
 
     /// Shows the value of a key to `f`, if it is there, without cloning it. Never fills or waits.
@@ -208,7 +225,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.core.look_up(self.core.hash(key), key, &pin()).map(f)
+        let core = &*self.core;
+        if core.is_plain() {
+            if let Some(pin) = pin_briefly() {
+                if let Some(value) = core.hit(core.hash(key), key, &pin) {
+                    return Some(f(value));
+                }
+            }
+        }
+        self.with_otherwise(key, f)
     }
 
     /// As [`get`](Self::get), and not counted as a use of the entry: it changes neither the
@@ -358,22 +383,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         F: Fill<K, V, S> + Explain,
     {
         let core = &*self.core;
-        let hash = core.hash(key);
-        let pin = pin();
-        if aim == Aim::Value {
-            if let Some(value) = core.look_up(hash, key, &pin) {
-                return Ok(read(value));
+        if core.is_plain() && aim == Aim::Value {
+            if let Some(pin) = pin_briefly() {
+                if let Some(value) = core.hit(core.hash(key), key, &pin) {
+                    return Ok(read(value));
+                }
             }
         }
-        Self::miss(core, pin, hash, key, aim, call, read)
+        self.fetch_otherwise(key, aim, call, read)
     }
 
-    #[cold]
+    /// What is not the short way of a hit.
     #[inline(never)]
-    fn miss<Q, R, F>(
-        core: &Core<K, V, S>,
-        pin: Pin,
-        hash: u64,
+    fn fetch_otherwise<Q, R, F>(
+        &self,
         key: &Q,
         aim: Aim,
         mut call: F,
@@ -383,6 +406,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         F: Fill<K, V, S> + Explain,
     {
+        let core = &*self.core;
+        let hash = core.hash(key);
+        let pin = pin();
+        if aim == Aim::Value {
+            if let Some(value) = core.look_up(hash, key, &pin) {
+                return Ok(read(value));
+            }
+        }
         let _tidied = core.afterwards();
         let mut spare = Spare::none(core, actor());
         match core.obtain(pin, hash, &mut Borrowed(key), aim, &mut spare, &mut call) {

@@ -24,15 +24,16 @@ use crate::foreign::{answer_of, contain};
 use crate::janitor::Janitor;
 use crate::linger::Lingering;
 use crate::listener::{Bulletin, Listener};
-use crate::reclaim::{Domain, Garbage, Pin, deref, pin};
+use crate::reclaim::{Domain, Garbage, Home, Pin, deref, pin};
+use crate::slab::Slab;
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicUsize, Ordering, relax};
-use crate::table::{Claim, Glance, Rehash, Spot, Table};
+use crate::table::{Claim, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
-use std::mem::MaybeUninit;
+use std::mem::needs_drop;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -51,19 +52,20 @@ pub(crate) struct Node<K, V> {
 }
 
 impl<K, V> Node<K, V> {
-    /// Drops and frees a node. A value and a key that both panic must not meet: a panic while
-    /// one unwinds would end the program.
+    /// Drops a node and gives its cell back. A value and a key that both panic must not meet: a panic
+    /// while one unwinds would end the program.
     ///
     /// # Safety
-    /// `node` is a `Node<K, V>` from `Box::into_raw`, and nobody uses it any more.
-    unsafe fn reap(node: *mut ()) -> bool {
+    /// `node` is from the slab at `home`, which is a `Slab<Node<K, V>>`, and nobody uses it any more.
+    unsafe fn reap(node: *mut (), home: Home) -> bool {
         let node = node.cast::<Self>();
-        // SAFETY: ours alone; each field is dropped once, then the memory is freed as what it
-        // was made as, without dropping the fields again.
+        // SAFETY: ours alone; each field is dropped once, and then only the cell is left.
         unsafe {
-            let value = contain(|| std::ptr::drop_in_place(&raw mut (*node).slot));
-            let key = contain(|| std::ptr::drop_in_place(&raw mut (*node).key));
-            drop(Box::from_raw(node.cast::<MaybeUninit<Self>>()));
+            let value =
+                needs_drop::<V>() && contain(|| std::ptr::drop_in_place(&raw mut (*node).slot));
+            let key =
+                needs_drop::<K>() && contain(|| std::ptr::drop_in_place(&raw mut (*node).key));
+            (*home.cast::<Slab<Self>>()).give_back(node);
             value || key
         }
     }
@@ -94,6 +96,8 @@ pub(crate) struct Config<K, V, S> {
 pub(crate) struct Core<K, V, S> {
     table: Table<Node<K, V>>,
     hasher: S,
+    /// See [`is_plain`](Core::is_plain).
+    plain: bool,
     ttl: Option<Duration>,
     clock: Clock,
     name: Option<Box<str>>,
@@ -112,8 +116,10 @@ pub(crate) struct Core<K, V, S> {
     spawner: Option<Spawner>,
     watch: Watch<K>,
     closed: Closed,
-    /// Last: what it holds is dropped after everything else here.
+    /// What it holds is dropped after everything else here ...
     domain: Domain,
+    /// ... and goes back here. Boxed, because the domain knows its address.
+    slab: Box<Slab<Node<K, V>>>,
 }
 
 /// The turn of a wait from which on the processor is given to others.
@@ -158,10 +164,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let bounded = config.bound.as_ref().is_some_and(Bound::counts_entries);
         let table = Table::new(config.initial_capacity, bounded);
         let positions = table.positions(&pin());
+        let slab = Box::new(Slab::new());
+        let home: Home = std::ptr::from_ref(&*slab).cast();
         Self {
             table,
             room: config.bound.map(|bound| Room::new(bound, positions)),
             hasher: config.hasher,
+            // In a model every hit goes the long way, whose first half the short one is.
+            plain: !cfg!(atomic_cache_loom) && !config.record_stats,
             ttl: config.ttl,
             clock: config.clock,
             name: config.name,
@@ -175,7 +185,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             spawner: config.spawner,
             watch: config.watch,
             closed: Closed::new(),
-            domain: Domain::new(),
+            domain: Domain::new(home),
+            slab,
         }
     }
 
@@ -208,8 +219,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         value
     }
 
-    /// The hot path: one walk over the key's probe, and a live, fresh entry where it ends. Tells `used`
-    /// where that stands. All else is [`look_again`](Self::look_again).
+    /// The short way of a hit, in a [plain](Self::is_plain) cache: a live entry near its home that is as used
+    /// as it can be. Calls nothing but the key's `Eq` and, of an entry with a deadline, the clock; `None` says
+    /// nothing.
+    #[inline(always)]
+    pub(crate) fn hit<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let glance = self.table.glance(hash, pin, |node| {
+            // SAFETY: linked at the load of its word, under this pin.
+            key.equivalent(unsafe { &deref(node, pin).key })
+        });
+        let spot = glance?;
+        // SAFETY: as above.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+        let sure =
+            node.slot.state().is_live() && !self.would_be_noted(&spot) && self.is_fresh(node);
+        // SAFETY: live was loaded, the pin keeps it.
+        sure.then(|| unsafe { node.slot.value() })
+    }
+
+    /// Whether a hit is nothing but a look: this cache counts no look-ups.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// One walk over the key's probe, and a live, fresh entry where it ends. Tells `used` where that stands.
+    /// All else is [`look_again`](Self::look_again).
     #[inline(always)]
     fn look_and<'p, Q>(
         &'p self,
@@ -221,29 +259,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let glance = self.table.glance(hash, pin, |node| {
+        let spot = self.table.find(hash, pin, |node| {
             // SAFETY: linked at the load of its word, under this pin.
             key.equivalent(unsafe { &deref(node, pin).key })
-        });
-        match glance {
-            Glance::Found(spot) => {
-                // SAFETY: as above.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-                if node.slot.state().is_live() && self.is_fresh(node) {
-                    used(&spot);
-                    // SAFETY: live was loaded, the pin keeps it.
-                    return Some(unsafe { node.slot.value() });
-                }
-                self.look_again(hash, key, pin)
-            }
-            Glance::Absent => None,
-            Glance::Unclear => self.look_again(hash, key, pin),
+        })?;
+        // SAFETY: as above.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+        if node.slot.state().is_live() && self.is_fresh(node) {
+            used(&spot);
+            // SAFETY: live was loaded, the pin keeps it.
+            return Some(unsafe { node.slot.value() });
         }
+        self.look_again(hash, key, pin)
     }
 
-    /// As [`look`](Self::look), while the table grows, or when what stands in the key's place is not
-    /// live itself. (What is found then is not noted as used: a fill is under way, or everything is
-    /// being moved.)
+    /// As [`look`](Self::look), when what stands in the key's place is not live itself. (What is found
+    /// then is not noted as used: a fill is under way.)
     ///
     /// There is nothing to be read only if that was so while the node stood there: one that was
     /// replaced, or has put back what was before it, is looked past.
@@ -317,7 +348,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     #[inline(always)]
     fn is_fresh(&self, node: &Node<K, V>) -> bool {
-        node.slot.is_fresh(|| self.clock.now())
+        node.slot
+            .is_fresh(|deadline| self.clock.is_before(deadline))
     }
 
     fn deadline(&self) -> Deadline {
@@ -597,7 +629,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if self.ttl.is_none() {
             return;
         }
-        let now = self.clock.now();
+        let now = self.clock.lately();
         let hand = self.hand.fetch_add(SWEEP, Ordering::Relaxed);
         self.table.sweep(hand, SWEEP, pin, &mut |spot: Spot<'_>| {
             self.take_expired(&spot, now, pin);
@@ -778,14 +810,15 @@ impl<K, V, S> Drop for Core<K, V, S> {
                 self.tell_of(bulletin);
             }
         }
+        let home: Home = std::ptr::from_ref(&*self.slab).cast();
         for node in self.table.drain() {
             // SAFETY: linked, and we are alone; each is listed once. What it stands before is
             // linked to it alone.
             unsafe {
                 if let Some(prior) = (*node).slot.take_prior() {
-                    Garbage::new(prior as *mut (), Node::<K, V>::reap).reap();
+                    Node::<K, V>::reap(prior as *mut (), home);
                 }
-                Garbage::new(node.cast_mut().cast(), Node::<K, V>::reap).reap();
+                Node::<K, V>::reap(node.cast_mut().cast(), home);
             }
         }
     }

@@ -53,6 +53,20 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
+        if self.core.is_plain() {
+            if let Some(value) = self.core.hit(self.core.hash(key), key, self.pinned()) {
+                return Some(value);
+            }
+        }
+        self.get_otherwise(key)
+    }
+
+    /// What is not the short way of a hit.
+    #[inline(never)]
+    fn get_otherwise<Q>(&self, key: &Q) -> Option<&V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
         self.core.look_up(self.core.hash(key), key, self.pinned())
     }
 

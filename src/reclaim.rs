@@ -52,18 +52,25 @@ use asymmetric::process as engine;
 use crossbeam as engine;
 
 #[cfg(atomic_cache_loom)]
-pub(crate) use crate::tests::reclaim_checker::{Domain, Pin, deref, is_pinned, pin};
+pub(crate) use crate::tests::reclaim_checker::{Domain, Pin, deref, is_pinned, pin, pin_briefly};
 #[cfg(not(atomic_cache_loom))]
 pub(crate) use domain::Domain;
 #[cfg(not(atomic_cache_loom))]
-pub(crate) use engine::{Pin, is_pinned, pin};
+pub(crate) use engine::{Pin, is_pinned, pin, pin_briefly};
+
+/// Drops an object, which goes back to its home.
+pub(crate) type Reap = unsafe fn(*mut (), Home) -> bool;
+
+/// Where the memory of a domain's objects comes from, if it is not the program's allocator: an address
+/// that only its objects' [`Reap`] knows what to do with.
+pub(crate) type Home = *const ();
 
 /// A retired object: where it is, and how to drop it.
 pub(crate) struct Garbage {
     object: *mut (),
-    /// Called once, with `object`, when nobody can be reading it any more. Contains what panics,
-    /// and says whether anything did.
-    reap: unsafe fn(*mut ()) -> bool,
+    /// Called once, with `object` and the domain's home, when nobody can be reading it any more.
+    /// Contains what panics, and says whether anything did.
+    reap: Reap,
 }
 
 // SAFETY: `new` was promised an object that may be dropped on any thread that may use its cache, and
@@ -72,9 +79,9 @@ unsafe impl Send for Garbage {}
 
 impl Garbage {
     /// # Safety
-    /// `object` is unlinked, retired nowhere else, and may be handed to `reap` from any thread
-    /// that may use the cache it belongs to.
-    pub(crate) unsafe fn new(object: *mut (), reap: unsafe fn(*mut ()) -> bool) -> Self {
+    /// `object` is unlinked, retired nowhere else, and may be handed to `reap`, with the home of the
+    /// domain that it is retired to, from any thread that may use the cache it belongs to.
+    pub(crate) unsafe fn new(object: *mut (), reap: Reap) -> Self {
         Self { object, reap }
     }
 
@@ -83,7 +90,7 @@ impl Garbage {
     /// # Safety
     /// As for [`new`](Self::new), and `object` came from `Box::into_raw`.
     pub(crate) unsafe fn boxed<T>(object: *mut T) -> Self {
-        unsafe fn reap<T>(object: *mut ()) -> bool {
+        unsafe fn reap<T>(object: *mut (), _: Home) -> bool {
             // SAFETY: `Garbage::boxed` was promised a pointer from `Box::into_raw::<T>`, and
             // `reap` is called once.
             contain(|| drop(unsafe { Box::from_raw(object.cast::<T>()) }))
@@ -97,7 +104,7 @@ impl Garbage {
     /// # Safety
     /// As for [`new`](Self::new), and `object` came from `Arc::into_raw`.
     pub(crate) unsafe fn counted<T>(object: *const T) -> Self {
-        unsafe fn reap<T>(object: *mut ()) -> bool {
+        unsafe fn reap<T>(object: *mut (), _: Home) -> bool {
             // SAFETY: `Garbage::counted` was promised a pointer from `Arc::into_raw::<T>`, and
             // `reap` is called once.
             contain(|| drop(unsafe { Arc::from_raw(object.cast::<T>()) }))
@@ -107,10 +114,10 @@ impl Garbage {
     }
 
     /// Drops the object; true when its destructor panicked.
-    pub(crate) fn reap(self) -> bool {
+    pub(crate) fn reap(self, home: Home) -> bool {
         // SAFETY: `self` is consumed, so this is the one call; the caller has waited out the grace
         // period or owns the domain alone, and `new` promised the rest.
-        unsafe { (self.reap)(self.object) }
+        unsafe { (self.reap)(self.object, home) }
     }
 
     #[cfg(atomic_cache_loom)]
@@ -134,8 +141,8 @@ impl Gauge {
         }
     }
 
-    pub(crate) fn reap(&self, garbage: Garbage) {
-        if garbage.reap() {
+    pub(crate) fn reap(&self, garbage: Garbage, home: Home) {
+        if garbage.reap(home) {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
         // Release: who reads the gauge at zero (Acquire) has the drops behind it.

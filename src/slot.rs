@@ -233,14 +233,14 @@ impl<V> Slot<V> {
             .with(|value| unsafe { (*value).assume_init_ref() })
     }
 
-    /// Whether a live slot's value is still served; `now` is asked only if it has a deadline.
+    /// Whether a live slot's value is still served; `is_before` says of a deadline whether it has not come.
     #[inline(always)]
-    pub(crate) fn is_fresh(&self, now: impl FnOnce() -> u64) -> bool {
+    pub(crate) fn is_fresh(&self, is_before: impl FnOnce(u64) -> bool) -> bool {
         // Relaxed: the state was loaded with Acquire before, and `publish` wrote this first.
         let deadline = self.aux.load(Ordering::Relaxed);
         // Between the two stores of a publish that has a prior there is an address here still,
         // above every deadline: not yet.
-        deadline == NEVER || (deadline < PRIOR && now() < deadline)
+        deadline == NEVER || (deadline < PRIOR && is_before(deadline))
     }
 
     /// Whether a live slot's time is over.

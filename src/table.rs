@@ -45,6 +45,7 @@ mod grow;
 mod probe;
 mod scan;
 mod word;
+mod words;
 
 use crate::reclaim::{Domain, Pin};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, PATIENCE, relax, store_load};
@@ -55,6 +56,10 @@ use word::Word;
 
 /// The most objects a table may be made for.
 pub(crate) const MAX_OBJECTS: usize = 1 << (grow::MAX_BITS - 1);
+
+/// How many words a hit looks at before it takes the long way: of those that are there, 97 in 100 stand
+/// that near to their home in a table that is half full.
+const GLANCE: usize = 4;
 
 /// How the table asks for the hash of an object it moves. Foreign code: the key's `Hash`.
 pub(crate) trait Rehash<T> {
@@ -90,14 +95,6 @@ impl Spot<'_> {
     pub(crate) fn object<T>(&self) -> *const T {
         self.word.pointer() as *const T
     }
-}
-
-/// What came of [`Table::glance`].
-pub(crate) enum Glance<'p> {
-    Found(Spot<'p>),
-    Absent,
-    /// Words have been moved: [`Table::find`] it.
-    Unclear,
 }
 
 /// What came of [`Table::claim`].
@@ -154,32 +151,27 @@ impl<T> Table<T> {
         unsafe { &*self.root.load(Ordering::Acquire) }
     }
 
-    /// The object of a key, for reading, as far as one walk over the root tells. Never writes, never
-    /// waits; its steps are bounded by the words of the level.
+    /// The object of a key, if it is one of the first words of its probe in the root. `None` says nothing.
     #[inline(always)]
     pub(crate) fn glance<'p>(
         &self,
         hash: u64,
         pin: &'p Pin,
         is_key: impl Fn(*const T) -> bool,
-    ) -> Glance<'p> {
+    ) -> Option<Spot<'p>> {
         let level = self.root(pin);
-        let mut at = level.home(hash);
-        let round = at + level.len();
-        while at != round {
+        let home = level.home(hash);
+        for step in 0..GLANCE {
+            let at = home.wrapping_add(step);
             let word = level.load(at);
             if word.matches(hash) && is_key(word.pointer() as *const T) {
-                return Glance::Found(Spot { level, at, word });
+                return Some(Spot { level, at, word });
             }
-            if word.is_empty() {
-                return Glance::Absent;
-            }
-            if word.is_moved() {
+            if word.ends_glance() {
                 break;
             }
-            at += 1;
         }
-        Glance::Unclear
+        None
     }
 
     /// The object of a key, for reading. Never writes, never waits; its steps are bounded by the
@@ -188,6 +180,7 @@ impl<T> Table<T> {
     /// A level that is being moved from is searched before the one it moves to. That is exact:
     /// while a key's word is still seen in the older level, nobody has changed that key in the
     /// newer one, because every writer first moves the key's whole probe.
+    #[inline]
     pub(crate) fn find<'p>(
         &self,
         hash: u64,

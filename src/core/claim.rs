@@ -35,7 +35,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         Self {
             core,
             actor,
-            node: Box::into_raw(Box::new(Node { key, slot })),
+            node: core.slab.make(Node { key, slot }),
         }
     }
 

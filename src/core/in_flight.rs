@@ -283,8 +283,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// When a fill that begins now has begun.
+    /// When a fill that begins now has begun: to some milliseconds, unless something is done by its age.
     pub(super) fn begins(&self) -> u64 {
-        self.clock.now()
+        if self.watch.is_on() {
+            self.clock.now()
+        } else {
+            self.clock.lately()
+        }
     }
 }

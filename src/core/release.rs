@@ -59,7 +59,7 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(super) fn retire(&self, node: *mut Node<K, V>) {
-        // SAFETY: nodes come from `Box::into_raw`; all holds are gone, or it was never in the
+        // SAFETY: nodes come from our slab; all holds are gone, or it was never in the
         // table, so this is the one retire.
         self.domain
             .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });

@@ -46,8 +46,7 @@ const IDLE: u64 = 0;
 pub(crate) struct Place {
     /// `IDLE`, or the epoch in which the thread was pinned. Written by it alone.
     pinned: AtomicU64,
-    /// For its thread alone: how many pins it holds, and the flags above. Without flags the hit has
-    /// one thing to ask: whether this is 0.
+    /// For its thread alone: how many counted pins it holds, and the flags.
     depth: Cell<u64>,
     /// Whether it is some thread's.
     taken: AtomicU64,
@@ -75,22 +74,42 @@ impl Place {
     /// The place was taken in the destructors of its thread's thread-locals, or is used there still: it is
     /// given back when nothing is pinned any more, because nobody will come later to do it.
     pub(crate) const LATE: u64 = 1 << 32;
+    /// The first of the counted pins was taken within a brief one, which will unpublish.
+    const WITHIN: u64 = 1 << 34;
     /// The kernel has no heavy barrier, so the light one is not enough.
     pub(crate) const FENCED: u64 = 1 << 33;
 
     #[inline(always)]
+    fn is_pinned(&self) -> bool {
+        // Relaxed: our own store.
+        self.pinned.load(Ordering::Relaxed) != IDLE
+    }
+
+    /// Step 1, of a pin that is counted.
+    #[inline(always)]
     fn enter(&self, epochs: &Epochs) {
-        let depth = self.depth.get();
-        if depth == 0 {
+        if self.depth.get() == 0 && !self.is_pinned() {
             self.depth.set(1);
             self.publish(epochs);
             barrier::light();
         } else {
-            self.enter_again(depth, epochs);
+            self.enter_again(epochs);
         }
     }
 
-    /// Step 1. Acquire: pairs with the Release of `begin`; see the second half of the module's first
+    /// Step 1, of a brief pin: see [`Place::leave_briefly`]. Of a place without flags. False, and nothing
+    /// done, if the thread is pinned already.
+    #[inline(always)]
+    fn enter_briefly(&self, epochs: &Epochs) -> bool {
+        if self.is_pinned() {
+            return false;
+        }
+        self.publish(epochs);
+        barrier::light();
+        true
+    }
+
+    /// Acquire: pairs with the Release of `begin`; see the second half of the module's first
     /// case. Release: who sees this pin has what the pins of this thread before it have read behind it;
     /// what makes the store seen in time is the barrier that follows.
     #[inline(always)]
@@ -99,21 +118,34 @@ impl Place {
         self.pinned.store(epoch, Ordering::Release);
     }
 
+    /// Step 3. Release: what was read comes before; pairs with the look of `advance`.
+    #[inline(always)]
+    fn unpublish(&self) {
+        self.pinned.store(IDLE, Ordering::Release);
+    }
+
     /// What a thread does that is pinned already, or has a flag.
     #[cold]
-    fn enter_again(&self, depth: u64, epochs: &Epochs) {
-        self.depth.set(depth + 1);
-        if depth & Self::PINS == 0 {
-            self.publish(epochs);
-            if depth & Self::FENCED == 0 {
-                barrier::light();
+    fn enter_again(&self, epochs: &Epochs) {
+        let depth = self.depth.get();
+        if self.is_pinned() {
+            let within = if depth & Self::PINS == 0 {
+                Self::WITHIN
             } else {
-                barrier::whole();
-            }
+                0
+            };
+            return self.depth.set((depth | within) + 1);
+        }
+        self.depth.set(depth + 1);
+        self.publish(epochs);
+        if depth & Self::FENCED == 0 {
+            barrier::light();
+        } else {
+            barrier::whole();
         }
     }
 
-    /// Step 3. True: nothing is pinned any more, and the place is to be given back.
+    /// Ends a counted pin. True: nothing is pinned any more, and the place is to be given back.
     #[inline(always)]
     fn leave(&self) -> bool {
         let depth = self.depth.get() - 1;
@@ -125,19 +157,34 @@ impl Place {
         self.leave_again(depth)
     }
 
-    /// Release: what was read comes before; pairs with the look of `advance`.
-    #[inline(always)]
-    fn unpublish(&self) {
-        self.pinned.store(IDLE, Ordering::Release);
-    }
-
     #[cold]
     fn leave_again(&self, depth: u64) -> bool {
         if depth & Self::PINS != 0 {
             return false;
         }
+        if depth & Self::WITHIN != 0 {
+            // The brief pin is still there.
+            self.depth.set(depth & !Self::WITHIN);
+            return false;
+        }
         self.unpublish();
         depth & Self::LATE != 0
+    }
+
+    /// Ends a brief pin: one that is not counted, because it is the first, and most often the only one.
+    /// Counted ones that were taken within it, by foreign code, may go on.
+    #[inline(always)]
+    fn leave_briefly(&self) {
+        if self.depth.get() == 0 {
+            self.unpublish();
+        } else {
+            self.leave_to_others();
+        }
+    }
+
+    #[cold]
+    fn leave_to_others(&self) {
+        self.depth.set(self.depth.get() & !Self::WITHIN);
     }
 
     /// Gives the place up, for another thread.
@@ -251,6 +298,11 @@ pub(crate) struct Pinned<'e>(&'e Place);
 
 #[cfg(atomic_cache_loom)]
 impl Epochs {
+    /// As `pin`, briefly, if nothing is pinned.
+    pub(crate) fn pin_briefly<'e>(&'e self, place: &'e Place) -> Option<BrieflyPinned<'e>> {
+        place.enter_briefly(self).then(|| BrieflyPinned(place))
+    }
+
     /// For a model, whose threads have no thread-locals of ours.
     pub(crate) fn pin<'e>(&'e self, place: &'e Place) -> Pinned<'e> {
         place.enter(self);
@@ -264,6 +316,17 @@ impl Drop for Pinned<'_> {
         if self.0.leave() {
             self.0.give_back();
         }
+    }
+}
+
+/// A brief pin of one thread in a model.
+#[cfg(atomic_cache_loom)]
+pub(crate) struct BrieflyPinned<'e>(&'e Place);
+
+#[cfg(atomic_cache_loom)]
+impl Drop for BrieflyPinned<'_> {
+    fn drop(&mut self) {
+        self.0.leave_briefly();
     }
 }
 
@@ -285,6 +348,8 @@ pub(super) mod process {
     use crate::sync::barrier;
     use std::cell::Cell;
     use std::marker::PhantomData;
+    use std::mem::ManuallyDrop;
+    use std::ops::Deref;
 
     /// How often `advance` is called before all that can be over is: once.
     pub(crate) const ADVANCES: usize = 1;
@@ -295,6 +360,8 @@ pub(super) mod process {
         /// This thread's place; none before the first pin. Without a destructor: readable until the
         /// very end.
         static PLACE: Cell<Option<&'static Place>> = const { Cell::new(None) };
+        /// The same, if it has no flags.
+        static BRIEFLY: Cell<Option<&'static Place>> = const { Cell::new(None) };
         /// Gives the place back.
         static GIVES_BACK: GivesBack = const { GivesBack };
     }
@@ -304,6 +371,7 @@ pub(super) mod process {
     impl Drop for GivesBack {
         fn drop(&mut self) {
             let Some(place) = PLACE.get() else { return };
+            BRIEFLY.set(None);
             place.depth.set(place.depth.get() | Place::LATE);
             if place.depth.get() & Place::PINS == 0 {
                 give_back(place);
@@ -338,6 +406,37 @@ pub(super) mod process {
         }
     }
 
+    /// The pin of one look.
+    pub(crate) struct Brief(ManuallyDrop<Pin>);
+
+    impl Drop for Brief {
+        #[inline(always)]
+        fn drop(&mut self) {
+            self.0.place.leave_briefly();
+        }
+    }
+
+    impl Deref for Brief {
+        type Target = Pin;
+
+        #[inline(always)]
+        fn deref(&self) -> &Pin {
+            &self.0
+        }
+    }
+
+    /// Pins a thread that has a place without flags, and no pin: the most usual case. Calls nothing.
+    #[inline(always)]
+    pub(crate) fn pin_briefly() -> Option<Brief> {
+        let place = BRIEFLY.get()?;
+        place.enter_briefly(&EPOCHS).then(|| {
+            Brief(ManuallyDrop::new(Pin {
+                place,
+                _stays: PhantomData,
+            }))
+        })
+    }
+
     /// A place for this thread. In the destructors of thread-locals it is one for as long as something
     /// is pinned.
     #[cold]
@@ -351,6 +450,7 @@ pub(super) mod process {
             };
         let place = EPOCHS.take(flags);
         PLACE.set(Some(place));
+        BRIEFLY.set(Some(place).filter(|_| flags == 0));
         place
     }
 
@@ -363,9 +463,7 @@ pub(super) mod process {
 
     /// Whether this thread holds a pin.
     pub(crate) fn is_pinned() -> bool {
-        PLACE
-            .get()
-            .is_some_and(|place| place.depth.get() & Place::PINS != 0)
+        PLACE.get().is_some_and(Place::is_pinned)
     }
 
     /// A time after which nobody is pinned any more who was when it began.

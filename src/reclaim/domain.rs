@@ -1,7 +1,7 @@
 //! What one cache has retired, on its way to be dropped.
 
 use super::engine::{self, Grace, is_pinned};
-use super::{Garbage, Gauge};
+use super::{Garbage, Gauge, Home};
 use crate::stats::{STRIPES, stripe};
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, relax, yield_now};
 use crossbeam_queue::SegQueue;
@@ -41,6 +41,7 @@ pub(crate) struct Domain {
     /// traffic only *tries* it when it has work to begin.
     sealed: Mutex<Sealed>,
     gauge: Gauge,
+    home: Home,
 }
 
 /// The batches of a domain that are not yet reaped.
@@ -53,8 +54,10 @@ struct Sealed {
 }
 
 impl Domain {
-    pub(crate) fn new() -> Self {
+    /// What is retired here goes back to `home`, which outlives the domain.
+    pub(crate) fn new(home: Home) -> Self {
         Self {
+            home,
             limbo: (0..*STRIPES).map(|_| CachePadded::default()).collect(),
             sealed: Mutex::new(Sealed::default()),
             gauge: Gauge::new(),
@@ -165,7 +168,7 @@ impl Domain {
         while let Some(batch) = self.take_ripe() {
             let objects = std::mem::take(&mut *lock(&batch.objects));
             for garbage in objects {
-                self.gauge.reap(garbage);
+                self.gauge.reap(garbage, self.home);
             }
             batch.reaped.store(true, Ordering::Release);
             lock(&self.sealed)
@@ -230,12 +233,12 @@ impl Drop for Domain {
     fn drop(&mut self) {
         for queue in &self.limbo {
             while let Some(garbage) = queue.pop() {
-                self.gauge.reap(garbage);
+                self.gauge.reap(garbage, self.home);
             }
         }
         for batch in lock(&self.sealed).in_grace.drain(..) {
             for garbage in std::mem::take(&mut *lock(&batch.objects)) {
-                self.gauge.reap(garbage);
+                self.gauge.reap(garbage, self.home);
             }
         }
     }

@@ -29,6 +29,7 @@
 
 use super::probe::Probe;
 use super::word::Word;
+use super::words::Words;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::{STRIPES, Striped};
@@ -64,9 +65,9 @@ const SMALL: usize = 4096;
 
 /// An array of words, and the growth that hangs off it.
 pub(super) struct Level {
-    words: Box<[AtomicU64]>,
-    /// One less than there are words: every position, masked, is one of them.
-    mask: usize,
+    words: Words,
+    /// From a hash to its home: `probe::home` with what is known of the level.
+    shift: u32,
     bits: u32,
     /// How many words may be in use before it is crowded.
     crowd: usize,
@@ -93,11 +94,11 @@ pub(super) struct Growth {
 }
 
 impl Level {
-    /// At most `eighths` of 8 in use.
-    fn new(bits: u32, eighths: usize) -> Self {
+    /// At most `eighths` of 8 in use. `dense`: it will be filled at once.
+    fn new(bits: u32, eighths: usize, dense: bool) -> Self {
         Self {
-            words: zeroed_words(1 << bits),
-            mask: (1 << bits) - 1,
+            words: Words::new(1 << bits, dense),
+            shift: u64::BITS - bits,
             bits,
             crowd: (1 << bits) / 8 * eighths,
             used: Striped::new(),
@@ -114,7 +115,11 @@ impl Level {
             (MIN_BITS, GROWING)
         };
         let words = n.saturating_mul(2).max(1).next_power_of_two();
-        let level = Self::new(words.trailing_zeros().clamp(least, MAX_BITS), eighths);
+        let level = Self::new(
+            words.trailing_zeros().clamp(least, MAX_BITS),
+            eighths,
+            false,
+        );
         level.settled.store(1, Ordering::Release);
         level
     }
@@ -131,7 +136,7 @@ impl Level {
 
     #[inline(always)]
     pub(super) fn home(&self, hash: u64) -> usize {
-        super::probe::home(hash, self.bits)
+        (hash >> self.shift) as usize
     }
 
     #[inline(always)]
@@ -145,15 +150,14 @@ impl Level {
     /// Positions are counted on round and round.
     #[inline(always)]
     pub(super) fn load(&self, at: usize) -> Word {
-        // SAFETY: the mask is one less than the number of words, a power of two; neither changes.
-        let word = unsafe { self.words.get_unchecked(at & self.mask) };
-        Word(word.load(Ordering::SeqCst))
+        Word(self.words.at(at).load(Ordering::SeqCst))
     }
 
     /// `SeqCst`: the placing step of an insert, see `settle`. Release in all else: who loads the
     /// word sees the object it points to.
     pub(super) fn swap(&self, at: usize, from: Word, to: Word) -> bool {
-        self.words[at & self.mask]
+        self.words
+            .at(at)
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire)
             .is_ok()
     }
@@ -178,7 +182,7 @@ impl Level {
 
     /// Forgets what stands at a position; by an owner that is alone.
     pub(super) fn clear(&self, at: usize) {
-        self.words[at].store(0, Ordering::Relaxed);
+        self.words.at(at).store(0, Ordering::Relaxed);
     }
 
     /// Takes note of one more word in use. False, and no note taken, when the level has no room
@@ -333,7 +337,7 @@ impl<T> Table<T> {
 
     /// Hangs a next level off one, unless there is one.
     fn begin(level: &Level, bits: u32) {
-        let next = Level::new(bits, level.eighths());
+        let next = Level::new(bits, level.eighths(), true);
         let growth = Box::into_raw(Box::new(Growth {
             settles: next.settled.clone(),
             next: Box::into_raw(Box::new(next)),

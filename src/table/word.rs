@@ -104,6 +104,12 @@ impl Word {
         self.0 == Self::MOVED.0 || self.0 == Self::MOVED_END.0
     }
 
+    /// `EMPTY` or moved: in one test, because those are all that have no other bits than these.
+    #[inline(always)]
+    pub(super) const fn ends_glance(self) -> bool {
+        self.0 & !(FRESH | FROZEN) == 0
+    }
+
     #[inline(always)]
     pub(super) const fn ends_probe(self) -> bool {
         self.0 == Self::EMPTY.0 || self.0 == Self::MOVED_END.0
@@ -191,6 +197,7 @@ mod tests {
             assert_eq!(a.pointer(), 0);
             assert!(!a.is_tentative() && !a.is_live() && !a.is_frozen() && !a.is_fresh());
             assert!(all.iter().skip(i + 1).all(|b| a != b));
+            assert_eq!(a.ends_glance(), *a != Word::TOMB);
             assert!((0..=255).all(|hash| !a.matches(hash) && !a.could_be(hash)));
         }
     }
@@ -208,7 +215,7 @@ mod tests {
                 prop_assert!(tomb.is_tomb() && tomb.is_free() && !tomb.is_empty());
                 prop_assert!(!tomb.is_live() && !tomb.is_tentative() && !tomb.is_fresh());
                 prop_assert!(!tomb.is_settled());
-                prop_assert!(!tomb.is_moving() && !tomb.ends_probe());
+                prop_assert!(!tomb.is_moving() && !tomb.ends_probe() && !tomb.ends_glance());
                 prop_assert!(!tomb.matches(hash) && !tomb.could_be(hash));
                 prop_assert!((0..=255).all(|tag| !tomb.matches(tag) && !tomb.could_be(tag)));
             }
@@ -235,6 +242,7 @@ mod tests {
             for step in [word, live, frozen, copy] {
                 prop_assert_eq!((step.pointer(), step.mark()), (pointer, mark));
                 prop_assert!(!step.is_moved() && !step.is_free() && !step.ends_probe());
+                prop_assert!(!step.ends_glance());
             }
             prop_assert_eq!(live.of_object(ADDRESS).pointer(), ADDRESS);
             prop_assert_eq!(live.of_object(ADDRESS).mark(), mark);

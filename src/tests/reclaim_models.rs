@@ -40,6 +40,15 @@ impl World {
         });
     }
 
+    /// As [`read`](Self::read), under a brief pin.
+    fn read_briefly(&self, place: &Place) {
+        let _pin = self.epochs.pin_briefly(place).expect("nothing is pinned");
+        self.read(place);
+        let linked = self.link.load(Ordering::Acquire);
+        // SAFETY: as above.
+        self.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
+    }
+
     /// Unlinks object 0, and begins its grace.
     fn unlink(&self) -> u64 {
         self.link.swap(1, Ordering::AcqRel);
@@ -125,6 +134,39 @@ models! {
             // SAFETY: loom has checked that nobody writes.
             world.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
             drop(inner);
+        });
+        let others = start([reader]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+    };
+
+    /// L17: a brief pin, with a counted one inside.
+    l17_a_pin_inside_a_brief_pin: Explore::All => || {
+        let world = World::new();
+        let reader = world.actor(|world| world.read_briefly(world.epochs.take(0)));
+        let others = start([reader]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+    };
+
+    /// L17: a counted pin that was taken inside a brief one, and outlives it.
+    l17_a_pin_outlives_the_brief_one_around_it: Explore::All => || {
+        let world = World::new();
+        let reader = world.actor(|world| {
+            let place = world.epochs.take(0);
+            let brief = world.epochs.pin_briefly(place);
+            let inner = world.epochs.pin(place);
+            assert!(world.epochs.pin_briefly(place).is_none());
+            drop(brief);
+            let linked = world.link.load(Ordering::Acquire);
+            // SAFETY: loom has checked that nobody writes.
+            world.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
+            drop(inner);
+            assert!(world.epochs.pin_briefly(place).is_some(), "all is let go of");
         });
         let others = start([reader]);
         let stamp = world.unlink();

@@ -1,0 +1,385 @@
+//! Where nodes live: cells of one size, in chunks of a cache's own.
+//!
+//! A miss makes a node and, in a full cache, drops another. A hit reads one that may lie anywhere. So
+//! it pays not to ask the program's allocator for each:
+//!
+//! * a node of 32 bytes takes 32, not the 48 that malloc's has to take;
+//! * chunks grow to two mebibytes, aligned, and the kernel is asked for huge pages: then one entry of
+//!   the processor's address cache leads to 65,536 nodes and not to 85;
+//! * making and dropping cost one locked instruction each.
+//!
+//! The price: chunks go back to the allocator with the cache and not before. A cache keeps room for as
+//! many nodes as it has ever had at once. So nodes of more than 256 bytes, which hold large values
+//! inline, are the allocator's business as ever.
+//!
+//! # Nobody waits
+//!
+//! Each stripe has a *stock* of free cells, for one thread at a time: who finds it `busy` goes on to the
+//! next stripe, and if all are, to the chunk itself, from which cells are dealt by one addition. Cells
+//! come back by a push to a stripe's list of *returned* ones, which are only ever taken all at once. So
+//! there is no pop from a shared list, and no A-B-A.
+//!
+//! # Orderings
+//! * `busy`: taken with Acquire, given up with Release: what is done to the stock is seen by whoever has
+//!   it next.
+//! * `returned`: pushed with Release, taken with Acquire: the link in a cell is seen by who takes it, and
+//!   what was done to the cell before it came back happened before it is used again.
+//! * `chunks`: set with Release, loaded with Acquire: a chunk is whole for whoever finds it.
+
+#[cfg(atomic_cache_loom)]
+pub(crate) use boxed::Slab;
+#[cfg(not(atomic_cache_loom))]
+pub(crate) use pooled::Slab;
+
+#[cfg(any(not(atomic_cache_loom), test))]
+pub(crate) mod pooled {
+    use crate::pages::{HUGE, prefer_huge};
+    use crate::stats::{STRIPES, stripe};
+    use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+    use crossbeam_utils::CachePadded;
+    use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+    use std::marker::PhantomData;
+    use std::mem::{ManuallyDrop, MaybeUninit};
+    use std::ptr::null_mut;
+
+    /// The largest node that lives in a slab, in bytes: four cache lines.
+    const LARGEST: usize = 256;
+
+    /// The first chunk, in bytes; each is twice as large as the one before it ...
+    const SMALLEST_CHUNK: usize = if cfg!(any(test, atomic_cache_loom)) {
+        4 * 64
+    } else {
+        2 << 10
+    };
+    /// ... up to a huge page.
+    const LARGEST_CHUNK: usize = HUGE;
+
+    /// How many cells a stripe is dealt at once.
+    const RUN: usize = if cfg!(any(test, atomic_cache_loom)) {
+        2
+    } else {
+        32
+    };
+
+    /// What a cell holds: a node, or a link while it is free.
+    union Cell<T> {
+        _node: ManuallyDrop<MaybeUninit<T>>,
+        _free: ManuallyDrop<Free>,
+    }
+
+    /// A free cell. `UnsafeCell` so that a model sees every access to the link.
+    struct Free {
+        next: UnsafeCell<*mut Free>,
+    }
+
+    /// The free cells of a stripe, for whoever has its `busy` flag.
+    struct Stock {
+        free: *mut Free,
+        /// Cells that were dealt and have never been used: the first, and how many.
+        run: *mut u8,
+        left: usize,
+    }
+
+    struct Stripe {
+        busy: AtomicUsize,
+        stock: UnsafeCell<Stock>,
+        returned: AtomicPtr<Free>,
+    }
+
+    struct Chunk {
+        before: *mut Chunk,
+        cells: *mut u8,
+        /// Bytes.
+        size: usize,
+        /// Cells that have been dealt; may run past what there are.
+        dealt: AtomicUsize,
+    }
+
+    /// The cells of one cache.
+    pub(crate) struct Slab<T> {
+        stripes: Box<[CachePadded<Stripe>]>,
+        /// The newest chunk.
+        chunks: AtomicPtr<Chunk>,
+        _nodes: PhantomData<*mut T>,
+    }
+
+    impl<T> Slab<T> {
+        const POOLED: bool = size_of::<T>() <= LARGEST;
+        const CELL: usize = size_of::<Cell<T>>();
+
+        pub(crate) fn new() -> Self {
+            let stripe = || Stripe {
+                busy: AtomicUsize::new(0),
+                stock: UnsafeCell::new(Stock {
+                    free: null_mut(),
+                    run: null_mut(),
+                    left: 0,
+                }),
+                returned: AtomicPtr::new(null_mut()),
+            };
+            let stripes = if Self::POOLED { *STRIPES } else { 0 };
+            Self {
+                stripes: (0..stripes).map(|_| CachePadded::new(stripe())).collect(),
+                chunks: AtomicPtr::new(null_mut()),
+                _nodes: PhantomData,
+            }
+        }
+
+        /// A cell with `node` in it.
+        pub(crate) fn make(&self, node: T) -> *mut T {
+            let cell: *mut T = if Self::POOLED {
+                self.take().cast()
+            } else {
+                Box::into_raw(Box::<T>::new_uninit()).cast()
+            };
+            // SAFETY: a cell is of a node's size and alignment, and this one is nobody else's.
+            unsafe { cell.write(node) };
+            cell
+        }
+
+        /// Takes a cell back.
+        ///
+        /// # Safety
+        /// `node` is from [`make`](Self::make) of this slab, was not given back since, nobody uses it any more,
+        /// and what it held has been dropped.
+        pub(crate) unsafe fn give_back(&self, node: *mut T) {
+            if !Self::POOLED {
+                // SAFETY: `make` has boxed it; `MaybeUninit` drops nothing.
+                return drop(unsafe { Box::from_raw(node.cast::<MaybeUninit<T>>()) });
+            }
+            let free = node.cast::<Free>();
+            // SAFETY: the cell is ours now, and large enough for a link.
+            unsafe {
+                free.write(Free {
+                    next: UnsafeCell::new(null_mut()),
+                });
+            }
+            self.stripes[stripe()].returned(free);
+        }
+
+        fn take(&self) -> *mut u8 {
+            let own = stripe();
+            let stripes = self.stripes.len();
+            (0..stripes)
+                .find_map(|step| self.take_from((own + step) & (stripes - 1)))
+                // Every stripe is busy: others have been stopped in the middle.
+                .unwrap_or_else(|| self.deal(1).0)
+        }
+
+        /// A cell from a stripe, unless somebody is at it.
+        fn take_from(&self, at: usize) -> Option<*mut u8> {
+            self.stripes[at].exclusively(|stock| {
+                if let Some(cell) = stock.take(Self::CELL) {
+                    return cell;
+                }
+                self.restock(stock, at);
+                stock.take(Self::CELL).expect("stocked just now")
+            })
+        }
+
+        /// Puts cells into an empty stock: those that have been used before come first.
+        #[cold]
+        fn restock(&self, stock: &mut Stock, at: usize) {
+            let others = || {
+                let stripes = self.stripes.len();
+                (1..stripes).map(move |step| &self.stripes[(at + step) & (stripes - 1)])
+            };
+            let returned = std::iter::once(&self.stripes[at]).chain(others());
+            stock.free = returned
+                .map(|stripe| stripe.take_returned())
+                .find(|free| !free.is_null())
+                .unwrap_or(null_mut());
+            if !stock.free.is_null() {
+                return;
+            }
+            if !self.has_cells_to_deal() {
+                // Before more memory is asked for: what lies idle where nobody makes anything any more.
+                let stock_of = |stripe: &CachePadded<Stripe>| {
+                    let free =
+                        stripe.exclusively(|stock| std::mem::replace(&mut stock.free, null_mut()));
+                    free.filter(|free| !free.is_null())
+                };
+                if let Some(free) = others().find_map(stock_of) {
+                    stock.free = free;
+                    return;
+                }
+            }
+            (stock.run, stock.left) = self.deal(RUN);
+        }
+
+        fn has_cells_to_deal(&self) -> bool {
+            let chunk = self.chunks.load(Ordering::Acquire);
+            // SAFETY: chunks live as long as `self`.
+            let chunk = unsafe { chunk.as_ref() };
+            chunk.is_some_and(|chunk| chunk.dealt.load(Ordering::Relaxed) < chunk.size / Self::CELL)
+        }
+
+        /// Cells that have never been used: at most so many, in a row.
+        fn deal(&self, most: usize) -> (*mut u8, usize) {
+            loop {
+                let newest = self.chunks.load(Ordering::Acquire);
+                // SAFETY: chunks live as long as `self`.
+                if let Some(chunk) = unsafe { newest.as_ref() } {
+                    let cells = chunk.size / Self::CELL;
+                    // Relaxed: which cells are whose is settled by the one counter. Asked first, so that it
+                    // does not run on for ever.
+                    if chunk.dealt.load(Ordering::Relaxed) < cells {
+                        let first = chunk.dealt.fetch_add(most, Ordering::Relaxed);
+                        if first < cells {
+                            // SAFETY: within the chunk.
+                            let run = unsafe { chunk.cells.add(first * Self::CELL) };
+                            return (run, most.min(cells - first));
+                        }
+                    }
+                }
+                self.add_chunk(newest);
+            }
+        }
+
+        /// A new chunk on `newest`, unless another thread has put one there.
+        #[cold]
+        fn add_chunk(&self, newest: *mut Chunk) {
+            // SAFETY: chunks live as long as `self`.
+            let before = unsafe { newest.as_ref() };
+            let size = before.map_or(SMALLEST_CHUNK, |chunk| (2 * chunk.size).min(LARGEST_CHUNK));
+            let size = size.max(4 * LARGEST);
+            let layout = Self::layout(size);
+            // SAFETY: `size` is not zero.
+            let cells = unsafe { alloc(layout) };
+            if cells.is_null() {
+                handle_alloc_error(layout);
+            }
+            if size == LARGEST_CHUNK {
+                prefer_huge(cells, size);
+            }
+            let chunk = Box::into_raw(Box::new(Chunk {
+                before: newest,
+                cells,
+                size,
+                dealt: AtomicUsize::new(0),
+            }));
+            // AcqRel: see Orderings.
+            let added =
+                self.chunks
+                    .compare_exchange(newest, chunk, Ordering::AcqRel, Ordering::Acquire);
+            if added.is_err() {
+                // SAFETY: not shared.
+                unsafe { Self::free_chunk(chunk) };
+            }
+        }
+
+        /// Aligned so that no node of a power of two bytes lies on two cache lines; the largest, so that it is
+        /// one huge page.
+        fn layout(size: usize) -> Layout {
+            let align = if size == LARGEST_CHUNK { size } else { 64 };
+            let align = align.max(align_of::<Cell<T>>());
+            Layout::from_size_align(size, align).expect("a few mebibytes at most")
+        }
+
+        /// # Safety
+        /// `chunk` is from `add_chunk`; nobody uses it or a cell of it any more.
+        unsafe fn free_chunk(chunk: *mut Chunk) -> *mut Chunk {
+            // SAFETY: from `Box::into_raw`, and `cells` from `alloc` with this layout.
+            unsafe {
+                let chunk = Box::from_raw(chunk);
+                dealloc(chunk.cells, Self::layout(chunk.size));
+                chunk.before
+            }
+        }
+    }
+
+    impl Stock {
+        fn take(&mut self, cell: usize) -> Option<*mut u8> {
+            if !self.free.is_null() {
+                // SAFETY: a free cell of ours: the link is there, and nobody else looks at it.
+                let free = unsafe { self.free.read() };
+                let first = std::mem::replace(
+                    &mut self.free,
+                    // SAFETY: as above.
+                    free.next.with(|next| unsafe { *next }),
+                );
+                return Some(first.cast());
+            }
+            self.left = self.left.checked_sub(1)?;
+            let first = self.run;
+            // SAFETY: `left` more cells follow, or this is the end of the run.
+            self.run = unsafe { first.add(cell) };
+            Some(first)
+        }
+    }
+
+    impl Stripe {
+        /// Does something with the stock, unless somebody is at it.
+        fn exclusively<R>(&self, f: impl FnOnce(&mut Stock) -> R) -> Option<R> {
+            if self.busy.swap(1, Ordering::Acquire) != 0 {
+                return None;
+            }
+            // SAFETY: the flag is ours: nobody else has the stock. (`f` does not panic: allocation aborts.)
+            let answer = self.stock.with_mut(|stock| f(unsafe { &mut *stock }));
+            self.busy.store(0, Ordering::Release);
+            Some(answer)
+        }
+
+        fn returned(&self, free: *mut Free) {
+            let mut head = self.returned.load(Ordering::Relaxed);
+            loop {
+                // SAFETY: ours until it is pushed.
+                unsafe { (*free).next.with_mut(|next| *next = head) };
+                let pushed = self.returned.compare_exchange_weak(
+                    head,
+                    free,
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                );
+                match pushed {
+                    Ok(_) => return,
+                    Err(other) => head = other,
+                }
+            }
+        }
+
+        fn take_returned(&self) -> *mut Free {
+            if self.returned.load(Ordering::Relaxed).is_null() {
+                return null_mut();
+            }
+            self.returned.swap(null_mut(), Ordering::Acquire)
+        }
+    }
+
+    impl<T> Drop for Slab<T> {
+        /// Nodes that are still there are not dropped: their owner has done that.
+        fn drop(&mut self) {
+            let mut chunk = self.chunks.load(Ordering::Acquire);
+            while !chunk.is_null() {
+                // SAFETY: each chunk is in the list once, and we are alone.
+                chunk = unsafe { Self::free_chunk(chunk) };
+            }
+        }
+    }
+}
+
+/// In a model every node is a box of its own, so that loom sees a leak, and no address is used twice.
+#[cfg(atomic_cache_loom)]
+mod boxed {
+    use std::marker::PhantomData;
+    use std::mem::MaybeUninit;
+
+    pub(crate) struct Slab<T>(PhantomData<*mut T>);
+
+    impl<T> Slab<T> {
+        pub(crate) fn new() -> Self {
+            Self(PhantomData)
+        }
+
+        pub(crate) fn make(&self, node: T) -> *mut T {
+            Box::into_raw(Box::new(node))
+        }
+
+        /// # Safety
+        /// As of the slab that pools.
+        pub(crate) unsafe fn give_back(&self, node: *mut T) {
+            // SAFETY: from `make`; `MaybeUninit` drops nothing.
+            drop(unsafe { Box::from_raw(node.cast::<MaybeUninit<T>>()) });
+        }
+    }
+}
