@@ -189,7 +189,7 @@ mod tests {
     }
 
     fn timed(threads: usize, time: Duration) -> (Timing, usize) {
-        let stage = Stage::new(10, 10).expect("keys");
+        let stage = Stage::new(10, 10);
         let mut counting = Counting(AtomicUsize::new(0));
         let lap = Lap {
             stage: &stage,

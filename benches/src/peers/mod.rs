@@ -42,9 +42,6 @@ use crate::{
     plot,
 };
 
-/// How many skewed accesses the sample has for each key that there is room for.
-const SAMPLE: usize = 20;
-
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -96,7 +93,8 @@ fn write(file: &Path, line: &str) -> Result<(), Error> {
 
 fn measure(args: &Args) -> Result<Results, Error> {
     let (keys, effort, contenders) = (args.keys.get(), args.effort(), args.contenders());
-    let stage = Stage::new(keys, keys * SAMPLE)?;
+    let threads = args.threads();
+    let stage = Stage::new(keys, effort.skewed_accesses(&threads));
     let mut results = Results {
         rounds: effort.rounds,
         operations: effort.operations,
@@ -109,7 +107,6 @@ fn measure(args: &Args) -> Result<Results, Error> {
     if asked(Topic::Memory) {
         results.memory = memory::measure(&contenders, args.entries.get());
     }
-    let threads = args.threads();
     results.races = rounds::measure(&contenders, &args.works(), &threads, &stage, effort);
     if asked(Topic::Herd) {
         results.herd = herd::measure(&contenders, effort.rounds);
@@ -118,7 +115,7 @@ fn measure(args: &Args) -> Result<Results, Error> {
         results.tasks = tasks::measure(&contenders, effort.rounds, args.tasks.get())?;
     }
     if args.scale {
-        results.scale = Some(scale::scale(&stage, args.most.get(), effort)?);
+        results.scale = Some(scale::scale(&stage, args.most.get(), effort));
     }
     if args.latency {
         results.latency = Some(latency::latency(keys, args.most.get()));

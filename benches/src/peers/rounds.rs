@@ -9,6 +9,7 @@ use super::{
     contenders::Contender,
     figures::{Figure, Race},
     lap::{Entrant, Lap, Timing, time},
+    loops,
     stage::Stage,
     work::Work,
 };
@@ -29,6 +30,13 @@ pub struct Effort {
 }
 
 impl Effort {
+    /// How many accesses to skewed keys a cache sees in all rounds.
+    #[must_use]
+    pub fn skewed_accesses(&self, threads: &[usize]) -> usize {
+        let laps = self.rounds * threads.iter().sum::<usize>();
+        laps * loops::stretch(self.operations / COURSE)
+    }
+
     fn lap<'a>(&self, stage: &'a Stage, work: Work, threads: usize, round: usize) -> Lap<'a> {
         let (operations, time) = if work.is_whole() {
             ((self.operations / COURSE).max(1), Duration::MAX)
@@ -228,7 +236,7 @@ mod tests {
                 (work == Work::Hit).then(|| Box::new(Fixed(1)) as Box<dyn Entrant>)
             }),
         ];
-        let stage = Stage::new(10, 100).expect("keys");
+        let stage = Stage::new(10, 100);
         let effort = Effort {
             rounds: 3,
             operations: 100,

@@ -9,7 +9,6 @@ use super::{
     stage::Stage,
     work::Work,
 };
-use crate::error::Error;
 
 /// The fewest entries.
 const FEWEST: usize = 1000;
@@ -42,27 +41,24 @@ pub struct Size {
 }
 
 /// Measures this cache, quick_cache and the floor with 1,000 to `most` entries, and with `stage` on 1 to 64 threads.
-///
-/// # Errors
-///
-/// When there are no keys to draw from.
-pub fn scale(stage: &Stage, most: usize, effort: Effort) -> Result<Scale, Error> {
+#[must_use]
+pub fn scale(stage: &Stage, most: usize, effort: Effort) -> Scale {
     let named = |contender: &Contender| [OURS, QUICK, FLOOR].contains(&contender.name);
     let contenders: Vec<Contender> = ALL.into_iter().filter(named).collect();
     let sizes = std::iter::successors(Some(FEWEST), |entries| entries.checked_mul(10));
     let entries = sizes
         .take_while(|&entries| entries <= most)
         .map(|entries| size(&contenders, entries, effort))
-        .collect::<Result<_, _>>()?;
+        .collect();
     let works = [Work::Hit, Work::HotKey];
-    Ok(Scale {
+    Scale {
         entries,
         threads: measure(&contenders, &works, &THREADS, stage, effort),
-    })
+    }
 }
 
-fn size(contenders: &[Contender], entries: usize, effort: Effort) -> Result<Size, Error> {
-    let stage = Stage::new(entries, 1)?;
+fn size(contenders: &[Contender], entries: usize, effort: Effort) -> Size {
+    let stage = Stage::new(entries, 1);
     let rounds = if entries > MANY {
         effort.rounds.min(FEW)
     } else {
@@ -70,5 +66,5 @@ fn size(contenders: &[Contender], entries: usize, effort: Effort) -> Result<Size
     };
     let effort = Effort { rounds, ..effort };
     let races = measure(contenders, &[Work::Hit, Work::Pin], &[1], &stage, effort);
-    Ok(Size { entries, races })
+    Size { entries, races }
 }

@@ -5,8 +5,6 @@ use std::sync::OnceLock;
 use rand::{SeedableRng, rngs::SmallRng};
 use rand_distr::{Distribution, Zipf};
 
-use crate::error::Error;
-
 /// How skewed the Zipf sample is.
 const SKEW: f64 = 0.9;
 
@@ -18,28 +16,37 @@ pub const UNIVERSE: usize = 10;
 /// The parts of a sharded cache fill unevenly.
 pub const SPARE: usize = 2;
 
-/// The inputs of a run, made before anything is timed.
+/// How many accesses of the Zipf sample a cache sees before its first timing, for each key that it has room for.
+const LEARNING: usize = 20;
+
+/// The longest Zipf sample.
+const LONGEST: usize = 40_000_000;
+
+/// The inputs of a run, the same for everybody.
 #[derive(Debug)]
 pub struct Stage {
     /// How many keys are in a cache that is hit.
     pub keys: usize,
-    /// Ranks of keys, skewed.
-    pub zipf: Vec<u32>,
+    /// How many accesses of the Zipf sample are timed.
+    accesses: usize,
+    /// Ranks of keys.
+    zipf: OnceLock<Vec<u32>>,
     texts: OnceLock<Vec<String>>,
 }
 
 impl Stage {
-    /// The inputs for `keys` resident keys, with `accesses` skewed ones.
+    /// The inputs for `keys` resident keys, one at least, and so many timed accesses to skewed keys.
     ///
-    /// # Errors
-    ///
-    /// When there are no keys to draw from.
-    pub fn new(keys: usize, accesses: usize) -> Result<Self, Error> {
-        Ok(Self {
-            keys,
-            zipf: skewed(keys * UNIVERSE, accesses)?,
+    /// The sample has as many accesses and what caches see before, so that none comes twice: a cache that learns
+    /// would know by heart what it is to see, and hit more than any could that does not know the future.
+    #[must_use]
+    pub fn new(keys: usize, accesses: usize) -> Self {
+        Self {
+            keys: keys.max(1),
+            accesses,
+            zipf: OnceLock::new(),
             texts: OnceLock::new(),
-        })
+        }
     }
 
     /// The texts of the keys, made when they are first asked for.
@@ -48,12 +55,21 @@ impl Stage {
             .get_or_init(|| (0..self.keys).map(text).collect())
     }
 
-    /// The keys of the Zipf sample from `start` on, over and over.
+    /// How many accesses of the Zipf sample a cache sees before its first timing.
     #[must_use]
+    pub fn learning(&self) -> usize {
+        self.keys * LEARNING
+    }
+
+    /// The keys of the Zipf sample from `start` on; from its beginning again after its end.
     pub fn skewed_from(&self, start: usize) -> Skewed<'_> {
+        let accesses = (self.learning() + self.accesses).min(LONGEST);
+        let ranks = self
+            .zipf
+            .get_or_init(|| skewed(self.keys * UNIVERSE, accesses));
         Skewed {
-            ranks: &self.zipf,
-            next: start % self.zipf.len(),
+            ranks,
+            next: start % ranks.len(),
         }
     }
 }
@@ -79,10 +95,9 @@ impl Iterator for Skewed<'_> {
     }
 }
 
-fn skewed(keys: usize, accesses: usize) -> Result<Vec<u32>, Error> {
+fn skewed(keys: usize, accesses: usize) -> Vec<u32> {
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    let zipf = Zipf::new(keys as f64, SKEW)
-        .map_err(|e| Error::Usage(format!("--keys: expected a Zipf distribution: {e}")))?;
+    let zipf = Zipf::new(keys as f64, SKEW).expect("a key at least, and a good exponent");
     let mut random = SmallRng::seed_from_u64(1);
     #[expect(
         clippy::cast_possible_truncation,
@@ -90,7 +105,7 @@ fn skewed(keys: usize, accesses: usize) -> Result<Vec<u32>, Error> {
         reason = "a rank is a small whole number"
     )]
     let rank = |_| zipf.sample(&mut random) as u32;
-    Ok((0..accesses).map(rank).collect())
+    (0..accesses).map(rank).collect()
 }
 
 /// The `index`th of keys that are spread over all bits.
@@ -153,11 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_goes_round() {
-        let stage = Stage::new(100, 50).expect("keys");
-        let keys: Vec<u64> = stage.skewed_from(40).take(60).collect();
-        assert_eq!(keys[..10], keys[50..]);
-        assert_eq!(keys[10], spread_key(stage.zipf[0] as usize));
-        assert!(stage.zipf.iter().all(|rank| (1..=1000).contains(rank)));
+    fn the_sample_is_long_enough_and_goes_round() {
+        let stage = Stage::new(100, 50);
+        let (all, keys) = (stage.learning() + 50, |start| stage.skewed_from(start));
+        assert!(keys(40).take(10).eq(keys(40 + all).take(10)));
+        assert!(!keys(0).take(all - 50).eq(keys(50).take(all - 50)));
+        let known: Vec<u64> = (1..=1000).map(spread_key).collect();
+        assert!(keys(0).take(all).all(|key| known.contains(&key)));
     }
 }

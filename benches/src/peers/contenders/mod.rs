@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn everybody_does_every_work_they_can() {
-        let stage = Stage::new(500, 10_000).expect("keys");
+        let stage = Stage::new(500, 10_000);
         for contender in ALL {
             for &work in Work::value_variants() {
                 let Some(timing) = timed(contender, work, &stage, 2) else {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn this_cache_does_every_work() {
-        let stage = Stage::new(100, 1000).expect("keys");
+        let stage = Stage::new(100, 1000);
         let works = Work::value_variants().iter();
         assert!(
             works

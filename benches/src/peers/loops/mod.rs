@@ -5,7 +5,7 @@ mod hits;
 mod through;
 
 pub use hits::{ByText, Hits, Hot, Inserts, Lent, Pinned};
-pub use through::{Fills, New, Refill, Skewed, Through};
+pub use through::{Fills, New, Refill, Skewed, Through, stretch};
 
 /// How often a cache that is to be hit is read before its first timing: more often than any counts uses.
 const USES: usize = 8;

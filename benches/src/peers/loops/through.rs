@@ -52,6 +52,9 @@ impl<C: ReadThrough> Entrant for Through<C> {
     }
 }
 
+/// A lap begins with accesses that are not timed: one for so many that are.
+const UNTIMED: usize = 10;
+
 /// Reads through of skewed keys.
 pub struct Skewed<C> {
     cache: C,
@@ -62,47 +65,50 @@ pub struct Skewed<C> {
 }
 
 impl<C: ReadThrough> Skewed<C> {
-    /// Lets `cache` see all of the sample.
+    /// Lets `cache` see the beginning of the sample.
     pub fn boxed(cache: C, stage: &Stage) -> Box<dyn Entrant> {
-        for key in stage.skewed_from(0).take(stage.zipf.len()) {
+        for key in stage.skewed_from(0).take(stage.learning()) {
             black_box(cache.read(key, &mut 0));
         }
-        let (start, next) = (0, 0);
+        let (start, next) = (0, stage.learning());
         Box::new(Self { cache, start, next })
     }
 
     /// Where the stretch of one thread begins.
     fn start(&self, lap: &Lap<'_>) -> usize {
-        self.start + lap.thread * stretch(lap)
+        self.start + lap.thread * stretch(lap.operations)
     }
 }
 
-/// How many accesses a thread makes in a lap.
-fn stretch(lap: &Lap<'_>) -> usize {
-    untimed(lap) + lap.operations
+/// How many accesses to skewed keys a thread makes in a lap of so many operations.
+#[must_use]
+pub fn stretch(operations: usize) -> usize {
+    untimed(operations) + operations
 }
 
 /// How many of them it makes before its time starts.
-fn untimed(lap: &Lap<'_>) -> usize {
-    lap.operations / 10
+fn untimed(operations: usize) -> usize {
+    operations / UNTIMED
 }
 
 impl<C: ReadThrough> Entrant for Skewed<C> {
     fn begin(&mut self, lap: &Lap<'_>) {
         self.start = self.next;
-        self.next += lap.threads * stretch(lap);
+        self.next += lap.threads * stretch(lap.operations);
     }
 
     fn warm(&self, lap: &Lap<'_>) {
         let keys = lap.stage.skewed_from(self.start(lap));
-        for key in keys.take(untimed(lap)) {
+        for key in keys.take(untimed(lap.operations)) {
             black_box(self.cache.read(key, &mut 0));
         }
     }
 
     #[inline(never)]
     fn run(&self, lap: &Lap<'_>) -> Span {
-        let mut keys = lap.stage.skewed_from(self.start(lap) + untimed(lap));
+        let mut keys = lap
+            .stage
+            .skewed_from(self.start(lap) + untimed(lap.operations));
         lap.batches(|count| {
             let mut made = 0;
             for key in keys.by_ref().take(count) {
