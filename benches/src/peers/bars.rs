@@ -245,6 +245,7 @@ mod tests {
         Race {
             work,
             threads,
+            waited: 0.0,
             contenders,
         }
     }

@@ -229,6 +229,7 @@ mod tests {
         Race {
             work,
             threads,
+            waited: 0.0,
             contenders,
         }
     }

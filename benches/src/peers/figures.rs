@@ -52,6 +52,9 @@ pub struct Race {
     pub work: Work,
     /// How many threads at a time.
     pub threads: usize,
+    /// The share of their time in which threads waited for a processor, because the machine had other things to do
+    /// or because they are more than it has processors.
+    pub waited: f64,
     /// Who took part, this cache first.
     pub contenders: Vec<Figure>,
 }

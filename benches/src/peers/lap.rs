@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::stage::Stage;
+use super::{queue, stage::Stage};
 
 /// Between two looks at the watch, and as many look-ups go through one pinned view.
 const BATCH: usize = 1000;
@@ -119,6 +119,8 @@ pub struct Timing {
     pub misses: usize,
     /// From the first start to the last end.
     pub elapsed: Duration,
+    /// The share of the threads' time in which they waited for a processor.
+    pub waited: f64,
 }
 
 /// Runs `entrant` on as many threads as `lap` says, all at one time.
@@ -137,8 +139,15 @@ pub fn time(entrant: &mut dyn Entrant, lap: Lap<'_>) -> Timing {
             entrant.warm(&lap);
         }
         barrier.wait();
-        let start = Instant::now();
-        (start, entrant.run(&lap), Instant::now())
+        let (waited, start) = (queue::waited(), Instant::now());
+        let span = entrant.run(&lap);
+        let (end, waited) = (Instant::now(), queue::waited().saturating_sub(waited));
+        Run {
+            start,
+            span,
+            end,
+            waited,
+        }
     };
     let runs = thread::scope(|scope| {
         let others: Vec<_> = (1..lap.threads)
@@ -152,23 +161,42 @@ pub fn time(entrant: &mut dyn Entrant, lap: Lap<'_>) -> Timing {
     sum_up(&runs, processors)
 }
 
+/// What one thread has done, and when.
+struct Run {
+    start: Instant,
+    span: Span,
+    end: Instant,
+    /// How much of that it waited for a processor.
+    waited: Duration,
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-fn sum_up(runs: &[(Instant, Span, Instant)], processors: usize) -> Timing {
-    let (first, last) = (runs.iter().map(|run| run.0), runs.iter().map(|run| run.2));
+fn sum_up(runs: &[Run], processors: usize) -> Timing {
+    let first = runs.iter().map(|run| run.start);
+    let last = runs.iter().map(|run| run.end);
     let elapsed = last.max().zip(first.min());
     let elapsed = elapsed.map_or(Duration::ZERO, |(last, first)| last - first);
-    let operations = runs.iter().map(|run| run.1.operations).sum();
+    let spans = || runs.iter().map(|run| run.span);
+    let operations = spans().map(|span| span.operations).sum();
     let ns = if runs.len() > processors {
         elapsed.as_nanos() as f64 * processors as f64 / operations as f64
     } else {
-        runs.iter().map(|run| run.1.ns_per_op()).fold(0.0, f64::max)
+        spans().map(|span| span.ns_per_op()).fold(0.0, f64::max)
     };
     Timing {
         ns,
         operations,
-        misses: runs.iter().map(|run| run.1.misses).sum(),
+        misses: spans().map(|span| span.misses).sum(),
         elapsed,
+        waited: share(runs),
     }
+}
+
+/// The share of the threads' time in which they waited for a processor.
+fn share(runs: &[Run]) -> f64 {
+    let waited: Duration = runs.iter().map(|run| run.waited).sum();
+    let all: Duration = runs.iter().map(|run| run.end - run.start).sum();
+    waited.as_secs_f64() / all.as_secs_f64().max(1e-9)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod lap;
 pub mod latency;
 pub mod loops;
 pub mod memory;
+pub mod queue;
 pub mod rounds;
 pub mod scale;
 pub mod stage;

@@ -92,6 +92,7 @@ impl Field {
             .map(move |(threads, timings)| Race {
                 work,
                 threads,
+                waited: waited(&timings),
                 contenders: figures(work, &entrants, &timings),
             })
     }
@@ -126,6 +127,13 @@ pub fn measure(
         .into_iter()
         .flat_map(|field| field.races(threads))
         .collect()
+}
+
+/// The mean share of their time in which threads waited for a processor.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn waited(timings: &[Vec<Timing>]) -> f64 {
+    let shares = || timings.iter().flatten().map(|timing| timing.waited);
+    shares().sum::<f64>() / shares().count().max(1) as f64
 }
 
 fn figures(

@@ -1,5 +1,7 @@
 //! The tables for people.
 
+use std::{num::NonZeroUsize, thread};
+
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
@@ -12,6 +14,9 @@ use super::{
     tasks::Tasks,
 };
 
+/// When threads wait for a processor for a larger share of their time, others are in their way.
+const DISTURBED: f64 = 0.05;
+
 /// All that `results` has, as tables one below the other.
 #[must_use]
 pub fn tables(results: &Results) -> String {
@@ -19,6 +24,7 @@ pub fn tables(results: &Results) -> String {
     if !results.races.is_empty() {
         tables.push(races("ns an operation", &results.races));
         tables.push(footnote(&results.races));
+        tables.push(disturbance(&results.races));
     }
     tables.extend(some(&results.herd).map(herd));
     tables.extend(some(&results.tasks).map(tasks));
@@ -122,6 +128,20 @@ fn footnote(races: &[Race]) -> String {
     } else {
         String::new()
     }
+}
+
+/// Which figures are not to be trusted, as the machine had other things to do.
+fn disturbance(races: &[Race]) -> String {
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let alone = races.iter().filter(|race| race.threads <= processors);
+    let worst = alone.map(|race| race.waited).fold(0.0, f64::max);
+    if worst < DISTURBED {
+        return String::new();
+    }
+    let percent = 100.0 * worst;
+    format!(
+        "the machine was busy: at some work threads waited {percent:.0} % of their time for a processor"
+    )
 }
 
 fn maybe(figure: Option<f64>, show: impl Fn(f64) -> String) -> String {
