@@ -3,7 +3,7 @@
 use crate::actor::actor;
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
-use crate::core::{Aim, Core, Spare};
+use crate::core::{Aim, Core, Glance, Spare};
 use crate::entry::EntrySelector;
 use crate::error::{BuildError, OversizeError, TryGetError};
 use crate::fill::{Borrowed, Call, Explain, Fill};
@@ -193,8 +193,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         if core.is_plain() {
             if let Some(pin) = pin_briefly() {
-                if let Some(value) = core.hit(core.hash(key), key, &pin) {
-                    return Some(value.clone());
+                match core.hit(core.hash(key), key, &pin) {
+                    Glance::Found(value) => return Some(value.clone()),
+                    Glance::Absent => return None,
+                    Glance::Unclear => {}
                 }
             }
         }
@@ -228,8 +230,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         if core.is_plain() {
             if let Some(pin) = pin_briefly() {
-                if let Some(value) = core.hit(core.hash(key), key, &pin) {
-                    return Some(f(value));
+                match core.hit(core.hash(key), key, &pin) {
+                    Glance::Found(value) => return Some(f(value)),
+                    Glance::Absent => return None,
+                    Glance::Unclear => {}
                 }
             }
         }
@@ -383,22 +387,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         F: Fill<K, V, S> + Explain,
     {
         let core = &*self.core;
-        if core.is_plain() && aim == Aim::Value {
+        let mut absent = aim != Aim::Value;
+        if core.is_plain() && !absent {
             if let Some(pin) = pin_briefly() {
-                if let Some(value) = core.hit(core.hash(key), key, &pin) {
-                    return Ok(read(value));
+                match core.hit(core.hash(key), key, &pin) {
+                    Glance::Found(value) => return Ok(read(value)),
+                    Glance::Absent => absent = true,
+                    Glance::Unclear => {}
                 }
             }
         }
-        self.fetch_otherwise(key, aim, call, read)
+        self.fetch_otherwise(key, aim, absent, call, read)
     }
 
-    /// What is not the short way of a hit.
+    /// What is not the short way of a hit. `absent`: there is no need to look before turning.
     #[inline(never)]
     fn fetch_otherwise<Q, R, F>(
         &self,
         key: &Q,
         aim: Aim,
+        absent: bool,
         mut call: F,
         read: impl FnOnce(&V) -> R,
     ) -> Result<R, TryGetError<F::Error>>
@@ -409,7 +417,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         let hash = core.hash(key);
         let pin = pin();
-        if aim == Aim::Value {
+        if !absent {
             if let Some(value) = core.look_up(hash, key, &pin) {
                 return Ok(read(value));
             }

@@ -29,6 +29,7 @@ use crate::slab::Slab;
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicUsize, Ordering, relax};
+pub(crate) use crate::table::Glance;
 use crate::table::{Claim, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
 use equivalent::Equivalent;
@@ -220,10 +221,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// The short way of a hit, in a [plain](Self::is_plain) cache: a live entry near its home that is as used
-    /// as it can be. Calls nothing but the key's `Eq` and, of an entry with a deadline, the clock; `None` says
-    /// nothing.
+    /// as it can be. Calls nothing but the key's `Eq` and, of an entry with a deadline, the clock.
     #[inline(always)]
-    pub(crate) fn hit<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
+    pub(crate) fn hit<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Glance<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
@@ -231,13 +231,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: linked at the load of its word, under this pin.
             key.equivalent(unsafe { &deref(node, pin).key })
         });
-        let spot = glance?;
+        let spot = match glance {
+            Glance::Found(spot) => spot,
+            Glance::Absent => return Glance::Absent,
+            Glance::Unclear => return Glance::Unclear,
+        };
         // SAFETY: as above.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        let sure =
-            node.slot.state().is_live() && !self.would_be_noted(&spot) && self.is_fresh(node);
-        // SAFETY: live was loaded, the pin keeps it.
-        sure.then(|| unsafe { node.slot.value() })
+        if node.slot.state().is_live() && !self.would_be_noted(&spot) && self.is_fresh(node) {
+            // SAFETY: live was loaded, the pin keeps it.
+            return Glance::Found(unsafe { node.slot.value() });
+        }
+        Glance::Unclear
     }
 
     /// Whether a hit is nothing but a look: this cache counts no look-ups.
@@ -583,7 +588,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// A node that has its value from the start is in the table.
     fn count_in(&self, node: &Node<K, V>) {
         if node.slot.state().is_live() {
-            self.len.add(1);
+            self.counts_in();
         }
     }
 
@@ -756,8 +761,27 @@ impl<K, V, S> Core<K, V, S> {
     /// The size of an entry's own allocation, with key, value, state and deadline.
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Node<K, V>>() as u64;
 
+    /// Entries that are live and linked. Where each weighs one their total is that number, and there is no
+    /// other.
     pub(crate) fn len(&self) -> usize {
-        self.len.sum()
+        match &self.room {
+            Some(room) if room.counts_entries() => room.total_entries(),
+            _ => self.len.sum(),
+        }
+    }
+
+    /// An entry is there from now on.
+    fn counts_in(&self) {
+        if !self.counts_entries() {
+            self.len.add(1);
+        }
+    }
+
+    /// An entry has gone.
+    fn counts_out(&self) {
+        if !self.counts_entries() {
+            self.len.sub(1);
+        }
     }
 
     pub(crate) fn name(&self) -> Option<&str> {

@@ -47,6 +47,7 @@ mod stats;
 mod sync;
 mod table;
 mod time;
+mod turnstile;
 mod weigh;
 pub mod which_verb;
 

@@ -3,7 +3,7 @@
 use crate::actor::actor;
 use crate::atomic_cache::{AtomicCache, Stored};
 use crate::cache::{Cache, DefaultHashBuilder, sure};
-use crate::core::{Aim, Core, Spare};
+use crate::core::{Aim, Core, Glance, Spare};
 use crate::error::TryGetError;
 use crate::fill::{Borrowed, Call, Explain, Fill};
 use crate::key::{Equivalent, ToKey};
@@ -54,8 +54,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
     {
         if self.core.is_plain() {
-            if let Some(value) = self.core.hit(self.core.hash(key), key, self.pinned()) {
-                return Some(value);
+            match self.core.hit(self.core.hash(key), key, self.pinned()) {
+                Glance::Found(value) => return Some(value),
+                Glance::Absent => return None,
+                Glance::Unclear => {}
             }
         }
         self.get_otherwise(key)

@@ -48,6 +48,7 @@ mod simulation;
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::table::PROBATION;
+use std::ops::Range;
 
 /// The longest walk of a hand, in positions. 512 costs nothing measurable, 256 costs 0.1 points.
 const FARTHEST: usize = 1024;
@@ -55,8 +56,10 @@ const FARTHEST: usize = 1024;
 /// loser may not leave. With this, one victim costs at most `(REFUSALS + 2) * FARTHEST + LINE`
 /// looks. On average it is about 50.
 const REFUSALS: usize = 4;
-/// Positions claimed at once: the words of a cache line.
+/// Positions that are aged at once: the words of a cache line.
 const LINE: usize = 8;
+/// Positions that a walk claims at once: four cache lines.
+const STRETCH: usize = 32;
 /// How many main entries a newcomer is compared with; also how long a run of used ones must be to
 /// count. Anything from 4 to 12 is within 0.2 points.
 const RIVALS: usize = 6;
@@ -191,6 +194,11 @@ pub(crate) trait Ring: Census {
     fn positions(&self) -> usize;
     /// The mark of the entry at a position. `None`: none there, or not to be touched now.
     fn mark(&self, at: usize) -> Option<Mark>;
+    /// Of a stretch of positions the first entry that is on probation, or is not; none if something that
+    /// had expired has left on the way.
+    fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
+        one_by_one(self, stretch, on_probation)
+    }
     /// Changes a mark, if it still is `from`.
     fn remark(&self, at: usize, from: Mark, to: Mark) -> bool;
     /// Takes the entry at `at` out, if its mark still is `mark` and it may leave: it is not being
@@ -201,6 +209,22 @@ pub(crate) trait Ring: Census {
     fn surplus(&self) -> usize;
     /// Whether an entry has left already: one that had expired goes as soon as a hand comes by it.
     fn is_done(&self) -> bool;
+}
+
+/// See [`Ring::next`].
+pub(crate) fn one_by_one(
+    ring: &(impl Ring + ?Sized),
+    mut stretch: Range<usize>,
+    on_probation: bool,
+) -> Option<(usize, Mark)> {
+    let wanted = |at: usize| {
+        let mark = ring
+            .mark(at)
+            .filter(|mark| mark.on_probation() == on_probation);
+        (mark.is_some() || ring.is_done()).then_some((at, mark))
+    };
+    let (at, mark) = stretch.find_map(wanted)?;
+    mark.filter(|_| !ring.is_done()).map(|mark| (at, mark))
 }
 
 /// The state of the policy, shared by all threads.
@@ -311,12 +335,7 @@ impl Policy {
     fn judge_newcomers(&self, quota: usize, ring: &impl Ring) -> bool {
         let passing = self.probation.load(Relaxed) >= PASSING;
         let mut refused = 0;
-        let walked = self.probation_hand.walk(farthest(ring), |at| {
-            let mark = ring.mark(at);
-            if ring.is_done() {
-                return Some(true);
-            }
-            let mark = mark.filter(|mark| mark.on_probation())?;
+        let walked = self.probation_hand.walk(true, ring, |at, mark| {
             if passing && !mark.was_passed() {
                 ring.remark(at, mark, mark.passed());
                 return None;
@@ -334,7 +353,7 @@ impl Policy {
             refused += usize::from(!left);
             (left || refused == REFUSALS).then_some(left)
         });
-        walked == Some(true)
+        walked == Some(true) || ring.is_done()
     }
 
     /// One of two leaves: the newcomer at `at`, or the weakest of main that it meets.
@@ -356,12 +375,7 @@ impl Policy {
     /// The weakest of the next few main entries.
     fn weakest(&self, ring: &impl Ring) -> Option<(usize, Mark)> {
         let (mut seen, mut weakest) = (0, None::<(usize, Mark)>);
-        self.main_hand.walk(farthest(ring), |at| {
-            let mark = ring.mark(at);
-            if ring.is_done() {
-                return Some(());
-            }
-            let mark = mark.filter(|mark| !mark.on_probation())?;
+        self.main_hand.walk(false, ring, |at, mark| {
             seen += 1;
             if weakest.is_none_or(|(_, least)| mark.count() < least.count()) {
                 weakest = Some((at, mark));
@@ -401,7 +415,8 @@ impl Policy {
             return;
         }
         let positions = ring.positions();
-        self.aging_hand.walk(LINE, |at| {
+        let from = self.aging_hand.0.fetch_add(LINE, Relaxed);
+        for at in from..from + LINE {
             if let Some(mark) = ring.mark(at) {
                 if !mark.on_probation() {
                     self.count_run(mark.was_used(), ring);
@@ -410,8 +425,7 @@ impl Policy {
                 ring.remark(at, mark, mark.aged());
             }
             self.ghosts.age(at % positions, positions);
-            None::<()>
-        });
+        }
     }
 
     fn count_full(&self, is_full: bool) {
@@ -449,19 +463,35 @@ fn farthest(ring: &impl Ring) -> usize {
 struct Hand(AtomicUsize);
 
 impl Hand {
-    /// Walks until `look` has an answer, at most so far. Positions are claimed a line at a time, so that
+    /// Shows entries on probation, or others, to `look` until it has an answer, or something that had expired
+    /// has left on the way; goes so far at most. Positions are claimed a stretch at a time, so that
     /// threads that walk at once look at different ones; what a walk does not get to is given back,
     /// unless another has gone on from there.
-    fn walk<T>(&self, farthest: usize, mut look: impl FnMut(usize) -> Option<T>) -> Option<T> {
-        for _ in 0..farthest / LINE {
-            let from = self.0.fetch_add(LINE, Relaxed);
-            for at in from..from + LINE {
-                if let Some(found) = look(at) {
-                    let _ = self
-                        .0
-                        .compare_exchange(from + LINE, at + 1, Relaxed, Relaxed);
-                    return Some(found);
+    fn walk<R: Ring, T>(
+        &self,
+        on_probation: bool,
+        ring: &R,
+        mut look: impl FnMut(usize, Mark) -> Option<T>,
+    ) -> Option<T> {
+        let farthest = farthest(ring);
+        let stretch = STRETCH.min(ring.positions());
+        for _ in 0..farthest / stretch {
+            let mut from = self.0.fetch_add(stretch, Relaxed);
+            let end = from + stretch;
+            let give_back = |from| {
+                let _ = self.0.compare_exchange(end, from, Relaxed, Relaxed);
+            };
+            while let Some((at, mark)) = ring.next(from..end, on_probation) {
+                from = at + 1;
+                let answer = look(at, mark);
+                if answer.is_some() || ring.is_done() {
+                    give_back(from);
+                    return answer;
                 }
+            }
+            if ring.is_done() {
+                give_back(from);
+                return None;
             }
         }
         None
@@ -582,7 +612,8 @@ impl Ghosts {
         let old = bucket.load(Relaxed);
         // The oldest falls out at the top. A racing update may be lost.
         bucket.store((old << Self::BITS | ghost) & (u64::MAX >> 1), Relaxed);
-        self.now.fetch_add(1, Relaxed);
+        // (So may this one.)
+        self.now.store(self.now.load(Relaxed) + 1, Relaxed);
     }
 
     /// Halves the counts of the part `at` of `of` equal parts.

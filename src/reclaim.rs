@@ -23,7 +23,6 @@
 //! into a batch, *ripe* after a grace period, *reaped*.
 
 use crate::foreign::contain;
-use crate::sync::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 #[cfg(any(
@@ -123,30 +122,6 @@ impl Garbage {
     #[cfg(atomic_cache_loom)]
     pub(crate) fn address(&self) -> usize {
         self.object as usize
-    }
-}
-
-/// How much has been retired and not yet reaped, and how many destructors panicked.
-#[derive(Debug)]
-pub(crate) struct Gauge {
-    pub(crate) retired: AtomicUsize,
-    pub(crate) panics: AtomicUsize,
-}
-
-impl Gauge {
-    pub(crate) fn new() -> Self {
-        Self {
-            retired: AtomicUsize::new(0),
-            panics: AtomicUsize::new(0),
-        }
-    }
-
-    pub(crate) fn reap(&self, garbage: Garbage, home: Home) {
-        if garbage.reap(home) {
-            self.panics.fetch_add(1, Ordering::Relaxed);
-        }
-        // Release: who reads the gauge at zero (Acquire) has the drops behind it.
-        self.retired.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -14,14 +14,13 @@
 //!
 //! # Nobody waits
 //!
-//! Each stripe has a *stock* of free cells, for one thread at a time: who finds it `busy` goes on to the
+//! Each stripe has a *stock* of free cells, behind a turnstile: who finds that taken goes on to the
 //! next stripe, and if all are, to the chunk itself, from which cells are dealt by one addition. Cells
 //! come back by a push to a stripe's list of *returned* ones, which are only ever taken all at once. So
 //! there is no pop from a shared list, and no A-B-A.
 //!
 //! # Orderings
-//! * `busy`: taken with Acquire, given up with Release: what is done to the stock is seen by whoever has
-//!   it next.
+//! * The stock: see `turnstile.rs`.
 //! * `returned`: pushed with Release, taken with Acquire: the link in a cell is seen by who takes it, and
 //!   what was done to the cell before it came back happened before it is used again.
 //! * `chunks`: set with Release, loaded with Acquire: a chunk is whole for whoever finds it.
@@ -36,6 +35,7 @@ pub(crate) mod pooled {
     use crate::pages::{HUGE, prefer_huge};
     use crate::stats::{STRIPES, stripe};
     use crate::sync::{AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+    use crate::turnstile::Turnstile;
     use crossbeam_utils::CachePadded;
     use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
     use std::marker::PhantomData;
@@ -72,7 +72,7 @@ pub(crate) mod pooled {
         next: UnsafeCell<*mut Free>,
     }
 
-    /// The free cells of a stripe, for whoever has its `busy` flag.
+    /// The free cells of a stripe, for one at a time.
     struct Stock {
         free: *mut Free,
         /// Cells that were dealt and have never been used: the first, and how many.
@@ -80,9 +80,11 @@ pub(crate) mod pooled {
         left: usize,
     }
 
+    // SAFETY: the cells belong to the stock, whoever has it.
+    unsafe impl Send for Stock {}
+
     struct Stripe {
-        busy: AtomicUsize,
-        stock: UnsafeCell<Stock>,
+        stock: Turnstile<Stock>,
         returned: AtomicPtr<Free>,
     }
 
@@ -109,8 +111,7 @@ pub(crate) mod pooled {
 
         pub(crate) fn new() -> Self {
             let stripe = || Stripe {
-                busy: AtomicUsize::new(0),
-                stock: UnsafeCell::new(Stock {
+                stock: Turnstile::new(Stock {
                     free: null_mut(),
                     run: null_mut(),
                     left: 0,
@@ -168,7 +169,7 @@ pub(crate) mod pooled {
 
         /// A cell from a stripe, unless somebody is at it.
         fn take_from(&self, at: usize) -> Option<*mut u8> {
-            self.stripes[at].exclusively(|stock| {
+            self.stripes[at].stock.try_in(|stock| {
                 if let Some(cell) = stock.take(Self::CELL) {
                     return cell;
                 }
@@ -195,8 +196,9 @@ pub(crate) mod pooled {
             if !self.has_cells_to_deal() {
                 // Before more memory is asked for: what lies idle where nobody makes anything any more.
                 let stock_of = |stripe: &CachePadded<Stripe>| {
-                    let free =
-                        stripe.exclusively(|stock| std::mem::replace(&mut stock.free, null_mut()));
+                    let free = stripe
+                        .stock
+                        .try_in(|stock| std::mem::replace(&mut stock.free, null_mut()));
                     free.filter(|free| !free.is_null())
                 };
                 if let Some(free) = others().find_map(stock_of) {
@@ -309,17 +311,6 @@ pub(crate) mod pooled {
     }
 
     impl Stripe {
-        /// Does something with the stock, unless somebody is at it.
-        fn exclusively<R>(&self, f: impl FnOnce(&mut Stock) -> R) -> Option<R> {
-            if self.busy.swap(1, Ordering::Acquire) != 0 {
-                return None;
-            }
-            // SAFETY: the flag is ours: nobody else has the stock. (`f` does not panic: allocation aborts.)
-            let answer = self.stock.with_mut(|stock| f(unsafe { &mut *stock }));
-            self.busy.store(0, Ordering::Release);
-            Some(answer)
-        }
-
         fn returned(&self, free: *mut Free) {
             let mut head = self.returned.load(Ordering::Relaxed);
             loop {

@@ -97,6 +97,14 @@ impl Spot<'_> {
     }
 }
 
+/// What came of a short look.
+pub(crate) enum Glance<T> {
+    Found(T),
+    Absent,
+    /// It takes a longer one.
+    Unclear,
+}
+
 /// What came of [`Table::claim`].
 pub(crate) enum Claim<'p, T> {
     /// The object is in the table.
@@ -151,27 +159,30 @@ impl<T> Table<T> {
         unsafe { &*self.root.load(Ordering::Acquire) }
     }
 
-    /// The object of a key, if it is one of the first words of its probe in the root. `None` says nothing.
+    /// The object of a key, as far as the first words of its probe in the root tell.
     #[inline(always)]
     pub(crate) fn glance<'p>(
         &self,
         hash: u64,
         pin: &'p Pin,
         is_key: impl Fn(*const T) -> bool,
-    ) -> Option<Spot<'p>> {
+    ) -> Glance<Spot<'p>> {
         let level = self.root(pin);
         let home = level.home(hash);
         for step in 0..GLANCE {
             let at = home.wrapping_add(step);
             let word = level.load(at);
             if word.matches(hash) && is_key(word.pointer() as *const T) {
-                return Some(Spot { level, at, word });
+                return Glance::Found(Spot { level, at, word });
             }
             if word.ends_glance() {
+                if word.is_empty() {
+                    return Glance::Absent;
+                }
                 break;
             }
         }
-        None
+        Glance::Unclear
     }
 
     /// The object of a key, for reading. Never writes, never waits; its steps are bounded by the

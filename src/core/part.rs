@@ -162,7 +162,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let live = node.slot.state().is_live();
         let kept = live && before.is_linked();
         if kept {
-            self.core.len.add(1);
+            self.core.counts_in();
         } else {
             self.core.discharge(weight.unwrap_or(0));
         }

@@ -30,7 +30,7 @@ impl<K, V, S> Core<K, V, S> {
         let told = self.bulletin.as_ref().zip(event.cause());
         let released = node.slot.release_linked(&self.lingering, told.is_some());
         if released.before.counts() {
-            self.len.sub(1);
+            self.counts_out();
             self.stats.count(event);
             discharged = released.before.weight();
             self.discharge(discharged);

@@ -2,7 +2,7 @@
 
 use super::{Core, Node};
 use crate::bound::{Bound, Weight};
-use crate::policy::{Census, Mark, Policy, Ring};
+use crate::policy::{Census, Mark, Policy, Ring, one_by_one};
 use crate::reclaim::{Garbage, Pin, deref, pin};
 use crate::stats::Event;
 use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax};
@@ -10,6 +10,7 @@ use crate::table::{Dial, Rehash, Spot};
 use crossbeam_queue::SegQueue;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
+use std::ops::Range;
 
 /// What a cache with a capacity has besides.
 pub(super) struct Room<K, V> {
@@ -28,6 +29,15 @@ impl<K, V> Room<K, V> {
             policy: AtomicPtr::new(Box::into_raw(Box::new(policy))),
             demoted: SegQueue::new(),
         }
+    }
+
+    pub(super) fn counts_entries(&self) -> bool {
+        self.bound.counts_entries()
+    }
+
+    /// The total as a number of entries.
+    pub(super) fn total_entries(&self) -> usize {
+        usize::try_from(self.bound.total()).unwrap_or(usize::MAX)
     }
 
     fn policy<'p>(&self, _pin: &'p Pin) -> &'p Policy {
@@ -185,6 +195,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         Some(Mark(spot.mark()))
     }
 
+    #[inline]
+    fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
+        if self.now.is_none() && !self.weightless {
+            let next = self.dial.next(stretch, on_probation);
+            return next.map(|(at, mark)| (at, Mark(mark)));
+        }
+        one_by_one(self, stretch, on_probation)
+    }
+
     fn remark(&self, at: usize, from: Mark, to: Mark) -> bool {
         let spot = self.dial.spot(at).filter(|spot| spot.mark() == from.0);
         spot.is_some_and(|spot| self.core.table.remark(&spot, to.0))
@@ -228,7 +247,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             Some(room) => {
                 let policy = room.policy(pin);
                 let census = Headcount {
-                    entries: self.headcount(room),
+                    entries: self.len(),
                     on_probation: self.table.on_probation(),
                 };
                 policy.arrive(hash, room.bound.has_room(), &census).0
@@ -294,15 +313,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// How many entries there are: the total, where each weighs one, is one number.
-    fn headcount(&self, room: &Room<K, V>) -> usize {
-        if room.bound.counts_entries() {
-            usize::try_from(room.bound.total()).unwrap_or(usize::MAX)
-        } else {
-            self.len()
-        }
-    }
-
     fn face<'a>(
         &'a self,
         room: &Room<K, V>,
@@ -315,7 +325,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             pin,
             own,
             now: self.ttl.map(|_| self.clock.lately()),
-            entries: self.headcount(room),
+            entries: self.len(),
             weightless: room.bound.has_weightless(),
             freed: Cell::new(0),
         }
@@ -366,7 +376,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Takes out an entry that was demoted and has not been used since, if there is one.
     fn evict_demoted(&self, room: &Room<K, V>, clock: &Clock<'_, K, V, S>) {
-        while let Some(hash) = room.demoted.pop() {
+        // Asked first: most caches never have one, and to pop is a fence.
+        while !room.demoted.is_empty() {
+            let Some(hash) = room.demoted.pop() else {
+                return;
+            };
             let pin = clock.pin;
             let is_demoted = |spot: &Spot<'_>| Mark(spot.mark()).is_demoted();
             let spot = self.table.find_spot(hash, pin, is_demoted);

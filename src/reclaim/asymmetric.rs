@@ -346,6 +346,7 @@ impl Drop for Epochs {
 pub(super) mod process {
     use super::{Epochs, Place};
     use crate::sync::barrier;
+    use crate::turnstile::Turnstile;
     use std::cell::Cell;
     use std::marker::PhantomData;
     use std::mem::ManuallyDrop;
@@ -483,5 +484,12 @@ pub(super) mod process {
     /// Lets graces end, if nobody holds them up.
     pub(crate) fn advance() {
         EPOCHS.advance();
+    }
+
+    /// As [`advance`], unless another thread is just doing that: many that have garbage at the same time do
+    /// not interrupt every processor each.
+    pub(crate) fn advance_for_all() {
+        static ADVANCES: Turnstile<()> = Turnstile::new(());
+        ADVANCES.try_in(|()| advance());
     }
 }

@@ -1,21 +1,22 @@
 //! What one cache has retired, on its way to be dropped.
 
 use super::engine::{self, Grace, is_pinned};
-use super::{Garbage, Gauge, Home};
+use super::{Garbage, Home};
 use crate::stats::{STRIPES, stripe};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, lock, relax, yield_now};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, lock, relax, yield_now};
+use crate::turnstile::Turnstile;
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-/// How many objects are sealed at a time. Sealing costs as much as some 30 to 100 retires (with the
-/// asymmetric engine, the heavy half of a barrier), so this makes it a small part of each, and it
-/// bounds what an idle cache keeps to `STRIPES * BATCH` and the batches in grace.
-const BATCH: usize = if cfg!(test) { 4 } else { 64 };
+/// How many objects are sealed at a time. Sealing costs a microsecond or some (with the asymmetric engine,
+/// the heavy half of a barrier), so this makes it a small part of each, and it bounds what an idle cache
+/// keeps to `STRIPES * BATCH` and the batches in grace.
+const BATCH: usize = if cfg!(test) { 4 } else { 128 };
 
-/// How many retired objects make a writer that comes by with a full queue stop and help.
-const PLENTY: usize = 1024;
+/// How many retired objects, to a stripe, make a writer that comes by with a full queue stop and help.
+const PLENTY: usize = 512;
 
 /// How often it gives the processor away for that, at most.
 const PATIENT_TURNS: usize = 32;
@@ -33,14 +34,50 @@ struct Batch {
     objects: Mutex<Vec<Garbage>>,
 }
 
+/// What the threads of one stripe have retired, and not sealed.
+struct Limbo {
+    objects: Turnstile<Vec<Garbage>>,
+    /// How many: changed inside the turnstile alone.
+    len: AtomicUsize,
+}
+
+impl Limbo {
+    fn new() -> Self {
+        Self {
+            objects: Turnstile::new(Vec::new()),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    fn len(&self) -> usize {
+        // Acquire: who sees none left has the counting of those that were sealed behind it.
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// The garbage comes back when somebody else is at the turnstile.
+    fn push(&self, garbage: Garbage) -> Result<(), Garbage> {
+        let mut garbage = Some(garbage);
+        self.objects.try_in(|objects| {
+            objects.extend(garbage.take());
+            self.len.store(objects.len(), Ordering::Relaxed);
+        });
+        garbage.map_or(Ok(()), Err)
+    }
+}
+
 /// What one cache has retired.
 pub(crate) struct Domain {
     /// By thread, so that removals on different threads do not meet.
-    limbo: Box<[CachePadded<SegQueue<Garbage>>]>,
+    limbo: Box<[CachePadded<Limbo>]>,
+    /// What was retired while threads had stopped in every turnstile.
+    overflow: SegQueue<Garbage>,
     /// The lock is held for a few instructions, never over foreign code, and ordinary
     /// traffic only *tries* it when it has work to begin.
     sealed: Mutex<Sealed>,
-    gauge: Gauge,
+    /// Objects sealed and not dropped.
+    in_batches: AtomicUsize,
+    /// Destructors that panicked.
+    panics: AtomicUsize,
     home: Home,
 }
 
@@ -58,28 +95,40 @@ impl Domain {
     pub(crate) fn new(home: Home) -> Self {
         Self {
             home,
-            limbo: (0..*STRIPES).map(|_| CachePadded::default()).collect(),
+            limbo: (0..*STRIPES)
+                .map(|_| CachePadded::new(Limbo::new()))
+                .collect(),
+            overflow: SegQueue::new(),
             sealed: Mutex::new(Sealed::default()),
-            gauge: Gauge::new(),
+            in_batches: AtomicUsize::new(0),
+            panics: AtomicUsize::new(0),
         }
     }
 
     /// Takes an unlinked object, to be dropped after a grace period.
     ///
-    /// Cost: one lock-free push. Runs no foreign code.
-    pub(crate) fn retire(&self, garbage: Garbage) {
-        self.gauge.retired.fetch_add(1, Ordering::Relaxed);
-        self.limbo[stripe()].push(garbage);
+    /// Cost: one locked instruction. Runs no foreign code, waits for nobody.
+    pub(crate) fn retire(&self, mut garbage: Garbage) {
+        let (own, stripes) = (stripe(), self.limbo.len());
+        for step in 0..stripes {
+            match self.limbo[(own + step) & (stripes - 1)].push(garbage) {
+                Ok(()) => return,
+                Err(back) => garbage = back,
+            }
+        }
+        self.overflow.push(garbage);
     }
 
-    /// Objects retired and not yet dropped.
+    /// Objects retired and not yet dropped; those of a batch are counted until all of them are. One that is
+    /// just being sealed may be counted twice, never missed.
     pub(crate) fn retired(&self) -> usize {
-        self.gauge.retired.load(Ordering::Acquire)
+        let unsealed: usize = self.limbo.iter().map(|limbo| limbo.len()).sum();
+        unsealed + self.overflow.len() + self.in_batches.load(Ordering::Acquire)
     }
 
     /// Destructors that panicked.
     pub(crate) fn panicked_drops(&self) -> usize {
-        self.gauge.panics.load(Ordering::Relaxed)
+        self.panics.load(Ordering::Relaxed)
     }
 
     /// Housekeeping after a removal: seals a full queue and drops what is ripe. It runs
@@ -103,9 +152,9 @@ impl Domain {
             return;
         }
         if let Ok(mut sealed) = self.sealed.try_lock() {
-            Self::seal(&self.limbo[stripe()], &mut sealed.in_grace);
+            self.seal(&self.limbo[stripe()], &mut sealed.in_grace);
         }
-        engine::advance();
+        engine::advance_for_all();
         self.reap_ripe();
         self.relieve();
     }
@@ -117,9 +166,7 @@ impl Domain {
             return;
         }
         if let Ok(mut sealed) = self.sealed.try_lock() {
-            for queue in &self.limbo {
-                Self::seal(queue, &mut sealed.in_grace);
-            }
+            self.seal_all(&mut sealed.in_grace, false);
         }
         for _ in 0..engine::ADVANCES {
             engine::advance();
@@ -134,7 +181,7 @@ impl Domain {
     /// it go on. A reader that sleeps pinned is not waited for: after some turns we go on.
     fn relieve(&self) {
         for _ in 0..PATIENT_TURNS {
-            if self.retired() <= PLENTY {
+            if self.retired() <= PLENTY * self.limbo.len().max(2) {
                 return;
             }
             yield_now();
@@ -143,17 +190,38 @@ impl Domain {
         }
     }
 
-    /// Moves what a queue holds into batches and starts their grace periods.
-    fn seal(queue: &SegQueue<Garbage>, in_grace: &mut VecDeque<Arc<Batch>>) {
-        let mut left = queue.len();
-        while left > 0 {
-            let objects: Vec<_> = std::iter::from_fn(|| queue.pop())
-                .take(left.min(BATCH))
-                .collect();
-            if objects.is_empty() {
-                return;
+    /// Moves what a stripe holds into a batch and begins its grace. False: somebody else is at it.
+    fn seal(&self, limbo: &Limbo, in_grace: &mut VecDeque<Arc<Batch>>) -> bool {
+        let objects = limbo.objects.try_in(|objects| {
+            self.in_batches.fetch_add(objects.len(), Ordering::Relaxed);
+            // Release: see `Limbo::len`.
+            limbo.len.store(0, Ordering::Release);
+            let room = Vec::with_capacity(objects.len());
+            std::mem::replace(objects, room)
+        });
+        let sealed = objects.is_some();
+        self.begin(objects.unwrap_or_default(), in_grace);
+        sealed
+    }
+
+    /// Moves what all stripes hold into batches. If it is to `wait`, also what those hold at whose turnstile
+    /// somebody is.
+    fn seal_all(&self, in_grace: &mut VecDeque<Arc<Batch>>, wait: bool) {
+        for limbo in &self.limbo {
+            let mut turn = 0;
+            while !self.seal(limbo, in_grace) && wait {
+                relax(turn);
+                turn += 1;
             }
-            left -= objects.len();
+        }
+        let overflow: Vec<_> = std::iter::from_fn(|| self.overflow.pop()).collect();
+        self.in_batches.fetch_add(overflow.len(), Ordering::Relaxed);
+        self.begin(overflow, in_grace);
+    }
+
+    /// Begins the grace of what is in a batch.
+    fn begin(&self, objects: Vec<Garbage>, in_grace: &mut VecDeque<Arc<Batch>>) {
+        if !objects.is_empty() {
             in_grace.push_back(Arc::new(Batch {
                 grace: Grace::begin(),
                 reaped: AtomicBool::new(false),
@@ -167,15 +235,24 @@ impl Domain {
         let was_reaping = REAPING.replace(true);
         while let Some(batch) = self.take_ripe() {
             let objects = std::mem::take(&mut *lock(&batch.objects));
-            for garbage in objects {
-                self.gauge.reap(garbage, self.home);
-            }
+            self.reap(objects);
             batch.reaped.store(true, Ordering::Release);
             lock(&self.sealed)
                 .in_hand
                 .retain(|other| !Arc::ptr_eq(other, &batch));
         }
         REAPING.set(was_reaping);
+    }
+
+    fn reap(&self, objects: Vec<Garbage>) {
+        let n = objects.len();
+        for garbage in objects {
+            if garbage.reap(self.home) {
+                self.panics.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        // Release: who reads the count at zero (Acquire) has the drops behind it.
+        self.in_batches.fetch_sub(n, Ordering::Release);
     }
 
     fn take_ripe(&self) -> Option<Arc<Batch>> {
@@ -206,9 +283,7 @@ impl Domain {
         );
         let mut waiting = {
             let mut sealed = lock(&self.sealed);
-            for queue in &self.limbo {
-                Self::seal(queue, &mut sealed.in_grace);
-            }
+            self.seal_all(&mut sealed.in_grace, true);
             let Sealed { in_grace, in_hand } = &*sealed;
             in_grace.iter().chain(in_hand).cloned().collect::<Vec<_>>()
         };
@@ -231,15 +306,11 @@ impl Domain {
 impl Drop for Domain {
     /// With the domain owned alone nobody can be reading: no grace is needed.
     fn drop(&mut self) {
-        for queue in &self.limbo {
-            while let Some(garbage) = queue.pop() {
-                self.gauge.reap(garbage, self.home);
-            }
-        }
-        for batch in lock(&self.sealed).in_grace.drain(..) {
-            for garbage in std::mem::take(&mut *lock(&batch.objects)) {
-                self.gauge.reap(garbage, self.home);
-            }
+        let mut in_grace = std::mem::take(&mut lock(&self.sealed).in_grace);
+        self.seal_all(&mut in_grace, true);
+        for batch in in_grace {
+            let objects = std::mem::take(&mut *lock(&batch.objects));
+            self.reap(objects);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::probe::Probe;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Pin};
 use crate::sync::Ordering;
+use std::ops::Range;
 
 /// The bit of a mark that says *on probation*. The table counts the words that have it.
 pub(crate) const PROBATION: u8 = 1 << 4;
@@ -31,6 +32,20 @@ impl<'p> Dial<'p> {
         let word = self.level.load(at);
         let level = self.level;
         word.is_settled().then_some(Spot { level, at, word })
+    }
+
+    /// Of a stretch of positions the first that may be changed now and is on probation, or is not.
+    #[inline]
+    pub(crate) fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, u8)> {
+        // Twice, so that each loop asks one thing.
+        let first = if on_probation {
+            self.level
+                .first_of(stretch, |word| word.is_settled_with(PROBATION, true))
+        } else {
+            self.level
+                .first_of(stretch, |word| word.is_settled_with(PROBATION, false))
+        };
+        first.map(|(at, word)| (at, word.mark()))
     }
 }
 

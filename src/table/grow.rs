@@ -34,6 +34,7 @@ use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::{STRIPES, Striped};
 use crate::sync::{Arc, AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, zeroed_words};
+use std::ops::Range;
 
 /// The smallest level there is: 16 words. A hand goes over all of them for a victim of a cache that
 /// may hold few.
@@ -209,6 +210,29 @@ impl Level {
 
     pub(super) fn is_crowded(&self) -> bool {
         self.used.sum() > self.crowd
+    }
+
+    /// Of a stretch of positions, counted on round and round, the first whose word is picked.
+    #[inline]
+    pub(super) fn first_of(
+        &self,
+        stretch: Range<usize>,
+        which: impl Fn(Word) -> bool,
+    ) -> Option<(usize, Word)> {
+        let mask = self.len() - 1;
+        let mut from = stretch.start;
+        while from < stretch.end {
+            // Up to the last word of the level, in a row.
+            let row = (self.len() - (from & mask)).min(stretch.end - from);
+            for (step, word) in self.words.row(from & mask, row).iter().enumerate() {
+                let word = Word(word.load(Ordering::SeqCst));
+                if which(word) {
+                    return Some((from + step, word));
+                }
+            }
+            from += row;
+        }
+        None
     }
 
     fn eighths(&self) -> usize {

@@ -147,6 +147,19 @@ impl Word {
         self.0 & (FROZEN | TENTATIVE | FRESH) == 0 && self.pointer() != 0
     }
 
+    /// Settled, and with this bit in its mark or without it. A word that is neither live nor `EMPTY` is not
+    /// settled, and `EMPTY` has no mark: so it is one comparison, or two.
+    #[inline(always)]
+    pub(super) const fn is_settled_with(self, bit: u8, there: bool) -> bool {
+        let bit = (bit as u64) << MARK_SHIFT;
+        let seen = self.0 & (FROZEN | TENTATIVE | FRESH | bit);
+        if there {
+            seen == bit
+        } else {
+            seen == 0 && !self.is_empty()
+        }
+    }
+
     pub(super) const fn confirmed(self) -> Self {
         Self(self.0 & !TENTATIVE)
     }
@@ -198,6 +211,7 @@ mod tests {
             assert!(!a.is_tentative() && !a.is_live() && !a.is_frozen() && !a.is_fresh());
             assert!(all.iter().skip(i + 1).all(|b| a != b));
             assert_eq!(a.ends_glance(), *a != Word::TOMB);
+            assert!(!a.is_settled_with(1 << 4, true) && !a.is_settled_with(1 << 4, false));
             assert!((0..=255).all(|hash| !a.matches(hash) && !a.could_be(hash)));
         }
     }
@@ -215,6 +229,7 @@ mod tests {
                 prop_assert!(tomb.is_tomb() && tomb.is_free() && !tomb.is_empty());
                 prop_assert!(!tomb.is_live() && !tomb.is_tentative() && !tomb.is_fresh());
                 prop_assert!(!tomb.is_settled());
+                prop_assert!(!tomb.is_settled_with(1 << 4, true) && !tomb.is_settled_with(1 << 4, false));
                 prop_assert!(!tomb.is_moving() && !tomb.ends_probe() && !tomb.ends_glance());
                 prop_assert!(!tomb.matches(hash) && !tomb.could_be(hash));
                 prop_assert!((0..=255).all(|tag| !tomb.matches(tag) && !tomb.could_be(tag)));
@@ -234,6 +249,12 @@ mod tests {
             let live = word.confirmed();
             prop_assert!(live.is_live() && live.matches(hash) && !live.is_pinned_down());
             prop_assert!(live.is_settled() && !word.is_settled());
+            for there in [true, false] {
+                let bit = mark & 1 << 4 != 0;
+                prop_assert_eq!(live.is_settled_with(1 << 4, there), bit == there);
+                prop_assert!(!word.is_settled_with(1 << 4, there));
+                prop_assert!(!live.frozen().is_settled_with(1 << 4, there));
+            }
             let frozen = live.frozen();
             prop_assert!(frozen.is_frozen() && frozen.is_moving() && frozen.matches(hash));
             let copy = frozen.fresh_copy(!hash);

@@ -78,6 +78,14 @@ mod real {
             // atomic may consist).
             unsafe { self.first.add(at & self.mask).as_ref() }
         }
+
+        /// So many words from a position on, which there are.
+        #[inline]
+        pub(in crate::table) fn row(&self, from: usize, n: usize) -> &[AtomicU64] {
+            assert!(from + n <= self.len());
+            // SAFETY: within what is ours, as just asserted; for the rest see `at`.
+            unsafe { std::slice::from_raw_parts(self.first.add(from).as_ptr(), n) }
+        }
     }
 
     impl Drop for Words {
@@ -103,5 +111,9 @@ impl Words {
 
     pub(super) fn at(&self, at: usize) -> &crate::sync::AtomicU64 {
         &self.0[at & (self.0.len() - 1)]
+    }
+
+    pub(super) fn row(&self, from: usize, n: usize) -> &[crate::sync::AtomicU64] {
+        &self.0[from..from + n]
     }
 }

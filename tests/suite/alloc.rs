@@ -75,16 +75,25 @@ fn c7_a_hit_of_a_task_allocates_nothing() {
     assert_eq!(allocated, 0);
 }
 
-#[test]
-fn a_fill_of_a_task_without_waiters_allocates_once() {
-    let cache = warm();
+/// Slots come in chunks, each twice as large as the one before: of so many fills a few allocate one, and
+/// the others nothing.
+fn assert_allocates_chunks_alone(mut fill: impl FnMut(u64)) {
+    let mut in_all = 0;
     for key in 1000..1500 {
-        let allocated = allocations(|| {
-            let future = pin!(cache.get_with_async(&key, || async move { key }));
-            assert_eq!(poll(future), Poll::Ready(key));
-        });
-        assert_eq!(allocated, 1, "key {key}");
+        let allocated = allocations(|| fill(key));
+        assert!(allocated <= 2, "{allocated} for key {key}");
+        in_all += allocated;
     }
+    assert!(in_all <= 2 * 8, "{in_all} for 500 fills");
+}
+
+#[test]
+fn a_fill_of_a_task_without_waiters_allocates_chunks_alone() {
+    let cache = warm();
+    assert_allocates_chunks_alone(|key| {
+        let future = pin!(cache.get_with_async(&key, || async move { key }));
+        assert_eq!(poll(future), Poll::Ready(key));
+    });
 }
 
 #[test]
@@ -177,30 +186,39 @@ fn c7_a_hit_by_a_borrowed_or_composed_key_allocates_nothing() {
 }
 
 #[test]
-fn a_fill_without_waiters_allocates_once() {
+fn a_fill_without_waiters_allocates_chunks_alone() {
     for verb in Verb::ALL {
         let cache = warm();
-        for key in 1000..1500 {
-            let allocated = allocations(|| {
-                assert_eq!(verb.ask(&cache, key, || Ok(key)), Ok(key));
-            });
-            assert_eq!(allocated, 1, "{verb:?}, key {key}");
-        }
+        assert_allocates_chunks_alone(|key| {
+            assert_eq!(verb.ask(&cache, key, || Ok(key)), Ok(key));
+        });
     }
     let cache = warm();
-    for key in 1000..1500 {
-        assert_eq!(allocations(|| cache.insert(key, key).unwrap()), 1);
-    }
+    assert_allocates_chunks_alone(|key| cache.insert(key, key).unwrap());
 }
 
-/// One for the slot, one for the owned key.
+/// What is retired is reused: a bounded cache that is full asks for no more memory, however many fills come.
 #[test]
-fn a_fill_by_a_borrowed_key_allocates_twice() {
+fn a_full_cache_reuses_what_it_has() {
+    let cache: Cache<u64, u64> = Cache::builder().max_capacity(100).build().unwrap();
+    let fill = |keys: std::ops::Range<u64>| {
+        keys.for_each(|key| assert_eq!(cache.get_with(&key, || key), key));
+    };
+    fill(0..10_000);
+    let fills = 100_000;
+    let allocated = allocations(|| fill(10_000..10_000 + fills));
+    // What is left is the reclamation's: a few for every batch of 128.
+    assert!(allocated <= fills / 20, "{allocated} for {fills} fills");
+}
+
+/// One for the owned key, and now and then one for a chunk of slots, and its head.
+#[test]
+fn a_fill_by_a_borrowed_key_allocates_the_key() {
     let cache: Cache<String, u64> = Cache::builder().initial_capacity(4096).build().unwrap();
     cache.get_with("spam", || 4);
     for text in ["ham", "eggs", "bacon"] {
         let allocated = allocations(|| assert_eq!(cache.get_with(text, || 1), 1));
-        assert_eq!(allocated, 2, "{text}");
+        assert!([1, 3].contains(&allocated), "{allocated} for {text}");
     }
 }
 
