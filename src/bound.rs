@@ -19,6 +19,7 @@
 use crate::error::OversizeError;
 use crate::foreign::answer_of;
 use crate::sync::{AtomicU64, Ordering, store_load};
+use crossbeam_utils::CachePadded;
 
 /// The most a total is allowed to be. From here to the end of 64 bits there is room for what 2^15
 /// threads are putting in.
@@ -48,7 +49,8 @@ impl<K, V> Weigher<K, V> {
 /// The capacity of a cache, and its total weight.
 pub(crate) struct Bound<K, V> {
     capacity: AtomicU64,
-    total: AtomicU64,
+    /// On a line of its own: every miss changes it, and reads the rest.
+    total: CachePadded<AtomicU64>,
     weigher: Option<Weigher<K, V>>,
     /// Whether something that weighs nothing was ever put in.
     weightless: AtomicU64,
@@ -75,7 +77,7 @@ impl<K, V> Bound<K, V> {
     pub(crate) fn new(capacity: u64, weigher: Option<Weigher<K, V>>) -> Self {
         Self {
             capacity: AtomicU64::new(capacity),
-            total: AtomicU64::new(0),
+            total: CachePadded::new(AtomicU64::new(0)),
             weigher,
             weightless: AtomicU64::new(0),
         }
@@ -99,6 +101,12 @@ impl<K, V> Bound<K, V> {
     /// Whether the capacity is one in entries.
     pub(crate) fn counts_entries(&self) -> bool {
         self.weigher.is_none()
+    }
+
+    /// The capacity, if it is one in entries.
+    pub(crate) fn entries(&self) -> Option<usize> {
+        let capacity = self.counts_entries().then(|| self.capacity())?;
+        Some(usize::try_from(capacity).unwrap_or(usize::MAX))
     }
 
     /// How many entries there will be when it is full, about, in a table of so many positions.

@@ -32,6 +32,7 @@ use crate::sync::{AtomicUsize, Ordering, relax};
 pub(crate) use crate::table::Glance;
 use crate::table::{Claim, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
+use crossbeam_utils::CachePadded;
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 use std::mem::needs_drop;
@@ -109,9 +110,9 @@ pub(crate) struct Core<K, V, S> {
     len: Striped,
     stats: Stats,
     /// Where the search for expired entries goes on.
-    hand: AtomicUsize,
+    hand: CachePadded<AtomicUsize>,
     /// Removed, and about to be read by waiters, or to be told of.
-    lingering: Lingering,
+    lingering: CachePadded<Lingering>,
     bulletin: Option<Bulletin<K, V, Node<K, V>>>,
     janitor: OnceLock<Janitor>,
     spawner: Option<Spawner>,
@@ -133,6 +134,9 @@ const GIVE_WAY: u32 = 64;
 /// quarter of the table's words. It is no bound without traffic: what expires all at once stays
 /// until inserts come.
 const SWEEP: usize = 4;
+
+/// Garbage is dropped when there is a share of the capacity of it: one in so many.
+const GARBAGE: usize = 32;
 
 /// What a caller of [`Core::turn`] wants with the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,6 +171,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let positions = table.positions(&pin());
         let slab = Box::new(Slab::new());
         let home: Home = std::ptr::from_ref(&*slab).cast();
+        let batch = config.bound.as_ref().and_then(Bound::entries);
         Self {
             table,
             room: config.bound.map(|bound| Room::new(bound, positions)),
@@ -179,14 +184,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             describe: config.describe,
             len: Striped::new(),
             stats: Stats::new(config.record_stats),
-            hand: AtomicUsize::new(0),
-            lingering: Lingering::new(),
+            hand: CachePadded::new(AtomicUsize::new(0)),
+            lingering: CachePadded::new(Lingering::new()),
             bulletin: config.listener.map(Bulletin::new),
             janitor: OnceLock::new(),
             spawner: config.spawner,
             watch: config.watch,
             closed: Closed::new(),
-            domain: Domain::new(home),
+            domain: Domain::new(home, batch.map(|entries| entries / GARBAGE)),
             slab,
         }
     }

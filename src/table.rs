@@ -49,6 +49,7 @@ mod words;
 
 use crate::reclaim::{Domain, Pin};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, PATIENCE, relax, store_load};
+use crossbeam_utils::CachePadded;
 pub(crate) use dial::{Dial, PROBATION};
 use grow::Level;
 use probe::Probe;
@@ -75,8 +76,9 @@ pub(crate) struct Table<T> {
     /// The oldest level that may still hold something. Release when promoted (grow.rs), Acquire
     /// in `root`: the reader of a new root sees its words.
     root: AtomicPtr<Level>,
-    /// How many words have [`PROBATION`] in their mark.
-    probation: AtomicUsize,
+    /// How many words have [`PROBATION`] in their mark. On a line of its own: every miss changes it, and
+    /// every hit reads the root.
+    probation: CachePadded<AtomicUsize>,
     /// Invariant in `T`: what one handle puts in, every other handle takes out. A table that
     /// let `T` shrink would let a value that lives short be put in for one that lives long.
     _objects: std::marker::PhantomData<*mut T>,
@@ -146,7 +148,7 @@ impl<T> Table<T> {
         let root = Level::for_objects(capacity, no_more);
         Self {
             root: AtomicPtr::new(Box::into_raw(Box::new(root))),
-            probation: AtomicUsize::new(0),
+            probation: CachePadded::new(AtomicUsize::new(0)),
             _objects: std::marker::PhantomData,
         }
     }

@@ -19,6 +19,8 @@ pub(crate) mod reclaim_checker;
 #[cfg(all(test, atomic_cache_loom))]
 mod reclaim_models;
 #[cfg(all(test, atomic_cache_loom))]
+mod slab_models;
+#[cfg(all(test, atomic_cache_loom))]
 mod table_models;
 #[cfg(all(test, atomic_cache_loom, feature = "async"))]
 mod task_models;

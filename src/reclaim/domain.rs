@@ -10,10 +10,12 @@ use crossbeam_utils::CachePadded;
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-/// How many objects are sealed at a time. Sealing costs a microsecond or some (with the asymmetric engine,
-/// the heavy half of a barrier), so this makes it a small part of each, and it bounds what an idle cache
-/// keeps to `STRIPES * BATCH` and the batches in grace.
+/// How many objects are sealed at a time, unless it is said otherwise, and within which bounds. Sealing costs
+/// a microsecond or some (with the asymmetric engine, the heavy half of a barrier), so this makes it a small
+/// part of each, and it bounds what an idle cache keeps to so many a stripe and the batches in grace.
 const BATCH: usize = if cfg!(test) { 4 } else { 128 };
+const SMALLEST_BATCH: usize = 32;
+const LARGEST_BATCH: usize = 256;
 
 /// How many retired objects, to a stripe, make a writer that comes by with a full queue stop and help.
 const PLENTY: usize = 512;
@@ -79,6 +81,7 @@ pub(crate) struct Domain {
     /// Destructors that panicked.
     panics: AtomicUsize,
     home: Home,
+    batch: usize,
 }
 
 /// The batches of a domain that are not yet reaped.
@@ -91,10 +94,12 @@ struct Sealed {
 }
 
 impl Domain {
-    /// What is retired here goes back to `home`, which outlives the domain.
-    pub(crate) fn new(home: Home) -> Self {
+    /// What is retired here goes back to `home`, which outlives the domain; sealed in batches of about so
+    /// many.
+    pub(crate) fn new(home: Home, batch: Option<usize>) -> Self {
         Self {
             home,
+            batch: batch.map_or(BATCH, |batch| batch.clamp(SMALLEST_BATCH, LARGEST_BATCH)),
             limbo: (0..*STRIPES)
                 .map(|_| CachePadded::new(Limbo::new()))
                 .collect(),
@@ -143,7 +148,7 @@ impl Domain {
     /// Whether this thread's queue is full.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.limbo[stripe()].len() >= BATCH
+        self.limbo[stripe()].len() >= self.batch
     }
 
     #[cold]

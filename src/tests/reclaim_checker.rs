@@ -139,7 +139,7 @@ unsafe impl Send for Domain {}
 unsafe impl Sync for Domain {}
 
 impl Domain {
-    pub(crate) fn new(home: Home) -> Self {
+    pub(crate) fn new(home: Home, _batch: Option<usize>) -> Self {
         Self {
             retired: Mutex::default(),
             home,

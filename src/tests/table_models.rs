@@ -104,7 +104,7 @@ impl Shelf {
     fn new() -> Rc<Self> {
         Rc::new(Self {
             table: Table::new(0, false),
-            domain: Domain::new(std::ptr::null()),
+            domain: Domain::new(std::ptr::null(), None),
             hashes: Hashes::default(),
         })
     }
