@@ -24,7 +24,7 @@ use crate::foreign::{answer_of, contain};
 use crate::janitor::Janitor;
 use crate::linger::Lingering;
 use crate::listener::{Bulletin, Listener};
-use crate::reclaim::{Domain, Garbage, Home, Pin, deref, pin};
+use crate::reclaim::{Domain, Garbage, Home, Pin, Reaped, deref, pin};
 use crate::slab::Slab;
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
@@ -59,7 +59,7 @@ impl<K, V> Node<K, V> {
     ///
     /// # Safety
     /// `node` is from the slab at `home`, which is a `Slab<Node<K, V>>`, and nobody uses it any more.
-    unsafe fn reap(node: *mut (), home: Home) -> bool {
+    unsafe fn reap(node: *mut (), home: Home) -> Reaped {
         let node = node.cast::<Self>();
         // SAFETY: ours alone; each field is dropped once, and then only the cell is left.
         unsafe {
@@ -68,7 +68,10 @@ impl<K, V> Node<K, V> {
             let key =
                 needs_drop::<K>() && contain(|| std::ptr::drop_in_place(&raw mut (*node).key));
             (*home.cast::<Slab<Self>>()).give_back(node);
-            value || key
+            Reaped {
+                panicked: value || key,
+                large: false,
+            }
         }
     }
 }

@@ -58,7 +58,16 @@ pub(crate) use domain::Domain;
 pub(crate) use engine::{Pin, is_pinned, pin, pin_briefly};
 
 /// Drops an object, which goes back to its home.
-pub(crate) type Reap = unsafe fn(*mut (), Home) -> bool;
+pub(crate) type Reap = unsafe fn(*mut (), Home) -> Reaped;
+
+/// What came of that.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reaped {
+    /// A destructor panicked.
+    pub(crate) panicked: bool,
+    /// It was retired as something large.
+    pub(crate) large: bool,
+}
 
 /// Where the memory of a domain's objects comes from, if it is not the program's allocator: an address
 /// that only its objects' [`Reap`] knows what to do with.
@@ -68,7 +77,7 @@ pub(crate) type Home = *const ();
 pub(crate) struct Garbage {
     object: *mut (),
     /// Called once, with `object` and the domain's home, when nobody can be reading it any more.
-    /// Contains what panics, and says whether anything did.
+    /// Contains what panics.
     reap: Reap,
 }
 
@@ -89,10 +98,31 @@ impl Garbage {
     /// # Safety
     /// As for [`new`](Self::new), and `object` came from `Box::into_raw`.
     pub(crate) unsafe fn boxed<T>(object: *mut T) -> Self {
-        unsafe fn reap<T>(object: *mut (), _: Home) -> bool {
+        unsafe fn reap<T>(object: *mut (), _: Home) -> Reaped {
             // SAFETY: `Garbage::boxed` was promised a pointer from `Box::into_raw::<T>`, and
             // `reap` is called once.
-            contain(|| drop(unsafe { Box::from_raw(object.cast::<T>()) }))
+            let panicked = contain(|| drop(unsafe { Box::from_raw(object.cast::<T>()) }));
+            Reaped {
+                panicked,
+                large: false,
+            }
+        }
+        // SAFETY: passed on to our caller.
+        unsafe { Self::new(object.cast(), reap::<T>) }
+    }
+
+    /// As [`boxed`](Self::boxed), for `Domain::retire_large`.
+    ///
+    /// # Safety
+    /// As for [`boxed`](Self::boxed).
+    pub(crate) unsafe fn large<T>(object: *mut T) -> Self {
+        unsafe fn reap<T>(object: *mut (), home: Home) -> Reaped {
+            // SAFETY: as promised to `Garbage::large`, which promised it to this one.
+            let reaped = unsafe { Garbage::boxed(object.cast::<T>()).reap(home) };
+            Reaped {
+                large: true,
+                ..reaped
+            }
         }
         // SAFETY: passed on to our caller.
         unsafe { Self::new(object.cast(), reap::<T>) }
@@ -103,17 +133,21 @@ impl Garbage {
     /// # Safety
     /// As for [`new`](Self::new), and `object` came from `Arc::into_raw`.
     pub(crate) unsafe fn counted<T>(object: *const T) -> Self {
-        unsafe fn reap<T>(object: *mut (), _: Home) -> bool {
+        unsafe fn reap<T>(object: *mut (), _: Home) -> Reaped {
             // SAFETY: `Garbage::counted` was promised a pointer from `Arc::into_raw::<T>`, and
             // `reap` is called once.
-            contain(|| drop(unsafe { Arc::from_raw(object.cast::<T>()) }))
+            let panicked = contain(|| drop(unsafe { Arc::from_raw(object.cast::<T>()) }));
+            Reaped {
+                panicked,
+                large: false,
+            }
         }
         // SAFETY: passed on to our caller.
         unsafe { Self::new(object.cast_mut().cast(), reap::<T>) }
     }
 
-    /// Drops the object; true when its destructor panicked.
-    pub(crate) fn reap(self, home: Home) -> bool {
+    /// Drops the object.
+    pub(crate) fn reap(self, home: Home) -> Reaped {
         // SAFETY: `self` is consumed, so this is the one call; the caller has waited out the grace
         // period or owns the domain alone, and `new` promised the rest.
         unsafe { (self.reap)(self.object, home) }

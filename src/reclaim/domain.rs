@@ -23,7 +23,13 @@ const PLENTY: usize = 512;
 /// How often it gives the processor away for that, at most.
 const PATIENT_TURNS: usize = 32;
 
+/// How many misses let pass what is large before one looks again whether it can be dropped: a look costs
+/// what sealing a batch does.
+const LOOK_AGAIN: u32 = if cfg!(test) { 2 } else { 256 };
+
 thread_local! {
+    /// Misses of this thread that have come by something large.
+    static CAME_BY: Cell<u32> = const { Cell::new(0) };
     /// This thread is inside [`Domain::reap_ripe`]: a destructor may call us back.
     static REAPING: Cell<bool> = const { Cell::new(false) };
 }
@@ -80,6 +86,8 @@ pub(crate) struct Domain {
     in_batches: AtomicUsize,
     /// Destructors that panicked.
     panics: AtomicUsize,
+    /// Objects among them that are large: not to be kept until a batch is full.
+    large: AtomicUsize,
     home: Home,
     batch: usize,
 }
@@ -107,6 +115,7 @@ impl Domain {
             sealed: Mutex::new(Sealed::default()),
             in_batches: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
+            large: AtomicUsize::new(0),
         }
     }
 
@@ -122,6 +131,13 @@ impl Domain {
             }
         }
         self.overflow.push(garbage);
+    }
+
+    /// As [`retire`](Self::retire), of something large: a table that has been moved from.
+    pub(crate) fn retire_large(&self, garbage: Garbage) {
+        // First: who reaps it finds it counted.
+        self.large.fetch_add(1, Ordering::Relaxed);
+        self.retire(garbage);
     }
 
     /// Objects retired and not yet dropped; those of a batch are counted until all of them are. One that is
@@ -145,16 +161,21 @@ impl Domain {
         }
     }
 
-    /// Whether this thread's queue is full.
+    /// Whether this thread's queue is full, or there is something large, and it is time to look after it.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.limbo[stripe()].len() >= self.batch
+            || self.large.load(Ordering::Relaxed) > 0 && is_time()
     }
 
     #[cold]
     fn tidy_full_queue(&self) {
         if is_pinned() || REAPING.get() {
             return;
+        }
+        if self.large.load(Ordering::Relaxed) > 0 {
+            // Wherever it is. If a reader holds it up, another miss comes again.
+            return self.flush();
         }
         if let Ok(mut sealed) = self.sealed.try_lock() {
             self.seal(&self.limbo[stripe()], &mut sealed.in_grace);
@@ -252,8 +273,12 @@ impl Domain {
     fn reap(&self, objects: Vec<Garbage>) {
         let n = objects.len();
         for garbage in objects {
-            if garbage.reap(self.home) {
+            let reaped = garbage.reap(self.home);
+            if reaped.panicked {
                 self.panics.fetch_add(1, Ordering::Relaxed);
+            }
+            if reaped.large {
+                self.large.fetch_sub(1, Ordering::Relaxed);
             }
         }
         // Release: who reads the count at zero (Acquire) has the drops behind it.
@@ -306,6 +331,14 @@ impl Domain {
             relax(turn);
         }
     }
+}
+
+/// Once in so many calls of a thread, and at the first.
+#[cold]
+fn is_time() -> bool {
+    let n = CAME_BY.get();
+    CAME_BY.set((n + 1) % LOOK_AGAIN);
+    n == 0
 }
 
 impl Drop for Domain {

@@ -424,7 +424,7 @@ impl<T> Table<T> {
         if promoted {
             // SAFETY: levels come from `Box::into_raw`; of all who try, one swings the root, so
             // it is retired once; it holds no object any more.
-            domain.retire(unsafe { Garbage::boxed(old) });
+            domain.retire_large(unsafe { Garbage::large(old) });
         }
     }
 

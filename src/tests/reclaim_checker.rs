@@ -157,6 +157,11 @@ impl Domain {
         self.retired.lock().expect("no panic inside").push(garbage);
     }
 
+    #[track_caller]
+    pub(crate) fn retire_large(&self, garbage: Garbage) {
+        self.retire(garbage);
+    }
+
     /// How many objects are not freed yet.
     pub(crate) fn retired(&self) -> usize {
         let retired = self.retired.lock().expect("no panic inside");
@@ -202,7 +207,7 @@ impl Drop for Domain {
         let retired = std::mem::take(self.retired.get_mut().expect("no panic inside"));
         for garbage in retired {
             books(|books| books.retired.remove(&garbage.address()));
-            check(!garbage.reap(self.home), "a destructor panicked");
+            check(!garbage.reap(self.home).panicked, "a destructor panicked");
         }
     }
 }
