@@ -3,7 +3,7 @@
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
-use crate::core::{Aim, Leader, Wait};
+use crate::core::{Aim, Glance, Leader, Wait};
 use crate::error::{BuildError, TryGetError};
 use crate::fill::{Begun, Explain, Fill, Obstacle, OwnError};
 use crate::flight::SharedError;
@@ -245,7 +245,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         V: Clone,
     {
-        sure(self.try_get(key))
+        match self.cache.glance(key, V::clone) {
+            Glance::Found(value) => value,
+            glance => self.get_otherwise(key, matches!(glance, Glance::Absent)),
+        }
+    }
+
+    /// What is not the short way of a hit. `absent`: there is no need to look before turning.
+    #[inline(never)]
+    #[track_caller]
+    fn get_otherwise<Q>(&self, key: &Q, absent: bool) -> V
+    where
+        Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
+        V: Clone,
+    {
+        let fill = Stored::new(self);
+        sure(
+            self.cache
+                .fetch_otherwise(key, Aim::Value, absent, fill, V::clone),
+        )
     }
 
     /// Shows the value of a key, **computed if it is not there**, to `f` without cloning it.

@@ -11,7 +11,7 @@ use crate::guard::GuardResult;
 use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::Pinned;
-use crate::reclaim::{pin, pin_briefly};
+use crate::reclaim::{Brief, pin, pin_briefly};
 use crate::stats::CacheStats;
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -190,17 +190,34 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
         V: Clone,
     {
-        let core = &*self.core;
-        if core.is_plain() {
-            if let Some(pin) = pin_briefly() {
-                match core.hit(core.hash(key), key, &pin) {
-                    Glance::Found(value) => return Some(value.clone()),
-                    Glance::Absent => return None,
-                    Glance::Unclear => {}
-                }
-            }
+        match self.glance(key, V::clone) {
+            Glance::Found(value) => Some(value),
+            Glance::Absent => None,
+            Glance::Unclear => self.with_otherwise(key, V::clone),
         }
-        self.with_otherwise(key, V::clone)
+    }
+
+    /// The short way of a hit: most hits, and many misses.
+    #[inline(always)]
+    pub(crate) fn glance<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Glance<R>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+    {
+        let core = &*self.core;
+        match self.pin_for_hit() {
+            Some(pin) => core.hit(core.hash(key), key, &pin).map(read),
+            None => Glance::Unclear,
+        }
+    }
+
+    /// The pin of the short way, if this cache and this thread may take it.
+    #[inline(always)]
+    fn pin_for_hit(&self) -> Option<Brief> {
+        if self.core.is_plain() {
+            pin_briefly()
+        } else {
+            None
+        }
     }
 
     /// What is not the short way of a hit.
@@ -228,13 +245,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
     {
         let core = &*self.core;
-        if core.is_plain() {
-            if let Some(pin) = pin_briefly() {
-                match core.hit(core.hash(key), key, &pin) {
-                    Glance::Found(value) => return Some(f(value)),
-                    Glance::Absent => return None,
-                    Glance::Unclear => {}
-                }
+        if let Some(pin) = self.pin_for_hit() {
+            match core.hit(core.hash(key), key, &pin) {
+                Glance::Found(value) => return Some(f(value)),
+                Glance::Absent => return None,
+                Glance::Unclear => {}
             }
         }
         self.with_otherwise(key, f)
@@ -388,13 +403,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let core = &*self.core;
         let mut absent = aim != Aim::Value;
-        if core.is_plain() && !absent {
-            if let Some(pin) = pin_briefly() {
-                match core.hit(core.hash(key), key, &pin) {
-                    Glance::Found(value) => return Ok(read(value)),
-                    Glance::Absent => absent = true,
-                    Glance::Unclear => {}
-                }
+        if let Some(pin) = self.pin_for_hit().filter(|_| !absent) {
+            match core.hit(core.hash(key), key, &pin) {
+                Glance::Found(value) => return Ok(read(value)),
+                Glance::Absent => absent = true,
+                Glance::Unclear => {}
             }
         }
         self.fetch_otherwise(key, aim, absent, call, read)
@@ -402,7 +415,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// What is not the short way of a hit. `absent`: there is no need to look before turning.
     #[inline(never)]
-    fn fetch_otherwise<Q, R, F>(
+    pub(crate) fn fetch_otherwise<Q, R, F>(
         &self,
         key: &Q,
         aim: Aim,

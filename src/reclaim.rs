@@ -51,11 +51,13 @@ use asymmetric::process as engine;
 use crossbeam as engine;
 
 #[cfg(atomic_cache_loom)]
-pub(crate) use crate::tests::reclaim_checker::{Domain, Pin, deref, is_pinned, pin, pin_briefly};
+pub(crate) use crate::tests::reclaim_checker::{
+    Brief, Domain, Pin, deref, is_pinned, pin, pin_briefly,
+};
 #[cfg(not(atomic_cache_loom))]
 pub(crate) use domain::Domain;
 #[cfg(not(atomic_cache_loom))]
-pub(crate) use engine::{Pin, is_pinned, pin, pin_briefly};
+pub(crate) use engine::{Brief, Pin, is_pinned, pin, pin_briefly};
 
 /// Drops an object, which goes back to its home.
 pub(crate) type Reap = unsafe fn(*mut (), Home) -> Reaped;

@@ -107,6 +107,17 @@ pub(crate) enum Glance<T> {
     Unclear,
 }
 
+impl<T> Glance<T> {
+    #[inline(always)]
+    pub(crate) fn map<R>(self, f: impl FnOnce(T) -> R) -> Glance<R> {
+        match self {
+            Self::Found(found) => Glance::Found(f(found)),
+            Self::Absent => Glance::Absent,
+            Self::Unclear => Glance::Unclear,
+        }
+    }
+}
+
 /// What came of [`Table::claim`].
 pub(crate) enum Claim<'p, T> {
     /// The object is in the table.

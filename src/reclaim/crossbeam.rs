@@ -52,9 +52,12 @@ pub(crate) fn pin() -> Pin {
     }
 }
 
-/// As [`pin`]. (The other engine has a shorter one.)
+/// The pin of one look: this engine has none that is shorter.
+pub(crate) type Brief = Box<Pin>;
+
+/// None, so that the long way is taken.
 #[inline]
-pub(crate) fn pin_briefly() -> Option<Box<Pin>> {
+pub(crate) fn pin_briefly() -> Option<Brief> {
     None
 }
 

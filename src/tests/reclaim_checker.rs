@@ -68,6 +68,9 @@ pub(super) fn end() {
     books(|books| assert!(books.pinned.is_empty(), "somebody is still pinned"));
 }
 
+/// Not known here.
+pub(crate) type Brief = Box<Pin>;
+
 /// While it lives, nothing is freed that was not retired before it.
 pub(crate) struct Pin {
     id: u64,
@@ -87,7 +90,7 @@ pub(crate) fn pin() -> Pin {
 }
 
 /// The long way looks at the same things.
-pub(crate) fn pin_briefly() -> Option<Box<Pin>> {
+pub(crate) fn pin_briefly() -> Option<Brief> {
     None
 }
 

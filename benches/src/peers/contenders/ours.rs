@@ -1,4 +1,5 @@
-//! This cache. Where it is hit it is a bounded one, as most are that users have: a bounded cache counts uses.
+//! This cache. Where it is hit it is a bounded one, as most are that users have: a bounded cache counts uses. Its
+//! capacity is one, not one a part, so it is made for just what it has to keep.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::peers::{
     family::{self, Ask, Forget, Lend, Look, ReadThrough, Texts},
     lap::Entrant,
     loops::{ByText, Fills, Hits, Hot, Inserts, Lent, New, Pinned, Refill, Skewed, Through},
-    stage::{SPARE, Stage},
+    stage::Stage,
     tasks::Fetch,
     work::Work,
 };
@@ -30,7 +31,7 @@ type Numbers = Cache<u64, u64>;
 
 #[expect(clippy::unnecessary_wraps, reason = "others cannot do every work")]
 fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
-    let room = stage.keys * SPARE;
+    let room = stage.keys;
     Some(match work {
         Work::Hit => Hits::boxed(bounded(room), stage),
         Work::HotKey => Hot::boxed(bounded(room), stage),
