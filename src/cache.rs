@@ -41,10 +41,11 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 ///   the keys: the `try_` verbs return it, the others panic with it.
 ///
 /// # Costs
-/// A hit takes no lock and writes nothing that other threads read: a hash, an epoch pin (about
-/// 11 ns), a probe of the table, a clone of the value. A fill without waiters allocates once, the
-/// slot; the first waiter allocates the meeting place. Removing costs a compare-and-swap and a push
-/// to a queue; every 64th removal of a thread also drops what has become unreachable.
+/// A hit takes no lock and writes nothing that other threads read: a hash, a pin (a nanosecond; 11 where there is
+/// no `membarrier`), a probe of the table, a clone of the value: [`how_a_hit_works`](crate::how_a_hit_works). A
+/// fill without waiters allocates nothing but, now and then, a chunk of slots; the first waiter allocates the
+/// meeting place. Removing costs a compare-and-swap and a push to a queue; every so many (32 to 256, by the
+/// capacity) a thread also drops what has become unreachable.
 ///
 /// ```
 /// use atomic_cache::Cache;

@@ -6,6 +6,7 @@
 //! memoize ─► future ─► atomic_cache ─► cache, pinned, entry, guard ─► fill ─► core ─► table ─► reclaim ─► sync
 //!                                                                    │
 //!                                                                    ├────► slot ─► flight ─► sync
+//!                                                                    ├────► slab ─► turnstile, pages
 //!                                                                    ├────► cycle ─► flight
 //!                                                                    ├────► bound, policy
 //!                                                                    ├────► listener, janitor
@@ -19,6 +20,8 @@
 //! * **a pin covers one step**, never a fill or a wait. What must live longer is *held*.
 //!
 //! # The walk of a `get`
+//!
+//! (Instruction by instruction: [`how_a_hit_works`](crate::how_a_hit_works).)
 //!
 //! Hash the key; pin; probe the table's words for the hash's tag; follow the one that matches and
 //! compare the key; load the slot's state (Acquire): live, and before its deadline? Clone the
@@ -114,7 +117,7 @@
 //!
 //! A clock whose face is the table itself: there are no queues, lists or shards beside it. Hands go
 //! over the words in the order of positions, and several threads may move them at once: each claims
-//! the words of a cache line with one `fetch_add`, and owns what it unlinks with its swap.
+//! the words of four cache lines with one `fetch_add`, and owns what it unlinks with its swap.
 //!
 //! A new key is on probation. If it is never asked for again, it goes; if it is, it contests the
 //! weakest of the next few main entries, and the one with the lower count goes. Who goes leaves a
@@ -150,7 +153,12 @@
 //! | `Level::growth` | `AcqRel` swap | Acquire | the next level's words |
 //! | `Table::root` | `AcqRel` swap | Acquire | as above, for those who come later |
 //! | ledger of a growth | `AcqRel` swap | Acquire | nothing but the number, which must not go back |
-//! | a batch's `ripe` | Release (after the grace period) | Acquire | readers' last looks, before the drop |
+//! | a place: pinned; then what is read | Release, light barrier | heavy barrier, then Acquire | of a pin and a look at the places, one sees the other |
+//! | a place: unpinned, or pinned anew | Release | Acquire in `advance` | a pin's last looks |
+//! | the epoch: a grace begins | `AcqRel` | Acquire by who pins, and who advances | what was unlinked before |
+//! | graces that are over | `AcqRel` | Acquire | readers' last looks, before the drop |
+//! | a turnstile | Acquire, Release | itself | what is inside |
+//! | cells given back | Release | Acquire of all at once | the link; what was done to the cell |
 //! | a batch's `reaped` | Release | Acquire in `quiesce` | the drops |
 //! | counters | Relaxed | - | nothing |
 //!
@@ -158,10 +166,14 @@
 //!
 //! # Reclamation
 //!
-//! *Unlinked* by its owner, *retired* to a queue of its cache, *sealed* with others into a batch,
-//! *ripe* when everybody who was pinned then has been unpinned since, *reaped*: dropped with no
-//! pin and no lock held, each destructor contained. crossbeam-epoch says when a batch is ripe, and
-//! is asked for nothing else: `reclaim.rs` says why.
+//! *Unlinked* by its owner, *retired* to a queue of its cache, *sealed* with others into a batch, whose
+//! *grace* begins; when everybody who was pinned then has been unpinned since, *reaped*: dropped with no
+//! pin and no lock held, each destructor contained, and its cell given back to the cache's slab. When a grace is over an
+//! engine says, and is asked for nothing else: on Linux our own (`reclaim/asymmetric.rs`), elsewhere
+//! crossbeam-epoch. `reclaim.rs` says why.
+//!
+//! A queue is behind a turnstile, a flag that one thread at a time takes with one locked instruction: who finds it
+//! taken goes to the next stripe's, so nobody waits for a thread that was preempted inside.
 //!
 //! # Who runs foreign code, and where
 //!

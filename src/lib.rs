@@ -30,6 +30,7 @@ mod foreign;
 #[cfg(feature = "async")]
 mod future;
 mod guard;
+pub mod how_a_hit_works;
 mod in_flight;
 pub mod internals;
 mod janitor;

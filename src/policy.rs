@@ -60,7 +60,7 @@ const REFUSALS: usize = 4;
 /// Positions that are aged at once: the words of a cache line.
 const LINE: usize = 8;
 /// Positions that a walk claims at once: four cache lines.
-const STRETCH: usize = 32;
+const STRETCH: usize = if cfg!(atomic_cache_loom) { 8 } else { 32 };
 /// How many main entries a newcomer is compared with; also how long a run of used ones must be to
 /// count. Anything from 4 to 12 is within 0.2 points.
 const RIVALS: usize = 6;

@@ -240,3 +240,29 @@ impl From<ManualClock> for Clock {
         Self(Kind::Manual(clock))
     }
 }
+
+#[cfg(all(test, not(atomic_cache_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_clock_is_never_ahead_and_never_wrong() {
+        let clock = Clock::system();
+        for _ in 0..10_000 {
+            let (lately, now) = (clock.lately(), clock.now());
+            assert!(lately <= now);
+            // At its deadline, and after it, nothing is served ...
+            assert!(!clock.is_before(now) && !clock.is_before(now / 2) && !clock.is_before(0));
+            // ... and before it everything is, near it or not.
+            let hour = 3_600_000_000_000;
+            assert!(clock.is_before(clock.now() + hour) && clock.is_before(NEVER - 1));
+            let (deadline, before) = (clock.now() + 50_000_000, clock.now());
+            let is_before = clock.is_before(deadline);
+            let after = clock.now();
+            assert!(
+                is_before || after >= deadline,
+                "{before}, {deadline}, {after}"
+            );
+        }
+    }
+}

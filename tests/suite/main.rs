@@ -18,6 +18,7 @@ mod memoize_async;
 mod operations_model;
 mod quiet;
 mod races;
+mod reclamation;
 mod task_tools;
 mod tasks;
 mod tasks_dropped;

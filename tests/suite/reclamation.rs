@@ -1,0 +1,243 @@
+//! Pins, garbage and the memory of slots: clauses 6, 7 and 9 as far as they are the reclamation's.
+
+use crate::common::{Counted, Dice, Gate, Ledger, in_child, live_bytes, watched};
+use atomic_cache::Cache;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+/// A thread that is not pinned drops what can be dropped.
+fn others_tidy(cache: &Cache<u64, Counted>) {
+    thread::scope(|scope| {
+        scope.spawn(|| cache.run_pending_tasks());
+    });
+}
+
+/// A value that uses its cache when it is cloned, under the pin of the hit that clones it.
+struct Nosy {
+    cache: Cache<u64, u64>,
+    counted: Counted,
+}
+
+impl Clone for Nosy {
+    fn clone(&self) -> Self {
+        // A pin inside the hit's, of each kind, and what they look at removed meanwhile.
+        assert_eq!(self.cache.get(&1), Some(10));
+        let view = self.cache.pin();
+        let lent = view.get(&1).expect("just seen");
+        self.cache.invalidate_nowait(&1);
+        assert_eq!((lent, view.get(&1)), (&10, None));
+        drop(view);
+        self.cache.insert(1, 10).unwrap();
+        Self {
+            cache: self.cache.clone(),
+            counted: self.counted.clone(),
+        }
+    }
+}
+
+#[test]
+fn c6_a_clone_may_pin_within_the_pin_of_its_hit() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let inner = Cache::unbounded();
+        inner.insert(1, 10).unwrap();
+        let cache: Cache<u64, Nosy> = Cache::unbounded();
+        let nosy = Nosy {
+            cache: inner.clone(),
+            counted: ledger.make(7),
+        };
+        cache.insert(1, nosy).unwrap();
+        for _ in 0..100 {
+            assert_eq!(cache.get(&1).map(|nosy| nosy.counted.id()), Some(7));
+        }
+        cache.invalidate(&1);
+        cache.quiesce();
+        inner.quiesce();
+        assert_eq!((ledger.alive(), inner.retired()), (0, 0));
+    });
+}
+
+/// A view that is taken inside a hit, and outlives it, goes on to keep what it lends.
+#[test]
+fn c9_a_view_that_was_taken_inside_a_hit_outlives_it() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let cache: Cache<u64, Counted> = Cache::unbounded();
+        for key in 0..3 {
+            cache.insert(key, ledger.make(key)).unwrap();
+        }
+        let view = cache.with(&0, |_| cache.pin()).expect("it is there");
+        let lent = view.get(&1).expect("it is there");
+        cache.invalidate(&1);
+        // Pins that come and go meanwhile change nothing.
+        for _ in 0..1_000 {
+            assert!(cache.get(&2).is_some());
+            drop(cache.pin());
+        }
+        others_tidy(&cache);
+        assert_eq!((lent.id(), ledger.alive(), cache.retired()), (1, 3, 1));
+        drop(view);
+        cache.quiesce();
+        assert_eq!((ledger.alive(), cache.retired()), (2, 0));
+    });
+}
+
+/// Views that are let go of in another order than they were taken in, on one thread.
+#[test]
+fn c9_views_may_be_dropped_in_any_order() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let cache: Cache<u64, Counted> = Cache::unbounded();
+        let mut dice = Dice::new(5);
+        for round in 0..200 {
+            cache.insert(1, ledger.make(round)).unwrap();
+            let mut views: Vec<_> = (0..4).map(|_| cache.pin()).collect();
+            cache.invalidate(&1);
+            while views.len() > 1 {
+                drop(views.swap_remove(dice.roll(views.len() as u64) as usize));
+                assert!(cache.get(&1).is_none());
+                others_tidy(&cache);
+                assert!(ledger.alive() >= 1, "dropped under a view");
+            }
+            drop(views);
+            cache.quiesce();
+            assert_eq!(ledger.alive(), 0);
+        }
+    });
+}
+
+/// A hit, a view and a removal in the destructors of thread-locals, also of those that hold a view until then.
+#[test]
+fn h20_pins_in_the_destructors_of_thread_locals() {
+    struct AtTheEnd(Option<Cache<u64, u64>>);
+
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            let cache = self.0.take().expect("set");
+            for _ in 0..10 {
+                assert_eq!(cache.get(&1), Some(10));
+                let view = cache.pin();
+                assert_eq!(view[&1], 10);
+                cache.insert(2, 20).unwrap();
+                cache.invalidate_nowait(&2);
+                assert_eq!(cache.with(&1, |ten| *ten + view[&1]), Some(20));
+            }
+        }
+    }
+
+    thread_local! {
+        static EARLY: RefCell<AtTheEnd> = const { RefCell::new(AtTheEnd(None)) };
+        static LATE: RefCell<AtTheEnd> = const { RefCell::new(AtTheEnd(None)) };
+    }
+    watched(|| {
+        let cache: Cache<u64, u64> = Cache::unbounded();
+        cache.insert(1, 10).unwrap();
+        for _ in 0..50 {
+            let cache = cache.clone();
+            let ends = thread::spawn(move || {
+                // One is registered before the thread's first pin, and one after: whichever order the
+                // destructors come in, one of them is without the thread's own place.
+                EARLY.with_borrow_mut(|early| early.0 = Some(cache.clone()));
+                assert_eq!(cache.get(&1), Some(10));
+                LATE.with_borrow_mut(|late| late.0 = Some(cache.clone()));
+            });
+            ends.join().unwrap();
+        }
+        cache.quiesce();
+        assert_eq!(cache.retired(), 0);
+    });
+}
+
+/// Sixteen threads on however few processors: who is preempted while pinned holds up all garbage, and others make
+/// way for it.
+#[test]
+fn c9_garbage_is_bounded_with_more_threads_than_processors() {
+    let name = "reclamation::c9_garbage_is_bounded_with_more_threads_than_processors";
+    in_child(name, Duration::from_secs(120), || {
+        let cache: Cache<u64, u64> = Cache::builder().max_capacity(1_000).build().unwrap();
+        let peak = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for thread in 0..16_u64 {
+                let (cache, peak) = (&cache, &peak);
+                scope.spawn(move || {
+                    for n in 0..20_000 {
+                        let key = thread << 32 | n;
+                        assert_eq!(cache.get_with(&key, || key), key);
+                        if n % 64 == 0 {
+                            peak.fetch_max(cache.retired(), SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        let peak = peak.into_inner();
+        println!("at most {peak} entries of a cache of 1,000 were retired and not dropped");
+        // 320,000 have been removed. What is not dropped is what a turn of the scheduler lets pile up.
+        assert!(peak <= 32_000, "{peak} retired");
+        cache.quiesce();
+        assert_eq!((cache.retired(), cache.len()), (0, 1_000));
+    });
+}
+
+/// What README says of a reader that sleeps in a view: others go on, what they remove piles up and can be seen,
+/// and goes when the view does.
+#[test]
+fn c9_what_is_removed_under_a_view_that_sleeps_piles_up_and_goes_with_it() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let cache: Cache<u64, Counted> = Cache::unbounded();
+        let (asleep, enough) = (Gate::new(), Gate::new());
+        let sleeper = {
+            let (cache, asleep, enough) = (cache.clone(), asleep.clone(), enough.clone());
+            thread::spawn(move || {
+                let _view = cache.pin();
+                asleep.open();
+                enough.pass();
+            })
+        };
+        asleep.pass();
+        for key in 0..5_000 {
+            cache.insert(1, ledger.make(key)).unwrap();
+        }
+        assert_eq!((cache.retired(), ledger.alive()), (4_999, 5_000));
+        enough.open();
+        sleeper.join().unwrap();
+        cache.quiesce();
+        assert_eq!((cache.retired(), ledger.alive()), (0, 1));
+    });
+}
+
+/// One thread puts in, another takes out: cells come back to where they are taken from.
+#[test]
+fn h28_cells_are_used_again_wherever_they_come_back() {
+    let name = "reclamation::h28_cells_are_used_again_wherever_they_come_back";
+    in_child(name, Duration::from_secs(120), || {
+        let cache: Cache<u64, u64> = Cache::builder().initial_capacity(4_096).build().unwrap();
+        let keys = 64;
+        let round = |round: u64| {
+            let (put, taken) = (Gate::new(), Gate::new());
+            thread::scope(|scope| {
+                let (cache, put, taken) = (&cache, &put, &taken);
+                scope.spawn(move || {
+                    (0..keys).for_each(|key| cache.insert(round * keys + key, key).unwrap());
+                    put.open();
+                    taken.pass();
+                });
+                scope.spawn(move || {
+                    put.pass();
+                    (0..keys).for_each(|key| assert!(cache.invalidate(&(round * keys + key))));
+                    taken.open();
+                });
+            });
+        };
+        (0..200).for_each(round);
+        cache.quiesce();
+        let before = live_bytes();
+        (200..2_000).for_each(round);
+        cache.quiesce();
+        let more = live_bytes().saturating_sub(before);
+        assert!(more < 64 * 1024, "{more} bytes more after 1,800 rounds");
+    });
+}
