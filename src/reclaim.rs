@@ -1,6 +1,6 @@
 //! Who may still be reading what has been unlinked: pin, retire, quiesce.
 //!
-//! There are two engines of one shape: `pin`, `is_pinned`, a [`Grace`] that begins and is over, and
+//! There are two engines of one shape: `pin`, `is_pinned`, a `Grace` that begins and is over, and
 //! `advance`, which lets it end. What an engine gives is one fact: **a thread that was pinned when a
 //! grace began has been unpinned by the time it is over.**
 //!

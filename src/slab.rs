@@ -25,12 +25,13 @@
 //!   what was done to the cell before it came back happened before it is used again.
 //! * `chunks`: set with Release, loaded with Acquire: a chunk is whole for whoever finds it.
 
-#[cfg(atomic_cache_loom)]
+#[cfg(any(atomic_cache_loom, atomic_cache_boxed))]
 pub(crate) use boxed::Slab;
-#[cfg(not(atomic_cache_loom))]
+#[cfg(not(any(atomic_cache_loom, atomic_cache_boxed)))]
 pub(crate) use pooled::Slab;
 
-#[cfg(any(not(atomic_cache_loom), test))]
+#[cfg(any(not(any(atomic_cache_loom, atomic_cache_boxed)), test))]
+#[cfg_attr(atomic_cache_boxed, allow(dead_code))]
 pub(crate) mod pooled {
     use crate::pages::{HUGE, prefer_huge};
     use crate::stats::{STRIPES, stripe};
@@ -349,8 +350,9 @@ pub(crate) mod pooled {
     }
 }
 
-/// In a model every node is a box of its own, so that loom sees a leak, and no address is used twice.
-#[cfg(atomic_cache_loom)]
+/// Every node is a box of its own: in a model, so that loom sees a leak, and no address is used twice; with `--cfg
+/// atomic_cache_boxed`, so that AddressSanitizer sees a use after the free.
+#[cfg(any(atomic_cache_loom, atomic_cache_boxed))]
 mod boxed {
     use std::marker::PhantomData;
     use std::mem::MaybeUninit;

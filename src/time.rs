@@ -39,7 +39,7 @@ enum Kind {
 }
 
 impl Clock {
-    /// The system's monotonic clock, [`Instant`]. This is the default.
+    /// The system's monotonic clock: that of [`Instant`](std::time::Instant). This is the default.
     pub fn system() -> Self {
         Self(Kind::System(System::new()))
     }
