@@ -254,7 +254,7 @@ mutant brief-pin-unpins-the-inner-one src/reclaim/asymmetric.rs \
     's/if self\.depth\.get\(\) == 0 \{\n            self\.unpublish/if true {\n            self.unpublish/' \
     l17_a_pin_outlives_the_brief_one_around_it
 mutant freed-without-its-barrier src/reclaim/asymmetric.rs \
-    's/        barrier::heavy\(\);\n//' \
+    's/if !barrier::heavy\(\) \{/if false {/' \
     l17_nothing_is_freed_under_a_pin
 mutant pin-forgets-those-before src/reclaim/asymmetric.rs \
     's/self\.pinned\.store\(epoch, Ordering::Release\)/self.pinned.store(epoch, Ordering::Relaxed)/' \
@@ -269,7 +269,7 @@ mutant grace-begins-before-the-unlink src/reclaim/asymmetric.rs \
     's/self\.now\.fetch_add\(1, Ordering::AcqRel\)/self.now.fetch_add(1, Ordering::Relaxed)/' \
     l17_a_grace_is_ended_by_another l17_nothing_is_freed_under_a_pin
 mutant grace-begins-after-the-barrier src/reclaim/asymmetric.rs \
-    's/(        let mut oldest = [^\n]*\n)(        barrier::heavy\(\);\n)/$2$1/' \
+    's/(        let mut oldest = [^\n]*\n)(        if !barrier::heavy.*?\n        \}\n)/$2$1/s' \
     l17_a_grace_is_ended_by_another
 mutant inner-pin-unpins src/reclaim/asymmetric.rs \
     's/if depth & Self::PINS != 0 \{\n            return false;\n        \}//' \

@@ -663,8 +663,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.tidy();
     }
 
-    /// How many entries there are. A moment behind while others write; entries that have expired
-    /// count until they are reclaimed, fills that run do not.
+    /// How many entries there are. A moment behind or, in a bounded cache, ahead while others write; entries that
+    /// have expired count until they are reclaimed, fills that run do not.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();

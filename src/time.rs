@@ -9,6 +9,9 @@
 //! noted of it at its last tick (`CLOCK_MONOTONIC_COARSE`) costs 5. That is never ahead of the exact time,
 //! and behind it by a tick, 1 to 10 ms. So a deadline that it has reached is over, and one that is more than
 //! [`SLACK`] ahead of it is not; only in between the exact clock is asked.
+//!
+//! (A virtual machine may stop the processor that keeps the time for longer than that while another goes on. Then
+//! an entry is served until the next tick: before its deadline by the clock that was read.)
 
 use std::time::Duration;
 

@@ -31,16 +31,24 @@ impl<T> Turnstile<T> {
         }
     }
 
-    /// Does something with what is inside, unless somebody is in there. `f` runs nothing foreign. (If it
-    /// panicked, nobody would get in any more, and that would be all.)
+    /// Does something with what is inside, unless somebody is in there. `f` runs nothing foreign.
     #[inline]
     pub(crate) fn try_in<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         if self.taken.swap(1, Ordering::Acquire) != 0 {
             return None;
         }
+        let _leaves = Leaves(&self.taken);
         // SAFETY: the flag is ours, so nobody else is in here.
-        let answer = self.inside.with_mut(|inside| f(unsafe { &mut *inside }));
-        self.taken.store(0, Ordering::Release);
-        Some(answer)
+        Some(self.inside.with_mut(|inside| f(unsafe { &mut *inside })))
+    }
+}
+
+/// Lets the next one in, also after a panic.
+struct Leaves<'a>(&'a AtomicUsize);
+
+impl Drop for Leaves<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
     }
 }

@@ -69,15 +69,16 @@ pub(crate) struct Epochs {
 }
 
 impl Place {
-    /// Of `depth`: how many pins its thread holds.
-    pub(crate) const PINS: u64 = u32::MAX as u64;
+    /// Of `depth`: how many pins its thread holds. Pins that are forgotten stay counted, and a program could forget
+    /// one in a nanosecond or two: so it has 60 bits, which take a thread a thousand years.
+    pub(crate) const PINS: u64 = (1 << 60) - 1;
     /// The place was taken in the destructors of its thread's thread-locals, or is used there still: it is
     /// given back when nothing is pinned any more, because nobody will come later to do it.
-    pub(crate) const LATE: u64 = 1 << 32;
+    pub(crate) const LATE: u64 = 1 << 60;
     /// The first of the counted pins was taken within a brief one, which will unpublish.
-    const WITHIN: u64 = 1 << 34;
+    const WITHIN: u64 = 1 << 62;
     /// The kernel has no heavy barrier, so the light one is not enough.
-    pub(crate) const FENCED: u64 = 1 << 33;
+    pub(crate) const FENCED: u64 = 1 << 61;
 
     #[inline(always)]
     fn is_pinned(&self) -> bool {
@@ -280,7 +281,10 @@ impl Epochs {
     pub(crate) fn advance(&self) {
         // Acquire: pairs with `begin`. Graces that begin later are not spoken of.
         let mut oldest = self.now.load(Ordering::Acquire);
-        barrier::heavy();
+        if !barrier::heavy() {
+            // Nothing is known, so nothing ends: garbage stays, and is seen (`retired`).
+            return;
+        }
         for place in self.places() {
             // Acquire: pairs with the Release of `leave`.
             let pinned = place.pinned.load(Ordering::Acquire);

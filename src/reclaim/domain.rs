@@ -27,6 +27,10 @@ const PATIENT_TURNS: usize = 32;
 /// what sealing a batch does.
 const LOOK_AGAIN: u32 = if cfg!(test) { 2 } else { 256 };
 
+/// How often in a row helping must have been in vain before others let it be, and how many of them.
+const PERSISTENT: usize = 64;
+const PAUSE: usize = 16;
+
 thread_local! {
     /// Misses of this thread that have come by something large.
     static CAME_BY: Cell<u32> = const { Cell::new(0) };
@@ -77,8 +81,10 @@ impl Limbo {
 pub(crate) struct Domain {
     /// By thread, so that removals on different threads do not meet.
     limbo: Box<[CachePadded<Limbo>]>,
-    /// What was retired while threads had stopped in every turnstile.
+    /// What was retired while another thread was at the stripe's turnstile, and how many they are. (Not left with
+    /// another stripe: its threads may never come to seal it.)
     overflow: SegQueue<Garbage>,
+    spilled: AtomicUsize,
     /// The lock is held for a few instructions, never over foreign code, and ordinary
     /// traffic only *tries* it when it has work to begin.
     sealed: Mutex<Sealed>,
@@ -88,6 +94,8 @@ pub(crate) struct Domain {
     panics: AtomicUsize,
     /// Objects among them that are large: not to be kept until a batch is full.
     large: AtomicUsize,
+    /// How often it was helped in vain, and then how many have let it be: see `relieve`.
+    in_vain: AtomicUsize,
     home: Home,
     batch: usize,
 }
@@ -112,6 +120,8 @@ impl Domain {
                 .map(|_| CachePadded::new(Limbo::new()))
                 .collect(),
             overflow: SegQueue::new(),
+            spilled: AtomicUsize::new(0),
+            in_vain: AtomicUsize::new(0),
             sealed: Mutex::new(Sealed::default()),
             in_batches: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
@@ -122,15 +132,12 @@ impl Domain {
     /// Takes an unlinked object, to be dropped after a grace period.
     ///
     /// Cost: one locked instruction. Runs no foreign code, waits for nobody.
-    pub(crate) fn retire(&self, mut garbage: Garbage) {
-        let (own, stripes) = (stripe(), self.limbo.len());
-        for step in 0..stripes {
-            match self.limbo[(own + step) & (stripes - 1)].push(garbage) {
-                Ok(()) => return,
-                Err(back) => garbage = back,
-            }
+    pub(crate) fn retire(&self, garbage: Garbage) {
+        if let Err(garbage) = self.limbo[stripe()].push(garbage) {
+            // First: who seals it finds it counted.
+            self.spilled.fetch_add(1, Ordering::Relaxed);
+            self.overflow.push(garbage);
         }
-        self.overflow.push(garbage);
     }
 
     /// As [`retire`](Self::retire), of something large: a table that has been moved from.
@@ -144,7 +151,8 @@ impl Domain {
     /// just being sealed may be counted twice, never missed.
     pub(crate) fn retired(&self) -> usize {
         let unsealed: usize = self.limbo.iter().map(|limbo| limbo.len()).sum();
-        unsealed + self.overflow.len() + self.in_batches.load(Ordering::Acquire)
+        let spilled = self.spilled.load(Ordering::Acquire);
+        unsealed + spilled + self.in_batches.load(Ordering::Acquire)
     }
 
     /// Destructors that panicked.
@@ -161,10 +169,12 @@ impl Domain {
         }
     }
 
-    /// Whether this thread's queue is full, or there is something large, and it is time to look after it.
+    /// Whether this thread's queue is full, or what did not go there is as much; or there is something large, and
+    /// it is time to look after it.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.limbo[stripe()].len() >= self.batch
+            || self.spilled.load(Ordering::Relaxed) >= self.batch
             || self.large.load(Ordering::Relaxed) > 0 && is_time()
     }
 
@@ -173,12 +183,14 @@ impl Domain {
         if is_pinned() || REAPING.get() {
             return;
         }
-        if self.large.load(Ordering::Relaxed) > 0 {
-            // Wherever it is. If a reader holds it up, another miss comes again.
-            return self.flush();
-        }
         if let Ok(mut sealed) = self.sealed.try_lock() {
-            self.seal(&self.limbo[stripe()], &mut sealed.in_grace);
+            if self.large.load(Ordering::Relaxed) > 0 {
+                // Wherever it is. If a reader holds it up, another miss comes again.
+                self.seal_all(&mut sealed.in_grace, false);
+            } else {
+                self.seal(&self.limbo[stripe()], &mut sealed.in_grace);
+                self.seal_overflow(&mut sealed.in_grace);
+            }
         }
         engine::advance_for_all();
         self.reap_ripe();
@@ -205,15 +217,35 @@ impl Domain {
     /// What keeps garbage from ripening is a reader that was preempted while it was pinned,
     /// and with more threads than cores there is always one. Giving the processor away lets
     /// it go on. A reader that sleeps pinned is not waited for: after some turns we go on.
+    ///
+    /// If that was in vain several times in a row, somebody sleeps pinned, and the next few who come by do not
+    /// try. (Not after the first time: a thread that is only waiting for its turn would find that much more garbage
+    /// when it has it.)
     fn relieve(&self) {
+        let plenty = PLENTY * self.limbo.len().max(2);
+        if self.retired() <= plenty {
+            return;
+        }
+        // Relaxed, here and below: a hint, of which a racing update may be lost.
+        let vain = self.in_vain.load(Ordering::Relaxed);
+        if (PERSISTENT..PERSISTENT + PAUSE).contains(&vain) {
+            return self.in_vain.store(vain + 1, Ordering::Relaxed);
+        }
+        let mut helped = false;
         for _ in 0..PATIENT_TURNS {
-            if self.retired() <= PLENTY * self.limbo.len().max(2) {
-                return;
-            }
             yield_now();
             engine::advance();
-            self.reap_ripe();
+            helped |= self.reap_ripe();
+            if self.retired() <= plenty {
+                break;
+            }
         }
+        let vain = if helped {
+            0
+        } else {
+            vain.min(PERSISTENT - 1) + 1
+        };
+        self.in_vain.store(vain, Ordering::Relaxed);
     }
 
     /// Moves what a stripe holds into a batch and begins its grace. False: somebody else is at it.
@@ -240,9 +272,23 @@ impl Domain {
                 turn += 1;
             }
         }
-        let overflow: Vec<_> = std::iter::from_fn(|| self.overflow.pop()).collect();
-        self.in_batches.fetch_add(overflow.len(), Ordering::Relaxed);
-        self.begin(overflow, in_grace);
+        self.seal_overflow(in_grace);
+    }
+
+    fn seal_overflow(&self, in_grace: &mut VecDeque<Arc<Batch>>) {
+        let n = self.spilled.load(Ordering::Acquire);
+        if n == 0 {
+            return;
+        }
+        // Counted here before it is not counted there any more.
+        self.in_batches.fetch_add(n, Ordering::Relaxed);
+        let objects: Vec<_> = std::iter::from_fn(|| self.overflow.pop()).take(n).collect();
+        // Release: see `Limbo::len`.
+        self.spilled.fetch_sub(objects.len(), Ordering::Release);
+        // Some are counted, and not pushed yet.
+        self.in_batches
+            .fetch_sub(n - objects.len(), Ordering::Relaxed);
+        self.begin(objects, in_grace);
     }
 
     /// Begins the grace of what is in a batch.
@@ -256,18 +302,21 @@ impl Domain {
         }
     }
 
-    /// Drops the objects of ripe batches, oldest first, with nothing held.
-    fn reap_ripe(&self) {
+    /// Drops the objects of ripe batches, oldest first, with nothing held. Whether there were any.
+    fn reap_ripe(&self) -> bool {
         let was_reaping = REAPING.replace(true);
+        let mut any = false;
         while let Some(batch) = self.take_ripe() {
             let objects = std::mem::take(&mut *lock(&batch.objects));
             self.reap(objects);
+            any = true;
             batch.reaped.store(true, Ordering::Release);
             lock(&self.sealed)
                 .in_hand
                 .retain(|other| !Arc::ptr_eq(other, &batch));
         }
         REAPING.set(was_reaping);
+        any
     }
 
     fn reap(&self, objects: Vec<Garbage>) {

@@ -7,20 +7,23 @@ pub(super) use real::Words;
 mod real {
     use crate::pages::{HUGE, prefer_huge};
     use crate::sync::AtomicU64;
-    use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+    use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
     use std::ptr::NonNull;
 
-    /// From this size on the words lie in huge pages also if they are not aligned to them: seven eighths do
-    /// at least, and the kernel's zero pages cost nothing until they are touched.
+    /// From this size on the words lie in huge pages also if they are not aligned to them: seven eighths do at
+    /// least.
     const LARGE: usize = 4 * HUGE;
 
-    /// Up to this size a table gets huge pages although it may never be filled: 4 million entries.
-    const MAY_BE_SPARSE: usize = 64 << 20;
+    /// Up to this size a table gets huge pages although it may never be filled: 250,000 entries. A larger one
+    /// would take all of its memory for the sake of a few; it has to do with small pages until it is moved.
+    const MAY_BE_SPARSE: usize = 2 * HUGE;
 
-    /// A power of two of words, zero at first.
+    /// A power of two of words, zero at first. They come from the kernel's zero pages, which cost nothing until
+    /// they are touched.
     pub(in crate::table) struct Words {
         first: NonNull<AtomicU64>,
         mask: usize,
+        memory: NonNull<u8>,
         layout: Layout,
     }
 
@@ -35,33 +38,30 @@ mod real {
             assert!(n.is_power_of_two());
             let bytes = n * size_of::<AtomicU64>();
             let huge = bytes >= HUGE && (dense || bytes <= MAY_BE_SPARSE);
-            let align = if huge && bytes < LARGE {
-                HUGE
-            } else {
-                align_of::<AtomicU64>()
-            };
-            let layout = Layout::from_size_align(bytes, align).expect("no table is that large");
-            // Zeroed by us where aligned memory cannot be asked for that is zero without being touched.
-            let first = if align == HUGE {
-                // SAFETY: not of no size; `first` is as large.
-                unsafe { alloc(layout) }
-            } else {
-                // SAFETY: as above.
-                unsafe { alloc_zeroed(layout) }
-            };
-            let Some(words) = NonNull::new(first.cast()) else {
+            // A small multiple of huge pages begins at one: there is that much more memory, of which nothing is
+            // touched.
+            let aligned = huge && bytes < LARGE;
+            let spare = if aligned { HUGE } else { 0 };
+            let layout = Layout::from_size_align(bytes + spare, align_of::<AtomicU64>())
+                .expect("no table is that large");
+            // SAFETY: not of no size.
+            let Some(memory) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
                 handle_alloc_error(layout)
             };
+            let skip = if aligned {
+                memory.as_ptr().align_offset(HUGE).min(spare)
+            } else {
+                0
+            };
+            // SAFETY: `skip` is within what is spare.
+            let first = unsafe { memory.add(skip) };
             if huge {
-                prefer_huge(first, bytes);
-            }
-            if align == HUGE {
-                // SAFETY: all of it is ours.
-                unsafe { first.write_bytes(0, bytes) };
+                prefer_huge(first.as_ptr(), bytes);
             }
             Self {
-                first: words,
+                first: first.cast(),
                 mask: n - 1,
+                memory,
                 layout,
             }
         }
@@ -91,7 +91,7 @@ mod real {
     impl Drop for Words {
         fn drop(&mut self) {
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.first.as_ptr().cast(), self.layout) };
+            unsafe { dealloc(self.memory.as_ptr(), self.layout) };
         }
     }
 }
