@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     };
     let builder = Cache::builder().max_capacity(KEYS);
     let builder = if way == "ttl" {
-        builder.time_to_live(Duration::from_secs(3600))
+        builder.time_to_live(Duration::from_hours(1))
     } else {
         builder
     };
