@@ -537,7 +537,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 self.release_held(unsafe { &*node });
             }
         }
-        self.tidy();
+        self.tell();
+        self.domain.tidy_after_miss();
         Ok(())
     }
 

@@ -236,6 +236,9 @@ pub(crate) struct Policy {
     probation_hand: CachePadded<Hand>,
     main_hand: CachePadded<Hand>,
     aging_hand: Hand,
+    /// When it goes on: a number of entries that have left. (Kept, because what it follows from takes divisions,
+    /// and every miss asks.)
+    next_aging: AtomicUsize,
     /// The share of entries to keep on probation.
     probation: AtomicU64,
     /// How many used main entries the aging hand has met in a row.
@@ -261,6 +264,7 @@ impl Policy {
             probation_hand: CachePadded::default(),
             main_hand: CachePadded::default(),
             aging_hand: Hand::default(),
+            next_aging: AtomicUsize::new(0),
             probation: AtomicU64::new(LEAST),
             used_run: AtomicUsize::new(0),
             full: AtomicUsize::new(0),
@@ -410,13 +414,15 @@ impl Policy {
 
     /// Moves the aging hand by its part for one eviction: a line every so often.
     fn age(&self, ring: &impl Ring) {
+        let now = self.ghosts.now.load(Relaxed);
+        if now < self.next_aging.load(Relaxed) {
+            return;
+        }
+        // Two threads may come to this at once: then it goes a line too far.
         let haste = (HASTE * self.full.load(Relaxed)).max(ALL);
         let usual = AGING * LINE * ring.entries() / ring.positions();
         let period = (usual * ALL / haste).max(1);
-        // Two threads may see one number: then it goes a line too far, or one too few.
-        if self.ghosts.now.load(Relaxed) % period != 0 {
-            return;
-        }
+        self.next_aging.store(now + period, Relaxed);
         let positions = ring.positions();
         let from = self.aging_hand.0.fetch_add(LINE, Relaxed);
         for at in from..from + LINE {
@@ -476,9 +482,10 @@ impl Hand {
         ring: &R,
         mut look: impl FnMut(usize, Mark) -> Option<T>,
     ) -> Option<T> {
-        let farthest = farthest(ring);
-        let stretch = STRETCH.min(ring.positions());
-        for _ in 0..farthest / stretch {
+        let (farthest, stretch) = (farthest(ring), STRETCH.min(ring.positions()));
+        let mut walked = 0;
+        while walked < farthest {
+            walked += stretch;
             let mut from = self.0.fetch_add(stretch, Relaxed);
             let end = from + stretch;
             let give_back = |from| {
@@ -566,8 +573,8 @@ struct Ghosts {
     buckets: Box<[AtomicU64]>,
     /// How many have left: the clock of the stamps.
     now: CachePadded<AtomicUsize>,
-    /// How many of those to a tick: a sixteenth of a turnover.
-    tick: usize,
+    /// How many ticks go to one of those, in parts of 2^64: a tick is a sixteenth of a turnover.
+    ticks: u64,
     /// For how many entries there are ghosts.
     entries: usize,
 }
@@ -590,7 +597,7 @@ impl Ghosts {
                 .map(|_| AtomicU64::new(0))
                 .collect(),
             now: CachePadded::default(),
-            tick: (ghosts / GHOSTS / 16).max(1),
+            ticks: u64::MAX / (ghosts / GHOSTS / 16).max(1) as u64,
             entries: ghosts / GHOSTS,
         }
     }
@@ -605,7 +612,9 @@ impl Ghosts {
     }
 
     fn stamp(&self) -> usize {
-        self.now.load(Relaxed) / self.tick % Self::STAMPS
+        // `now / tick`, without a division: every miss asks twice.
+        let ticks = u128::from(self.ticks) * self.now.load(Relaxed) as u128;
+        (ticks >> 64) as usize % Self::STAMPS
     }
 
     fn put(&self, hash: u64, count: u8, left: Left) {

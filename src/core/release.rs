@@ -15,7 +15,8 @@ pub(crate) struct Afterwards<'c, K, V, S> {
 
 impl<K, V, S> Drop for Afterwards<'_, K, V, S> {
     fn drop(&mut self) {
-        self.core.tidy();
+        self.core.tell();
+        self.core.domain.tidy_after_miss();
     }
 }
 
@@ -67,7 +68,7 @@ impl<K, V, S> Core<K, V, S> {
 
     /// Tells the listener what has been removed, unless this thread holds something: a pin, or the
     /// lead of a flight, whose key the listener may ask for.
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         let Some(bulletin) = &self.bulletin else {
             return;
         };

@@ -145,6 +145,7 @@ impl Domain {
         // First: who reaps it finds it counted.
         self.large.fetch_add(1, Ordering::Relaxed);
         self.retire(garbage);
+        CAME_BY.set(0);
     }
 
     /// Objects retired and not yet dropped; those of a batch are counted until all of them are. One that is
@@ -169,13 +170,20 @@ impl Domain {
         }
     }
 
-    /// Whether this thread's queue is full, or what did not go there is as much; or there is something large, and
-    /// it is time to look after it.
+    /// Whether this thread's queue is full, or what did not go there is as much.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.limbo[stripe()].len() >= self.batch
             || self.spilled.load(Ordering::Relaxed) >= self.batch
-            || self.large.load(Ordering::Relaxed) > 0 && is_time()
+    }
+
+    /// Housekeeping after a miss: as [`tidy`](Self::tidy), also when there is nothing due but something large, at
+    /// once and then every so often. (Not after a hit, which may drop a view: it writes nothing for others.)
+    #[inline]
+    pub(crate) fn tidy_after_miss(&self) {
+        if self.is_due() || self.large.load(Ordering::Relaxed) > 0 && is_time() {
+            self.tidy_full_queue();
+        }
     }
 
     #[cold]
@@ -382,7 +390,7 @@ impl Domain {
     }
 }
 
-/// Once in so many calls of a thread, and at the first.
+/// Once in so many calls of a thread, and at the first after it has retired something large.
 #[cold]
 fn is_time() -> bool {
     let n = CAME_BY.get();

@@ -72,6 +72,9 @@ pub(super) struct Level {
     bits: u32,
     /// How many words may be in use before it is crowded.
     crowd: usize,
+    /// A stripe asks whether it is when its own count has none of these bits: always, in a small level, and else
+    /// sixteen times until the level is full.
+    seldom: u64,
     /// Words that are not `EMPTY` any more.
     used: Striped,
     /// Set once. Release when set, Acquire when read: the reader sees the next level's words.
@@ -102,6 +105,11 @@ impl Level {
             shift: u64::BITS - bits,
             bits,
             crowd: (1 << bits) / 8 * eighths,
+            seldom: if 1 << bits <= SMALL {
+                0
+            } else {
+                ((1_usize << bits) / 16 / *STRIPES).next_power_of_two() as u64 - 1
+            },
             used: Striped::new(),
             growth: AtomicPtr::new(std::ptr::null_mut()),
             settled: Arc::new(AtomicUsize::new(0)),
@@ -194,8 +202,7 @@ impl Level {
     /// now and then, and the rest of the level is the slack).
     pub(super) fn reserve(&self, steps: usize) -> bool {
         let mine = self.used.add_and_get(1);
-        let seldom = (self.len() / 16 / *STRIPES).next_power_of_two() as u64;
-        let ask = self.len() <= SMALL || steps > LONG_PROBE || mine & (seldom - 1) == 0;
+        let ask = steps > LONG_PROBE || mine & self.seldom == 0;
         if ask && self.is_crowded() {
             self.used.sub(1);
             return false;

@@ -184,6 +184,8 @@ impl Domain {
     /// Nothing is put off here.
     pub(crate) fn tidy(&self) {}
 
+    pub(crate) fn tidy_after_miss(&self) {}
+
     pub(crate) fn flush(&self) {}
 
     pub(crate) fn is_due(&self) -> bool {
