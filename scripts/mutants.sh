@@ -3,6 +3,7 @@
 #
 # A mutant is killed when one of its models fails. The script fails if a mutant survives, or if
 # its expression no longer changes the file. MUTANT_SECONDS bounds one run; 300 if not set.
+# With MUTANT_STALE=1 it only says which expressions no longer change their files, in a second.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +18,7 @@ mkdir "$copy" "$good"
 tar --exclude=./target --exclude=./.git --exclude="$LOOM_TARGET" -cf - . | tar -xf - -C "$copy"
 cp -r "$copy/src" "$good/src"
 
-if ! LOOM_BUILD_ONLY=1 "$copy/scripts/loom.sh" >"$LOOM_TARGET/mutant.log" 2>&1; then
+if [ -z "${MUTANT_STALE:-}" ] && ! LOOM_BUILD_ONLY=1 "$copy/scripts/loom.sh" >"$LOOM_TARGET/mutant.log" 2>&1; then
     cat "$LOOM_TARGET/mutant.log" >&2
     exit 1
 fi
@@ -37,6 +38,8 @@ mutant() {
     local verdict='' start=$SECONDS
     if cmp -s "$good/$file" "$copy/$file"; then
         verdict='STALE: the expression changes nothing'
+    elif [ -n "${MUTANT_STALE:-}" ]; then
+        verdict='changes its file'
     elif ! LOOM_BUILD_ONLY=1 "$copy/scripts/loom.sh" >"$LOOM_TARGET/mutant.log" 2>&1; then
         verdict='STALE: does not compile'
     else
@@ -274,6 +277,24 @@ mutant grace-begins-after-the-barrier src/reclaim/asymmetric.rs \
 mutant inner-pin-unpins src/reclaim/asymmetric.rs \
     's/if depth & Self::PINS != 0 \{\n            return false;\n        \}//' \
     l17_a_pin_inside_a_pin
+
+# ---- memory ----------------------------------------------------------------------------------
+
+mutant turnstile-left-too-early src/turnstile.rs \
+    's/self\.0\.store\(0, Ordering::Release\)/self.0.store(0, Ordering::Relaxed)/' \
+    slab_no_cell_is_of_two slab_a_new_chunk_by_two
+mutant turnstile-for-two src/turnstile.rs \
+    's/if self\.taken\.swap\(1, Ordering::Acquire\) != 0 \{/self.taken.store(1, Ordering::Relaxed); if false {/' \
+    slab_no_cell_is_of_two slab_a_new_chunk_by_two
+mutant cells-come-back-unfinished src/slab.rs \
+    's/free,\n( *)Ordering::Release,/free,\n$1Ordering::Relaxed,/' \
+    slab_what_is_given_back_is_used_again slab_no_cell_is_of_two
+mutant cells-taken-unseen src/slab.rs \
+    's/self\.returned\.swap\(null_mut\(\), Ordering::Acquire\)/self.returned.swap(null_mut(), Ordering::Relaxed)/' \
+    slab_what_is_given_back_is_used_again slab_no_cell_is_of_two
+mutant cells-dealt-twice src/slab.rs \
+    's/let first = chunk\.dealt\.fetch_add\(most, Ordering::Relaxed\);/let first = chunk.dealt.load(Ordering::Relaxed); chunk.dealt.store(first + most, Ordering::Relaxed);/' \
+    slab_a_new_chunk_by_two slab_no_cell_is_of_two
 
 # ---- bounds ----------------------------------------------------------------------------------
 
