@@ -207,8 +207,9 @@ fn a_full_cache_reuses_what_it_has() {
     fill(0..10_000);
     let fills = 100_000;
     let allocated = allocations(|| fill(10_000..10_000 + fills));
-    // What is left is the reclamation's: a few for every batch of 32.
-    assert!(allocated <= fills / 10, "{allocated} for {fills} fills");
+    // What is left is the reclamation's: a few for every batch of 32, and more where the engine is crossbeam-epoch.
+    let each = if cfg!(atomic_cache_crossbeam) { 1 } else { 10 };
+    assert!(allocated <= fills / each, "{allocated} for {fills} fills");
 }
 
 /// One for the owned key, and now and then one for a chunk of slots, and its head.
