@@ -2380,7 +2380,13 @@ fn c9_garbage_is_bounded_on_many_threads() {
         });
         let peak = peak.into_inner();
         println!("at most {peak} objects were retired and not dropped");
-        assert!(peak <= 20_000, "{peak} retired");
+        // (crossbeam-epoch needs several turns of all threads for each batch.)
+        let most = if cfg!(atomic_cache_crossbeam) {
+            80_000
+        } else {
+            20_000
+        };
+        assert!(peak <= most, "{peak} retired");
         cache.invalidate_all();
         cache.quiesce();
         assert_eq!((ledger.alive(), cache.retired()), (0, 0));

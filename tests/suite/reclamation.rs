@@ -175,7 +175,13 @@ fn c9_garbage_is_bounded_with_more_threads_than_processors() {
         let peak = peak.into_inner();
         println!("at most {peak} entries of a cache of 1,000 were retired and not dropped");
         // 320,000 have been removed. What is not dropped is what a turn of the scheduler lets pile up.
-        assert!(peak <= 16_000, "{peak} retired");
+        // (crossbeam-epoch needs several turns of all threads for that; on a busy machine 40,000 have been seen.)
+        let most = if cfg!(atomic_cache_crossbeam) {
+            160_000
+        } else {
+            16_000
+        };
+        assert!(peak <= most, "{peak} retired");
         cache.quiesce();
         assert_eq!((cache.retired(), cache.len()), (0, 1_000));
     });
