@@ -454,8 +454,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if !state.is_filling() {
             // Expired, or without a value; or its leader is just about to serve it, or to put back
             // what was there before.
-            let publishing = state.is_live() && node.slot.prior().is_some();
-            return if publishing || serving.is_some() {
+            return if node.slot.is_publishing() || serving.is_some() {
                 Judged::Again
             } else {
                 Judged::Replace { prior: false }

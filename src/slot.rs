@@ -256,6 +256,12 @@ impl<V> Slot<V> {
         (aux & PRIOR != 0).then_some((aux & !PRIOR) as usize)
     }
 
+    /// Between the two stores of a publish over what this slot stands before: it is neither served nor filled,
+    /// and will be served in a moment.
+    pub(crate) fn is_publishing(&self) -> bool {
+        self.state().is_live() && self.prior().is_some()
+    }
+
     /// Takes what this slot stands before from it, for whoever asks first.
     pub(crate) fn take_prior(&self) -> Option<usize> {
         let aux = self.aux.load(Ordering::Acquire);

@@ -3,10 +3,11 @@
 //! The order is always the same: fence first, then wait. Once a flight is fenced off no newcomer
 //! gets its value, whatever becomes of the one who fenced it.
 
-use super::{Core, Node, Part};
+use super::{Core, GIVE_WAY, Node, Part};
 use crate::flight::WaitFor;
 use crate::reclaim::{Pin, deref, pin};
 use crate::stats::Event;
+use crate::sync::relax;
 use crate::table::Rehash;
 use std::hash::{BuildHasher, Hash};
 
@@ -131,8 +132,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     return part;
                 }
             }
+            // Its fill had begun before us: its value goes, not the one before, which would be the last that could
+            // be read of it.
+            if node.slot.is_publishing() {
+                relax(GIVE_WAY);
+                continue;
+            }
             let serving = self.serving(node, pin);
-            let picked = match (serving, which) {
+            let picked = match (serving, &mut *which) {
                 // SAFETY: it serves: live was loaded, the pin keeps it.
                 (Some(serving), Some(which)) => which(&node.key, unsafe { serving.slot.value() }),
                 (None, Some(_)) => false,
