@@ -5,7 +5,7 @@ use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
 use crate::core::{Aim, Glance, Leader, Wait};
 use crate::error::{BuildError, TryGetError};
-use crate::fill::{Begun, Explain, Fill, Obstacle, OwnError};
+use crate::fill::{Explain, Fill, Keeper, Obstacle, OwnError};
 use crate::flight::SharedError;
 use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
@@ -636,10 +636,10 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> Fill<K, V, S> for Stored<'_, K, V, E, S
 where
     E: Clone + Send + Sync + 'static,
 {
-    fn begin<'c>(&mut self, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
+    fn keeper(&self) -> Option<&dyn Keeper<K, V, S>> {
         match &*self.cache.fill {
-            StoredFill::Call(_) => Begun::Leads(leader),
-            StoredFill::Future(keep) => Begun::Waits(keep.keep(self.cache, leader)),
+            StoredFill::Call(_) => None,
+            StoredFill::Future(_) => Some(self),
         }
     }
 
@@ -656,6 +656,15 @@ where
 
     fn accept(&mut self, error: &SharedError) -> bool {
         self.error.accept(error)
+    }
+}
+
+impl<K: Hash + Eq, V, E, S: BuildHasher> Keeper<K, V, S> for Stored<'_, K, V, E, S> {
+    fn keep<'c>(&self, leader: Leader<'c, K, V, S>) -> Wait<'c, K, V, S> {
+        let StoredFill::Future(keep) = &*self.cache.fill else {
+            unreachable!("a call is its caller's");
+        };
+        keep.keep(self.cache, leader)
     }
 }
 

@@ -379,6 +379,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         aim: Aim,
         spare: &mut Spare<'c, K, V, S>,
     ) -> Turn<'c, K, V, S> {
+        self.expect(hash, &pin);
         for turn in 0.. {
             let mut key = Claimed {
                 hash,

@@ -1,6 +1,7 @@
 //! A caller's key and a caller's fill, as the core sees them: erased, so that the way of a miss
 //! is compiled once for each key and value type, not for each closure.
 
+use crate::actor::actor;
 use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Wait, Waited, Wanted};
 use crate::error::{ClosedError, CycleError, TryGetError};
 use crate::flight::SharedError;
@@ -25,9 +26,9 @@ impl<K, Q: ?Sized + Equivalent<K> + ToKey<K>> Wanted<K> for Borrowed<'_, Q> {
 
 /// A fill, begun at most once, and what becomes of its error.
 pub(crate) trait Fill<K: Hash + Eq, V, S: BuildHasher> {
-    /// What the caller does with the lead.
-    fn begin<'c>(&mut self, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
-        Begun::Leads(leader)
+    /// Who gives the fill to the flight to keep, if the caller is not to lead in person.
+    fn keeper(&self) -> Option<&dyn Keeper<K, V, S>> {
+        None
     }
     /// The value. `None`: an error, kept inside.
     fn run(&mut self, key: &K) -> Option<V>;
@@ -37,12 +38,9 @@ pub(crate) trait Fill<K: Hash + Eq, V, S: BuildHasher> {
     fn accept(&mut self, error: &SharedError) -> bool;
 }
 
-/// What a caller does with the lead.
-pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
-    /// It leads in person.
-    Leads(Leader<'c, K, V, S>),
-    /// The flight has got the fill to keep, and the caller waits like everybody.
-    Waits(Wait<'c, K, V, S>),
+/// Gives a flight its fill to keep: who has had the lead waits like everybody.
+pub(crate) trait Keeper<K: Hash + Eq, V, S: BuildHasher> {
+    fn keep<'c>(&self, leader: Leader<'c, K, V, S>) -> Wait<'c, K, V, S>;
 }
 
 /// A [`Fill`] that can say what stood in the way.
@@ -172,25 +170,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut first = Some(self.pin_for_miss(pin));
         let mut joined: Option<Wait<'_, K, V, S>> = None;
         loop {
-            let outcome = if let Some(wait) = joined.take() {
-                wait.block(None)?
+            let mut leader = if let Some(wait) = joined.take() {
+                match wait.block(None)? {
+                    Waited::Found(found) => return Ok(found),
+                    Waited::Lead(leader) => leader,
+                    Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),
+                    // An error of another type is not ours: we lead with our own fill.
+                    Waited::Failed(_) | Waited::Again | Waited::TimedOut => continue,
+                }
             } else {
                 let pin = first.take().unwrap_or_else(crate::reclaim::pin);
                 match self.turn(pin, hash, wanted, aim, spare) {
-                    Turn::Ready(found) => Waited::Found(found),
-                    Turn::Lead(leader, _) => Waited::Lead(leader),
-                    Turn::Wait(part) => part.wait(hash, None)?,
+                    Turn::Ready(found) => return Ok(found),
+                    Turn::Lead(leader, _) => leader,
+                    Turn::Wait(part) => {
+                        joined = Some(part.wait_as(actor(), hash));
+                        continue;
+                    }
                 }
             };
-            match outcome {
-                Waited::Found(found) => return Ok(found),
-                Waited::Lead(leader) => match fill.begin(self.admit(leader)?) {
-                    Begun::Leads(leader) => return lead(leader, fill),
-                    Begun::Waits(wait) => joined = Some(wait),
-                },
-                Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),
-                // An error of another type is not ours: we lead with our own fill.
-                Waited::Failed(_) | Waited::Again | Waited::TimedOut => {}
+            self.admit(&mut leader)?;
+            match fill.keeper() {
+                None => return lead(leader, fill),
+                Some(keeper) => joined = Some(keeper.keep(leader)),
             }
         }
     }

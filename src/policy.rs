@@ -46,7 +46,7 @@
 #[cfg(all(test, not(atomic_cache_loom)))]
 mod simulation;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, prefetch};
 use crate::table::PROBATION;
 use crossbeam_utils::CachePadded;
 use std::ops::Range;
@@ -59,8 +59,9 @@ const FARTHEST: usize = 1024;
 const REFUSALS: usize = 4;
 /// Positions that are aged at once: the words of a cache line.
 const LINE: usize = 8;
-/// Positions that a walk claims at once: four cache lines.
-const STRETCH: usize = if cfg!(atomic_cache_loom) { 8 } else { 32 };
+/// Positions that a walk claims at once: sixteen cache lines, about as many as it takes to find a victim where
+/// few are on probation; of a small table an eighth, so that threads that walk at once do not meet.
+const STRETCH: usize = 128;
 /// How many main entries a newcomer is compared with; also how long a run of used ones must be to
 /// count. Anything from 4 to 12 is within 0.2 points.
 const RIVALS: usize = 6;
@@ -200,11 +201,17 @@ pub(crate) trait Ring: Census {
     fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
         one_by_one(self, stretch, on_probation)
     }
+    /// Where a hand that leaves off at the start of this stretch is to rest: there, or nearer to what the next
+    /// walk will find on probation, whose object is now asked for from memory.
+    fn rest(&self, stretch: Range<usize>) -> usize {
+        stretch.start
+    }
     /// Changes a mark, if it still is `from`.
     fn remark(&self, at: usize, from: Mark, to: Mark) -> bool;
     /// Takes the entry at `at` out, if its mark still is `mark` and it may leave: it is not being
-    /// filled and not the one room is made for. The hash of its key if so.
-    fn evict(&self, at: usize, mark: Mark) -> Option<u64>;
+    /// filled and not the one room is made for. The hash of its key if so; `expect` is told of it before
+    /// that is known.
+    fn evict(&self, at: usize, mark: Mark, expect: impl FnOnce(u64)) -> Option<u64>;
     /// How many entries there are above the capacity, at least one: that which room is made for,
     /// and those of other threads that make room just now.
     fn surplus(&self) -> usize;
@@ -271,6 +278,11 @@ impl Policy {
             sent_away: Account::default(),
             ousted: Account::default(),
         }
+    }
+
+    /// Asks for what is known of a key from memory: it is about to be put in, or to leave.
+    pub(crate) fn expect(&self, hash: u64) {
+        prefetch(std::ptr::from_ref(self.ghosts.bucket(hash).0).addr());
     }
 
     /// The mark of a key that is put in. `room`: nobody will have to leave for it.
@@ -393,7 +405,7 @@ impl Policy {
     }
 
     fn send_away(&self, at: usize, mark: Mark, left: Left, ring: &impl Ring) -> bool {
-        let Some(hash) = ring.evict(at, mark) else {
+        let Some(hash) = ring.evict(at, mark, |hash| self.expect(hash)) else {
             return false;
         };
         if left == Left::Contest {
@@ -404,7 +416,7 @@ impl Policy {
     }
 
     fn oust(&self, at: usize, mark: Mark, ring: &impl Ring) -> bool {
-        let Some(hash) = ring.evict(at, mark) else {
+        let Some(hash) = ring.evict(at, mark, |hash| self.expect(hash)) else {
             return false;
         };
         self.ousted.left(ring);
@@ -482,7 +494,8 @@ impl Hand {
         ring: &R,
         mut look: impl FnMut(usize, Mark) -> Option<T>,
     ) -> Option<T> {
-        let (farthest, stretch) = (farthest(ring), STRETCH.min(ring.positions()));
+        let farthest = farthest(ring);
+        let stretch = (ring.positions() / 8).clamp(LINE, STRETCH);
         let mut walked = 0;
         while walked < farthest {
             walked += stretch;
@@ -495,7 +508,12 @@ impl Hand {
                 from = at + 1;
                 let answer = look(at, mark);
                 if answer.is_some() || ring.is_done() {
-                    give_back(from);
+                    let rest = if on_probation {
+                        ring.rest(from..end)
+                    } else {
+                        from
+                    };
+                    give_back(rest);
                     return answer;
                 }
             }

@@ -319,6 +319,9 @@ impl<T> Table<T> {
         for at in Probe::new(hash, level.bits()) {
             steps += 1;
             let word = level.load(at);
+            if word.is_settled_and_other(hash) {
+                continue;
+            }
             if word.is_moving() {
                 return Walk::Moving;
             }
@@ -368,6 +371,9 @@ impl<T> Table<T> {
         for at in Probe::back(hash, level.bits(), ours) {
             loop {
                 let other = level.load(at);
+                if other.is_settled_and_other(hash) {
+                    break;
+                }
                 // What stood in a word that moves may have been of our key, and lives in the next
                 // level now. An `EMPTY` hides our word from those who come by it.
                 if other.is_moving() || other.is_empty() || is_rival(other) {
@@ -380,6 +386,9 @@ impl<T> Table<T> {
         }
         for at in Probe::on(hash, level.bits(), ours) {
             let other = level.load(at);
+            if other.is_settled_and_other(hash) {
+                continue;
+            }
             if other.is_empty() {
                 break;
             }

@@ -59,21 +59,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.closed.is()
     }
 
-    /// Lets a lead pass, unless the cache is closed; then the lead is given up.
+    /// Lets a lead pass, unless the cache is closed; then the lead is to be dropped, and is given up so.
     ///
     /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; who closes says so
     /// and then walks over the table. So one of them sees the other.
-    pub(crate) fn admit<'c>(
-        &self,
-        leader: Leader<'c, K, V, S>,
-    ) -> Result<Leader<'c, K, V, S>, ClosedError> {
+    pub(crate) fn admit(&self, leader: &mut Leader<'_, K, V, S>) -> Result<(), ClosedError> {
         store_load();
         if self.closed.is() {
             self.stats.count(Event::Refused);
             leader.decline();
             return Err(ClosedError);
         }
-        Ok(leader)
+        Ok(())
     }
 
     /// Refuses fills from now on. A part in each of those that run, for `waiter` to wait for the end

@@ -117,6 +117,11 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
         unsafe { deref(spot.object::<Node<K, V>>(), self.pin) }
     }
 
+    /// Whether a word says all about its entry that a hand wants to know.
+    fn sees_all(&self) -> bool {
+        self.now.is_none() && !self.weightless
+    }
+
     /// Takes an entry out, if it is one by now: a slot that fills is none.
     fn take(&self, spot: &Spot<'a>) -> bool {
         let node = self.node(spot);
@@ -175,7 +180,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
     #[inline]
     fn mark(&self, at: usize) -> Option<Mark> {
         let spot = self.dial.spot(at)?;
-        if self.now.is_none() && !self.weightless {
+        if self.sees_all() {
             return Some(Mark(spot.mark()));
         }
         // What weighs nothing makes no room: to the hands it is not there, or it would be the weakest
@@ -197,11 +202,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
 
     #[inline]
     fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
-        if self.now.is_none() && !self.weightless {
+        if self.sees_all() {
             let next = self.dial.next(stretch, on_probation);
             return next.map(|(at, mark)| (at, Mark(mark)));
         }
         one_by_one(self, stretch, on_probation)
+    }
+
+    fn rest(&self, stretch: Range<usize>) -> usize {
+        if self.sees_all() {
+            self.dial.rest(stretch)
+        } else {
+            stretch.start
+        }
     }
 
     fn remark(&self, at: usize, from: Mark, to: Mark) -> bool {
@@ -209,10 +222,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         spot.is_some_and(|spot| self.core.table.remark(&spot, to.0))
     }
 
-    fn evict(&self, at: usize, mark: Mark) -> Option<u64> {
+    fn evict(&self, at: usize, mark: Mark, expect: impl FnOnce(u64)) -> Option<u64> {
         let spot = self.dial.spot(at).filter(|spot| spot.mark() == mark.0)?;
-        let hash = self.core.rehash(self.node(&spot));
-        self.take(&spot).then_some(hash.unwrap_or(0))
+        let hash = self.core.rehash(self.node(&spot)).unwrap_or(0);
+        expect(hash);
+        self.take(&spot).then_some(hash)
     }
 
     fn surplus(&self) -> usize {
@@ -239,6 +253,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 self.stats.count(Event::WeigherPanic);
             }
         })
+    }
+
+    /// A key is about to be put in: what the policy knows of it is asked for from memory.
+    #[inline]
+    pub(super) fn expect(&self, hash: u64, pin: &Pin) {
+        if let Some(room) = &self.room {
+            room.policy(pin).expect(hash);
+        }
     }
 
     /// The mark of a key that is put in.

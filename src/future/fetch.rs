@@ -457,8 +457,8 @@ where
                         fresh: false,
                     }));
                 }
-                Waited::Lead(leader) => match self.core.admit(leader) {
-                    Ok(leader) => self.begin(leader),
+                Waited::Lead(mut leader) => match self.core.admit(&mut leader) {
+                    Ok(()) => self.begin(leader),
                     Err(closed) => return self.over(Err(TryGetError::Closed(closed))),
                 },
                 Waited::Failed(error) => match error.downcast_ref::<F::Error>() {

@@ -100,7 +100,7 @@ impl Ring for Words {
         true
     }
 
-    fn evict(&self, at: usize, mark: Mark) -> Option<u64> {
+    fn evict(&self, at: usize, mark: Mark, _expect: impl FnOnce(u64)) -> Option<u64> {
         let (key, _) = self.at(at).get().filter(|it| it.1 == mark)?;
         if at % self.all.len() == self.own.get() {
             return None;

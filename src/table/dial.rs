@@ -5,7 +5,7 @@ use super::grow::Level;
 use super::probe::Probe;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Pin};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, prefetch};
 use std::ops::Range;
 
 /// The bit of a mark that says *on probation*. The table counts the words that have it.
@@ -46,6 +46,21 @@ impl<'p> Dial<'p> {
                 .first_of(stretch, |word| word.is_settled_with(PROBATION, false))
         };
         first.map(|(at, word)| (at, word.mark()))
+    }
+}
+
+impl Dial<'_> {
+    /// The position of the first entry of a stretch that is on probation, whose object is asked for from memory;
+    /// or the end.
+    pub(crate) fn rest(&self, stretch: Range<usize>) -> usize {
+        let end = stretch.end;
+        let next = self
+            .level
+            .first_of(stretch, |word| word.is_settled_with(PROBATION, true));
+        next.map_or(end, |(at, word)| {
+            prefetch(word.pointer());
+            at
+        })
     }
 }
 
@@ -121,7 +136,7 @@ impl<T> Table<T> {
             && spot
                 .level
                 .swap(spot.at, spot.word, spot.word.with_mark(mark));
-        if changed {
+        if changed && (mark ^ spot.mark()) & PROBATION != 0 {
             self.probation_ends(spot.mark());
             self.probation_begins(mark);
         }

@@ -231,13 +231,28 @@ impl Level {
         while from < stretch.end {
             // Up to the last word of the level, in a row.
             let row = (self.len() - (from & mask)).min(stretch.end - from);
-            for (step, word) in self.words.row(from & mask, row).iter().enumerate() {
+            let row = self.words.row(from & mask, row);
+            let picked = |word: &AtomicU64| {
                 let word = Word(word.load(Ordering::SeqCst));
-                if which(word) {
-                    return Some((from + step, word));
+                which(word).then_some(word)
+            };
+            // Four to a turn of the loop: a hand goes over some fifty words for each miss.
+            let fours = row.chunks_exact(4);
+            let rest = fours.remainder();
+            for four in fours {
+                for (step, word) in four.iter().enumerate() {
+                    if let Some(word) = picked(word) {
+                        return Some((from + step, word));
+                    }
                 }
+                from += 4;
             }
-            from += row;
+            for word in rest {
+                if let Some(word) = picked(word) {
+                    return Some((from, word));
+                }
+                from += 1;
+            }
         }
         None
     }

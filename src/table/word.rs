@@ -77,7 +77,15 @@ impl Word {
         (self.0 ^ Self::tag(hash)) & (0xFF << TAG_SHIFT | TENTATIVE) == 0
     }
 
+    /// Settled, and of another key. Most words that a walk comes by are: it need not ask more of them. (`EMPTY`,
+    /// a tomb and `MOVED` are not settled, and no pointer is without a tag.)
+    #[inline(always)]
+    pub(super) const fn is_settled_and_other(self, hash: u64) -> bool {
+        self.0 & (FROZEN | TENTATIVE | FRESH) == 0 && !self.is_empty() && !self.could_be(hash)
+    }
+
     /// Any word with a pointer and the tag of `hash`.
+    #[inline(always)]
     pub(super) const fn could_be(self, hash: u64) -> bool {
         (self.0 ^ Self::tag(hash)) >> TAG_SHIFT == 0
     }
@@ -213,6 +221,7 @@ mod tests {
             assert_eq!(a.ends_glance(), *a != Word::TOMB);
             assert!(!a.is_settled_with(1 << 4, true) && !a.is_settled_with(1 << 4, false));
             assert!((0..=255).all(|hash| !a.matches(hash) && !a.could_be(hash)));
+            assert!((0..=255).all(|hash| !a.is_settled_and_other(hash)));
         }
     }
 
@@ -233,6 +242,7 @@ mod tests {
                 prop_assert!(!tomb.is_moving() && !tomb.ends_probe() && !tomb.ends_glance());
                 prop_assert!(!tomb.matches(hash) && !tomb.could_be(hash));
                 prop_assert!((0..=255).all(|tag| !tomb.matches(tag) && !tomb.could_be(tag)));
+                prop_assert!((0..=255).all(|tag| !tomb.is_settled_and_other(tag)));
             }
             prop_assert!(Word::tomb_of(actor).is_being_cleared());
         }
@@ -249,6 +259,10 @@ mod tests {
             let live = word.confirmed();
             prop_assert!(live.is_live() && live.matches(hash) && !live.is_pinned_down());
             prop_assert!(live.is_settled() && !word.is_settled());
+            prop_assert!(!live.is_settled_and_other(hash) && live.is_settled_and_other(!hash ^ 1));
+            for other in [word, live.frozen(), live.fresh_copy(hash)] {
+                prop_assert!(!other.is_settled_and_other(!hash ^ 1));
+            }
             for there in [true, false] {
                 let bit = mark & 1 << 4 != 0;
                 prop_assert_eq!(live.is_settled_with(1 << 4, there), bit == there);
