@@ -228,8 +228,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         value
     }
 
-    /// The short way of a hit, in a [plain](Self::is_plain) cache: a live entry near its home that is as used
-    /// as it can be. Calls nothing but the key's `Eq` and, of an entry with a deadline, the clock.
+    /// The short way of a hit, in a [plain](Self::is_plain) cache: a live entry near its home. Calls nothing but the
+    /// key's `Eq`, of an entry with a deadline the clock, and what notes a use that is to be noted.
     #[inline(always)]
     pub(crate) fn hit<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Glance<&'p V>
     where
@@ -246,7 +246,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         };
         // SAFETY: as above.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        if node.slot.state().is_live() && !self.would_be_noted(&spot) && self.is_fresh(node) {
+        if node.slot.state().is_live() && self.is_fresh(node) {
+            self.touch(&spot);
             // SAFETY: live was loaded, the pin keeps it.
             return Glance::Found(unsafe { node.slot.value() });
         }

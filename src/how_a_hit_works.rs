@@ -38,8 +38,8 @@
 //!    128 foreign words.
 //! 7. **Live, fresh?** One load, with Acquire, of the state: the value is there, and has not been fenced off. One of
 //!    the deadline: there is none, or the coarse clock is asked ([`Clock`](crate::Clock)).
-//! 8. **A use to be counted?** The count came with the word. At its maximum there is nothing to do; below, the
-//!    long way raises it by one swap. So a hot entry is written seven times, and then no more.
+//! 8. **A use to be counted?** The count came with the word. At its maximum there is nothing to do; below, one
+//!    swap raises it. So a hot entry is written seven times, and then no more.
 //! 9. **The value** is cloned, or lent ([`Cache::with`](crate::Cache::with)), under the pin.
 //! 10. **Unpin**: "I am not reading".
 //!

@@ -278,12 +278,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Whether a use of the entry at `spot` would be noted.
-    #[inline(always)]
-    pub(super) fn would_be_noted(&self, spot: &Spot<'_>) -> bool {
-        Mark(spot.mark()).touched().is_some() && self.room.is_some()
-    }
-
     /// Notes a use of the entry at `spot`: at most one swap, and none once its count is full.
     #[inline(always)]
     pub(super) fn touch(&self, spot: &Spot<'_>) {
