@@ -238,8 +238,11 @@ mutant writer-stops-at-moved src/table/grow.rs \
     's/self\.move_word\(level, growth, at, rehash\) == Word::MOVED_END/self.move_word(level, growth, at, rehash).is_moved()/' \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
 
-mutant judges-what-is-being-replaced src/core/fence.rs \
+mutant removes-what-is-being-replaced src/core/fence.rs \
     's/if node\.slot\.is_publishing\(\) \{/if false {/' \
+    refresh_publishes_beside_remove
+mutant judges-what-is-being-replaced src/core/fence.rs \
+    's/(be read of it\.\n *)if node\.slot\.is_publishing\(\) \{/$1if false {/' \
     refresh_publishes_beside_invalidate_all refresh_publishes_beside_invalidate_if
 
 mutant answers-for-another-slot src/core/fence.rs \

@@ -122,10 +122,35 @@ impl<K, V, S> std::panic::UnwindSafe for Cache<K, V, S> {}
 impl<K, V, S> std::panic::RefUnwindSafe for Cache<K, V, S> {}
 
 impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
+    /// A cache for at most so many entries, without expiry: a
+    /// [`max_capacity`](Builder::max_capacity), which has the details, and nothing else. Weights, lifetimes and
+    /// all else are settled with a [`builder`](Self::builder).
+    ///
+    /// Keys are asked to be [`Debug`](fmt::Debug) as by [`unbounded`](Self::unbounded).
+    ///
+    /// ```
+    /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::new(100);
+    /// for key in 0..1_000 {
+    ///     cache.get_with(&key, || key * key);
+    /// }
+    /// assert!(cache.len() <= 100);
+    /// ```
+    pub fn new(max_capacity: u64) -> Self {
+        Self::builder()
+            .max_capacity(max_capacity)
+            .build()
+            .unwrap_or_else(|error| unreachable!("any capacity is good: {error}"))
+    }
+
     /// A cache without a bound and without expiry.
     ///
     /// Keys are asked to be [`Debug`](fmt::Debug) because cycle errors name them; for others see
     /// [`Builder::opaque_keys`].
+    ///
+    /// ```
+    /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// assert_eq!(cache.capacity(), None);
+    /// ```
     pub fn unbounded() -> Self {
         Self::builder()
             .build()

@@ -205,14 +205,10 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
 ) -> Result<(Leader<'c, K, V, S>, Option<Found<'c, K, V>>), Refusal> {
     loop {
         match core.turn(core.pin_for_miss(pin()), hash, wanted, Aim::Lead, spare) {
-            Turn::Lead(mut leader, seen) => {
-                core.admit(&mut leader)?;
-                return Ok((leader, seen));
-            }
+            Turn::Lead(leader, seen) => return Ok((core.admit(leader)?, seen)),
             Turn::Wait(part) => {
-                if let Waited::Lead(mut leader) = part.wait(hash, None)? {
-                    core.admit(&mut leader)?;
-                    return Ok((leader, None));
+                if let Waited::Lead(leader) = part.wait(hash, None)? {
+                    return Ok((core.admit(leader)?, None));
                 }
             }
             Turn::Ready(_) => unreachable!("who aims at the lead is served nothing else"),

@@ -170,7 +170,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut first = Some(self.pin_for_miss(pin));
         let mut joined: Option<Wait<'_, K, V, S>> = None;
         loop {
-            let mut leader = if let Some(wait) = joined.take() {
+            let leader = if let Some(wait) = joined.take() {
                 match wait.block(None)? {
                     Waited::Found(found) => return Ok(found),
                     Waited::Lead(leader) => leader,
@@ -189,7 +189,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     }
                 }
             };
-            self.admit(&mut leader)?;
+            let leader = self.admit(leader)?;
             match fill.keeper() {
                 None => return lead(leader, fill),
                 Some(keeper) => joined = Some(keeper.keep(leader)),

@@ -59,9 +59,9 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
             };
             match waited {
                 Ok(Waited::Found(found)) => return Self::Value(found.value().clone()),
-                Ok(Waited::Lead(mut leader)) => {
-                    return match core.admit(&mut leader) {
-                        Ok(()) => Self::Guard(PlaceholderGuard { leader }),
+                Ok(Waited::Lead(leader)) => {
+                    return match core.admit(leader) {
+                        Ok(leader) => Self::Guard(PlaceholderGuard { leader }),
                         Err(closed) => Self::Closed(closed),
                     };
                 }

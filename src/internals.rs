@@ -117,7 +117,7 @@
 //!
 //! A clock whose face is the table itself: there are no queues, lists or shards beside it. Hands go
 //! over the words in the order of positions, and several threads may move them at once: each claims
-//! the words of four cache lines with one `fetch_add`, and owns what it unlinks with its swap.
+//! the words of up to sixteen cache lines with one `fetch_add`, and owns what it unlinks with its swap.
 //!
 //! A new key is on probation. If it is never asked for again, it goes; if it is, it contests the
 //! weakest of the next few main entries, and the one with the lower count goes. Who goes leaves a

@@ -54,14 +54,16 @@ use std::ops::Range;
 /// The longest walk of a hand, in positions. 512 costs nothing measurable, 256 costs 0.1 points.
 const FARTHEST: usize = 1024;
 /// How many contests for one victim may come to nothing, because another thread was quicker or the
-/// loser may not leave. With this, one victim costs at most `(REFUSALS + 2) * FARTHEST + LINE`
-/// looks. On average it is about 50.
+/// loser may not leave. With this, one victim costs at most `(2 * REFUSALS + 3) * FARTHEST + LINE`
+/// looks: two walks over probation, the contests of each, and one over main. On average it is about 50.
 const REFUSALS: usize = 4;
 /// Positions that are aged at once: the words of a cache line.
 const LINE: usize = 8;
 /// Positions that a walk claims at once: sixteen cache lines, about as many as it takes to find a victim where
-/// few are on probation; of a small table an eighth, so that threads that walk at once do not meet.
+/// few are on probation. Of a smaller table an eighth, so that threads that walk at once do not meet; of the
+/// smallest all, so that no two in step each see but a half of it, again and again.
 const STRETCH: usize = 128;
+const SMALLEST: usize = 64;
 /// How many main entries a newcomer is compared with; also how long a run of used ones must be to
 /// count. Anything from 4 to 12 is within 0.2 points.
 const RIVALS: usize = 6;
@@ -486,7 +488,8 @@ struct Hand(AtomicUsize);
 impl Hand {
     /// Shows entries on probation, or others, to `look` until it has an answer, or something that had expired
     /// has left on the way; goes so far at most. Positions are claimed a stretch at a time, so that
-    /// threads that walk at once look at different ones; what a walk does not get to is given back,
+    /// threads that walk at once look at different ones; what a walk does not get to is given back (but what is known
+    /// to be of no interest),
     /// unless another has gone on from there.
     fn walk<R: Ring, T>(
         &self,
@@ -495,7 +498,11 @@ impl Hand {
         mut look: impl FnMut(usize, Mark) -> Option<T>,
     ) -> Option<T> {
         let farthest = farthest(ring);
-        let stretch = (ring.positions() / 8).clamp(LINE, STRETCH);
+        let stretch = if ring.positions() <= SMALLEST {
+            ring.positions()
+        } else {
+            (ring.positions() / 8).min(STRETCH)
+        };
         let mut walked = 0;
         while walked < farthest {
             walked += stretch;

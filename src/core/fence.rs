@@ -32,6 +32,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
             let state = node.slot.state();
+            // What it serves is about to change: which of the two is taken out could not be said.
+            if node.slot.is_publishing() {
+                relax(GIVE_WAY);
+                continue;
+            }
             // SAFETY: it serves: live was loaded, the pin keeps it.
             let value = self
                 .serving(node, &pin)

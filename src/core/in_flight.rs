@@ -59,18 +59,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.closed.is()
     }
 
-    /// Lets a lead pass, unless the cache is closed; then the lead is to be dropped, and is given up so.
+    /// Lets a lead pass, unless the cache is closed; then the lead is given up, here and now: what its holder has
+    /// besides may be foreign, and wait for it when it is dropped.
     ///
     /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; who closes says so
     /// and then walks over the table. So one of them sees the other.
-    pub(crate) fn admit(&self, leader: &mut Leader<'_, K, V, S>) -> Result<(), ClosedError> {
+    #[inline]
+    pub(crate) fn admit<'c>(
+        &self,
+        leader: Leader<'c, K, V, S>,
+    ) -> Result<Leader<'c, K, V, S>, ClosedError> {
         store_load();
         if self.closed.is() {
             self.stats.count(Event::Refused);
             leader.decline();
             return Err(ClosedError);
         }
-        Ok(())
+        Ok(leader)
     }
 
     /// Refuses fills from now on. A part in each of those that run, for `waiter` to wait for the end

@@ -227,8 +227,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         };
     }
 
-    /// Says that it is going to run no fill: when it is dropped it passes the lead on.
-    pub(super) fn decline(&mut self) {
+    /// Passes the lead on without having run a fill.
+    pub(super) fn decline(mut self) {
         self.ending = Ending::Declined;
     }
 

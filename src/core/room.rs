@@ -448,15 +448,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Takes out whatever weighs anything, until there is no excess: what a policy that looks at no
     /// weights has not come by, among many entries that weigh nothing.
+    ///
+    /// What it does not come by is not in the table when its position is looked at. It has been charged, or will be:
+    /// so of what lies above the capacity then, those who put it in owe all.
     fn evict_all(&self, room: &Room<K, V>) {
-        let pin = pin();
-        let clock = self.face(room, std::ptr::null(), &pin);
-        for at in 0..clock.positions() {
-            if room.bound.excess() == 0 {
-                return;
+        loop {
+            let pin = pin();
+            let clock = Clock {
+                dial: self.table.dial_of_all(&pin, self, &self.domain),
+                ..self.face(room, std::ptr::null(), &pin)
+            };
+            for at in 0..clock.positions() {
+                if room.bound.excess() == 0 {
+                    return;
+                }
+                if let Some(spot) = clock.dial.spot(at) {
+                    clock.take(&spot);
+                }
             }
-            if let Some(spot) = clock.dial.spot(at) {
-                clock.take(&spot);
+            if clock.dial.shows_all() {
+                return;
             }
         }
     }
@@ -501,5 +512,23 @@ impl<K, V, S> Core<K, V, S> {
             Some(room) => room.bound.total(),
             None => self.len() as u64,
         }
+    }
+}
+
+#[cfg(all(test, not(atomic_cache_loom)))]
+mod tests {
+    use crate::Cache;
+    use crate::reclaim::pin;
+
+    /// Clause 9: also while who moves the words of a table has stopped, and a hand sees none that it may take.
+    #[test]
+    fn c9_what_is_owed_is_paid_while_a_growth_stands_still() {
+        let cache: Cache<u64, u64> = Cache::new(4);
+        for key in 0..4 {
+            cache.insert(key, key).unwrap();
+        }
+        cache.core.table.stall(&pin());
+        cache.set_max_capacity(1).unwrap();
+        assert_eq!((cache.len(), cache.iter().count()), (1, 1));
     }
 }

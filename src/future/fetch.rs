@@ -143,7 +143,7 @@ pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
     fn end(self: Pin<&mut Self>);
 }
 
-/// See [`crate::fill::Begun`].
+/// What a caller does with the lead.
 pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
     Leads(TaskLead<'c, K, V, S>),
     Waits(Wait<'c, K, V, S>),
@@ -457,8 +457,8 @@ where
                         fresh: false,
                     }));
                 }
-                Waited::Lead(mut leader) => match self.core.admit(&mut leader) {
-                    Ok(()) => self.begin(leader),
+                Waited::Lead(leader) => match self.core.admit(leader) {
+                    Ok(leader) => self.begin(leader),
                     Err(closed) => return self.over(Err(TryGetError::Closed(closed))),
                 },
                 Waited::Failed(error) => match error.downcast_ref::<F::Error>() {

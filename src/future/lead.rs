@@ -71,11 +71,11 @@ where
 
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     core: &Core<K, V, S>,
-    mut leader: Leader<'c, K, V, S>,
+    leader: Leader<'c, K, V, S>,
     prior: Option<V>,
 ) -> Result<Got<'c, K, V, S>, Refusal> {
-    core.admit(&mut leader)?;
-    Ok(Got::Lead(TaskLead::new(leader), prior))
+    let lead = TaskLead::new(core.admit(leader)?);
+    Ok(Got::Lead(lead, prior))
 }
 
 /// A wait. `None`: look into the table again.

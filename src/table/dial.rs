@@ -25,6 +25,12 @@ impl<'p> Dial<'p> {
         self.level.len()
     }
 
+    /// Whether it still shows all that is in the table, and has since it was made of all: no growth has begun that
+    /// takes words away.
+    pub(crate) fn shows_all(&self) -> bool {
+        self.level.growth().is_none()
+    }
+
     /// What stands at a position, counted on round and round, if it may be changed now.
     #[inline]
     pub(crate) fn spot(&self, at: usize) -> Option<Spot<'p>> {
@@ -107,6 +113,24 @@ impl<T> Table<T> {
         Dial {
             level: next.unwrap_or(level),
         }
+    }
+
+    /// As [`dial`](Self::dial), with all that is in the table: finishes a growth.
+    pub(crate) fn dial_of_all<'p>(
+        &self,
+        pin: &'p Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+    ) -> Dial<'p> {
+        let level = self.whole(pin, rehash, domain);
+        for at in 0..level.len() {
+            let word = level.load(at);
+            if word.is_fresh() {
+                // The level it was copied from is gone: its source is `MOVED`.
+                level.settle_fresh(at, word.pointer());
+            }
+        }
+        Dial { level }
     }
 
     /// How many words the table has now.

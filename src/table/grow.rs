@@ -545,6 +545,17 @@ impl Note {
     }
 }
 
+#[cfg(all(test, not(atomic_cache_loom)))]
+impl<T> Table<T> {
+    /// Begins a growth whose every block somebody has begun to move, and then stopped.
+    pub(crate) fn stall(&self, pin: &Pin) {
+        let level = self.root(pin);
+        Self::begin(level, level.bits);
+        let growth = level.growth().expect("begun just now");
+        growth.cursor.store(level.len(), Ordering::Relaxed);
+    }
+}
+
 impl Level {
     /// Step 5: the source of the copy at `at` is `MOVED`; the copy may now be changed.
     pub(super) fn settle_fresh(&self, at: usize, pointer: usize) {

@@ -761,6 +761,51 @@ models! {
         empty(&cache);
     };
 
+    /// Clause 2's answer beside a refresh that is just publishing: who has removed the old value has not left the
+    /// new one to be read before.
+    refresh_publishes_beside_remove: Explore::AtMost(3) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let removed = Rc::new(Cell::new(None));
+        let others = Cell::new(None);
+        let fill = |_: &Token| {
+            let removed = removed.clone();
+            let removes = actor(&cache, move |cache| {
+                removed.set(cache.remove(&key()).map(|value| value.number()));
+            });
+            others.set(Some(start([removes])));
+            Ok::<_, ()>(Token::new(6))
+        };
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
+        let seen = cache.peek(&key()).map(|value| value.number());
+        others.into_inner().expect("the fill has run").join();
+        assert!(seen != Some(6) || removed.get() != Some(5));
+        assert_ne!(removed.get(), None);
+    };
+
+    /// The same when the value before has expired during the fill: it is not what is removed then.
+    refresh_of_the_expired_publishes_beside_invalidate: Explore::AtMost(3) => || {
+        let clock = ManualClock::new();
+        let ttl = Duration::from_secs(10);
+        let cache = builder().time_to_live(ttl).clock(clock.clone()).build().unwrap();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let removed = Rc::new(Cell::new(None));
+        let others = Cell::new(None);
+        let fill = |_: &Token| {
+            clock.advance(2 * ttl);
+            let removed = removed.clone();
+            let removes = actor(&cache, move |cache| {
+                removed.set(Some(cache.invalidate(&key())));
+            });
+            others.set(Some(start([removes])));
+            Ok::<_, ()>(Token::new(6))
+        };
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
+        let seen = cache.peek(&key()).map(|value| value.number());
+        others.into_inner().expect("the fill has run").join();
+        assert!(seen != Some(6) || removed.get() != Some(false));
+    };
+
     /// Clause 2 for a refresh that had begun before an `invalidate_all` and publishes beside it: neither its
     /// value stays, nor the one before.
     refresh_publishes_beside_invalidate_all: Explore::AtMost(4) => || {

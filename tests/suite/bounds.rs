@@ -205,6 +205,18 @@ fn an_unbounded_cache_counts_its_entries() {
     assert_eq!((cache.weight(&7), cache.weight(&10)), (Some(1), None));
 }
 
+#[test]
+fn c9_a_cache_made_with_a_number_alone_holds_as_many_entries() {
+    for capacity in [0, 1, 100, u64::MAX] {
+        let cache: Cache<u64, u64> = Cache::new(capacity);
+        assert_eq!(cache.capacity(), Some(capacity));
+        for key in 0..1_000 {
+            assert_eq!(cache.get_with(&key, || key + 1), key + 1);
+        }
+        assert_eq!(cache.len() as u64, capacity.min(1_000));
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // H9: capacity 0 and 1
 

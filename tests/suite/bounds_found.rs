@@ -32,6 +32,32 @@ fn telling() -> (Cache<u64, Counted>, Tally) {
 // ---------------------------------------------------------------------------------------------
 // The bound
 
+/// Clause 9. Of a table that just then gets rid of its tombs a hand may see nothing that it can take; what is owed
+/// was forgotten over that, for good.
+#[test]
+fn c9_what_is_owed_in_the_smallest_tables_is_paid() {
+    watched(|| {
+        for (capacity, threads, rounds) in [(2, 4, 20), (8, 8, 10)] {
+            for round in 0..rounds {
+                let cache = counted(capacity);
+                thread::scope(|scope| {
+                    for thread in 0..threads {
+                        let cache = &cache;
+                        scope.spawn(move || {
+                            for key in 0..5_000 {
+                                cache.insert(thread << 32 | key, key).unwrap();
+                            }
+                        });
+                    }
+                });
+                let (total, len) = (cache.weighted_size(), cache.iter().count() as u64);
+                assert_eq!(total, len, "round {round}");
+                assert!(len <= capacity, "{len} of {capacity} in round {round}");
+            }
+        }
+    });
+}
+
 /// Clause 9. A smaller capacity cannot take out what a compute stands before; when the compute puts
 /// that back, somebody has to pay for it.
 #[test]

@@ -237,3 +237,34 @@ fn a_stored_fill_that_is_taken_over_from_inside_is_not_spawned() {
         assert_eq!((cache.len(), cache.get(&1)), (1, 2));
     });
 }
+
+/// A value that takes key 1 out when it is dropped, if it has been given the cache.
+#[derive(Clone)]
+struct Invalidates(Arc<Mutex<Option<Cache<u64, Self>>>>);
+
+impl Drop for Invalidates {
+    fn drop(&mut self) {
+        let cache = self.0.lock().unwrap().take();
+        if let Some(cache) = cache {
+            cache.invalidate(&1);
+        }
+    }
+}
+
+/// Clauses 4 and 6: a closed cache refuses the lead before anything foreign is dropped, which may wait for it.
+#[test]
+fn c6_the_value_before_may_wait_for_the_lead_that_a_closed_cache_refuses() {
+    watched(|| {
+        let cache = Cache::unbounded();
+        let armed = Arc::new(Mutex::new(None));
+        cache.insert(1, Invalidates(armed.clone())).unwrap();
+        cache.close();
+        *armed.lock().unwrap() = Some(cache.clone());
+        let compute = cache.entry(1).and_compute_with_async(|_| async { Op::Nop });
+        let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            run_until_asleep(pin!(compute))
+        }));
+        assert!(refused.is_err(), "it does not say that it is closed");
+        assert!(armed.lock().unwrap().is_none(), "nothing was dropped");
+    });
+}
