@@ -144,8 +144,9 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// [`weigher`](Self::weigher) that adds up what [`Weigh`] says of key and value, the entry's
     /// own allocation with some overhead of the allocator, and its share of the table.
     ///
-    /// What one cannot know is not counted: how the allocator rounds what keys and values own, and
-    /// what has been removed and is still being read ([`retired`](Cache::retired)).
+    /// What one cannot know is not counted: how the allocator rounds what keys and values own. Nor is what has been
+    /// removed and is not dropped yet ([`retired`](Cache::retired)): a thirty-second of this, and whatever
+    /// readers hold up.
     ///
     /// There is one bound: a `max_capacity` beside it is refused by `build`, and
     /// [`set_max_capacity`](Cache::set_max_capacity) of such a cache counts bytes. A weigher of your
@@ -369,7 +370,8 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Whether hits and misses are counted. Not set: no, because then a hit writes no memory.
+    /// Whether hits and misses are counted. Not set: no, because then a hit of an entry that is much used writes
+    /// nothing that another thread reads.
     /// Everything else in [`CacheStats`](crate::CacheStats) is always counted.
     pub fn record_stats(mut self, record: bool) -> Self {
         self.settings.record_stats = record;
@@ -612,6 +614,10 @@ impl<K, V, S: Debug, N> Debug for Builder<K, V, S, N> {
 }
 
 /// How a builder's keys are put into words. Sealed: [`NamedKeys`] and [`OpaqueKeys`].
+#[diagnostic::on_unimplemented(
+    message = "`{K}` is not `Debug`, and errors about cycles of fills name keys",
+    note = "derive `Debug` for it, or say `.opaque_keys()` before the builder's last call"
+)]
 pub trait Naming<K>: sealed::Sealed {
     #[doc(hidden)]
     const DESCRIBE: Option<Describe<K>>;

@@ -45,7 +45,8 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// no `membarrier`), a probe of the table, a clone of the value: [`how_a_hit_works`](crate::how_a_hit_works). A
 /// fill without waiters allocates nothing but, now and then, a chunk of slots; the first waiter allocates the
 /// meeting place. Removing costs a compare-and-swap and a push to a queue; every so many (32 to 256, by the
-/// capacity) a thread also drops what has become unreachable.
+/// capacity; where entries are weighed, when they weigh a thirty-second of it) a thread also drops what has become
+/// unreachable.
 ///
 /// ```
 /// use atomic_cache::Cache;
@@ -1037,7 +1038,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.stats()
     }
 
-    /// How many removed objects are not yet dropped because a reader may still see them.
+    /// How many removed objects are not yet dropped: because their batch is not full, or because a reader may
+    /// still see them. What an idle cache has left goes with the next removal, with
+    /// [`run_pending_tasks`](Self::run_pending_tasks), or with [`quiesce`](Self::quiesce).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();

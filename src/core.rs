@@ -63,6 +63,7 @@ impl<K, V> Node<K, V> {
         let node = node.cast::<Self>();
         // SAFETY: ours alone; each field is dropped once, and then only the cell is left.
         unsafe {
+            let weight = (*node).slot.state().weight_of_value();
             let value =
                 needs_drop::<V>() && contain(|| std::ptr::drop_in_place(&raw mut (*node).slot));
             let key =
@@ -71,6 +72,7 @@ impl<K, V> Node<K, V> {
             Reaped {
                 panicked: value || key,
                 large: false,
+                weight,
             }
         }
     }
@@ -175,7 +177,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let slab = Box::new(Slab::new());
         let home: Home = std::ptr::from_ref(&*slab).cast();
         let batch = config.bound.as_ref().and_then(Bound::entries);
-        Self {
+        let core = Self {
             table,
             room: config.bound.map(|bound| Room::new(bound, positions)),
             hasher: config.hasher,
@@ -196,7 +198,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             closed: Closed::new(),
             domain: Domain::new(home, batch.map(|entries| entries / GARBAGE)),
             slab,
-        }
+        };
+        core.bound_garbage();
+        core
     }
 
     /// The hash of a key, whatever it is looked up by. The user's hasher may be a weak one, and

@@ -1,8 +1,8 @@
 //! How a hit works, instruction by instruction. Documentation only.
 //!
 //! `cache.get(&key)` of a `Cache<u64, u64>` whose entry is there and has been asked for a few times. All of it is
-//! one straight line of some seventy instructions, with no call, no locked instruction, and no store that
-//! another thread reads. (`scripts/instructions.sh` counts them, with the loop around, and fails if they become
+//! one straight line of some seventy instructions, with no call, no locked instruction, and no store to a line that
+//! other hits touch. (`scripts/instructions.sh` counts them, with the loop around, and fails if they become
 //! more; `tests/suite/quiet.rs` runs hits over a cache whose memory is write-protected.) Everything else, from
 //! the first pin of a thread to a table that grows, is in functions of its own, and is reached by a jump.
 //!
@@ -26,7 +26,7 @@
 //! 2. **Pin.** A thread says "I am reading, since epoch 7" in a place of its own: a load of the epoch, a store.
 //!    What follows must not be read before that is said, which would take a fence, and a fence is 11 ns of
 //!    waiting. So the fence is left to who frees: before it looks at the places it has the kernel run one on
-//!    every processor (`membarrier`), some microseconds for hundreds of removed entries. For the reader an
+//!    every processor (`membarrier`), about a microsecond for hundreds of removed entries. For the reader an
 //!    instruction to the compiler is left. `reclaim/asymmetric.rs` has the argument, in two cases.
 //! 3. **Hash**, whatever the cache's hasher is, and one multiplication more, because the table wants all 64 bits
 //!    and not every hasher gives them. There is no second hash.
@@ -39,7 +39,8 @@
 //! 7. **Live, fresh?** One load, with Acquire, of the state: the value is there, and has not been fenced off. One of
 //!    the deadline: there is none, or the coarse clock is asked ([`Clock`](crate::Clock)).
 //! 8. **A use to be counted?** The count came with the word. At its maximum there is nothing to do; below, one
-//!    swap raises it. So a hot entry is written seven times, and then no more.
+//!    swap raises it. So a hot entry is written seven times, and then no more until the policy lowers its count, as
+//!    others are evicted.
 //! 9. **The value** is cloned, or lent ([`Cache::with`](crate::Cache::with)), under the pin.
 //! 10. **Unpin**: "I am not reading".
 //!

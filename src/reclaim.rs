@@ -69,6 +69,8 @@ pub(crate) struct Reaped {
     pub(crate) panicked: bool,
     /// It was retired as something large.
     pub(crate) large: bool,
+    /// What it weighed, of a domain that weighs: see [`Domain::retire_weighing`].
+    pub(crate) weight: u64,
 }
 
 /// Where the memory of a domain's objects comes from, if it is not the program's allocator: an address
@@ -106,7 +108,7 @@ impl Garbage {
             let panicked = contain(|| drop(unsafe { Box::from_raw(object.cast::<T>()) }));
             Reaped {
                 panicked,
-                large: false,
+                ..Reaped::default()
             }
         }
         // SAFETY: passed on to our caller.
@@ -141,7 +143,7 @@ impl Garbage {
             let panicked = contain(|| drop(unsafe { Arc::from_raw(object.cast::<T>()) }));
             Reaped {
                 panicked,
-                large: false,
+                ..Reaped::default()
             }
         }
         // SAFETY: passed on to our caller.

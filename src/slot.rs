@@ -120,6 +120,11 @@ impl State {
         self.0 >> PAYLOAD_SHIFT
     }
 
+    /// What the value that it has and that was kept weighs.
+    pub(crate) const fn weight_of_value(self) -> u64 {
+        if self.is_live() { self.weight() } else { 0 }
+    }
+
     /// The generation in which the slot lingers, if it does.
     const fn lingers(self) -> Option<usize> {
         if self.0 & LINGERS == 0 {

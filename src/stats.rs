@@ -203,7 +203,7 @@ impl Stats {
 /// What has happened in a cache since it was built.
 ///
 /// The counts of running threads may be a moment behind. At rest
-/// `fills == successes + fill_errors + fill_panics + fill_cancelled`.
+/// `fills == fill_successes() + fill_errors + fill_panics + fill_cancelled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {

@@ -60,10 +60,16 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(super) fn retire(&self, node: *mut Node<K, V>) {
+        let weight = if self.has_weigher() {
+            // SAFETY: not dropped before it has been retired.
+            unsafe { (*node).slot.state() }.weight_of_value()
+        } else {
+            0
+        };
         // SAFETY: nodes come from our slab; all holds are gone, or it was never in the
-        // table, so this is the one retire.
-        self.domain
-            .retire(unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) });
+        // table, so this is the one retire. Its state does not change any more.
+        let garbage = unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) };
+        self.domain.retire_weighing(garbage, weight);
     }
 
     /// Tells the listener what has been removed, unless this thread holds something: a pin, or the

@@ -1,6 +1,6 @@
 //! Making room: what the policy names is taken out.
 
-use super::{Core, Node};
+use super::{Core, GARBAGE, Node};
 use crate::bound::{Bound, Weight};
 use crate::policy::{Census, Mark, Policy, Ring, one_by_one};
 use crate::reclaim::{Garbage, Pin, deref, pin};
@@ -432,6 +432,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             return false;
         };
         let owed = room.bound.set_capacity(capacity);
+        self.bound_garbage();
         let (mut paid, mut in_vain) = (0, 0);
         while paid < owed && room.bound.excess() > 0 && in_vain < IN_VAIN {
             let freed = self.evict(room, std::ptr::null(), &pin());
@@ -444,6 +445,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             self.tidy();
         }
         true
+    }
+
+    /// Sets what garbage may weigh: a share of what the entries may. Where each weighs one, their number is what
+    /// counts.
+    pub(super) fn bound_garbage(&self) {
+        if let (true, Some(capacity)) = (self.has_weigher(), self.capacity()) {
+            self.domain.set_most_weight(capacity / GARBAGE as u64);
+        }
     }
 
     /// Takes out whatever weighs anything, until there is no excess: what a policy that looks at no

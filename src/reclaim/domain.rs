@@ -3,7 +3,7 @@
 use super::engine::{self, Grace, is_pinned};
 use super::{Garbage, Home};
 use crate::stats::{STRIPES, stripe};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, lock, relax, yield_now};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Tally, lock, relax, yield_now};
 use crate::turnstile::Turnstile;
 use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
@@ -77,6 +77,66 @@ impl Limbo {
     }
 }
 
+/// What is retired and not dropped weighs, where objects are weighed: those of a cache that is bounded by weight, of
+/// which a batch may be much. (Numbers that order nothing: a stale one makes a look early or late.)
+struct Heft {
+    weight: Tally,
+    /// How much may be unsealed before somebody looks.
+    most: Tally,
+    /// From which weight on the next look is due.
+    due: Tally,
+}
+
+impl Heft {
+    /// Nothing is weighed, and no look is due.
+    const fn none() -> Self {
+        Self {
+            weight: Tally::new(0),
+            most: Tally::new(u64::MAX),
+            due: Tally::new(u64::MAX),
+        }
+    }
+
+    fn is_weighed(&self) -> bool {
+        self.most.load(Ordering::Relaxed) != u64::MAX
+    }
+
+    #[inline]
+    fn is_due(&self) -> bool {
+        self.weight.load(Ordering::Relaxed) >= self.due.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is so much that others are made way for, to let go of it: a quarter of what entries may weigh.
+    fn is_plenty(&self) -> bool {
+        let most = self.most.load(Ordering::Relaxed);
+        self.weight.load(Ordering::Relaxed) > most.saturating_mul(8)
+    }
+
+    /// After a look, or a drop: the next look is due when there is as much more. (If a reader holds all of it up,
+    /// looks at every removal would be in vain.)
+    fn settle(&self) {
+        let weight = self.weight.load(Ordering::Relaxed);
+        let most = self.most.load(Ordering::Relaxed);
+        self.due
+            .store(weight.saturating_add(most), Ordering::Relaxed);
+    }
+
+    fn retired(&self, weight: u64) {
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+    }
+
+    fn dropped(&self, weight: u64) {
+        self.weight.fetch_sub(weight, Ordering::Relaxed);
+        self.settle();
+    }
+
+    fn set_most(&self, most: u64) {
+        let most = most.max(1);
+        self.most.store(most, Ordering::Relaxed);
+        self.due.store(most, Ordering::Relaxed);
+    }
+}
+
 /// What one cache has retired.
 pub(crate) struct Domain {
     /// By thread, so that removals on different threads do not meet.
@@ -94,6 +154,7 @@ pub(crate) struct Domain {
     panics: AtomicUsize,
     /// Objects among them that are large: not to be kept until a batch is full.
     large: AtomicUsize,
+    heft: CachePadded<Heft>,
     /// How often it was helped in vain, and then how many have let it be: see `relieve`.
     in_vain: AtomicUsize,
     home: Home,
@@ -126,7 +187,13 @@ impl Domain {
             in_batches: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
             large: AtomicUsize::new(0),
+            heft: CachePadded::new(Heft::none()),
         }
+    }
+
+    /// Weighs what is retired from now on: from so much on it is not left until a batch is full.
+    pub(crate) fn set_most_weight(&self, most: u64) {
+        self.heft.set_most(most);
     }
 
     /// Takes an unlinked object, to be dropped after a grace period.
@@ -138,6 +205,16 @@ impl Domain {
             self.spilled.fetch_add(1, Ordering::Relaxed);
             self.overflow.push(garbage);
         }
+    }
+
+    /// As [`retire`](Self::retire), of an object that weighs so much, as its [`Reaped`](super::Reaped) will say again:
+    /// in a domain that [weighs](Self::set_most_weight).
+    pub(crate) fn retire_weighing(&self, garbage: Garbage, weight: u64) {
+        if weight > 0 {
+            // First: who reaps it finds it counted.
+            self.heft.retired(weight);
+        }
+        self.retire(garbage);
     }
 
     /// As [`retire`](Self::retire), of something large: a table that has been moved from.
@@ -170,11 +247,12 @@ impl Domain {
         }
     }
 
-    /// Whether this thread's queue is full, or what did not go there is as much.
+    /// Whether this thread's queue is full, or what did not go there is as much, or all of it weighs much.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.limbo[stripe()].len() >= self.batch
             || self.spilled.load(Ordering::Relaxed) >= self.batch
+            || self.heft.is_due()
     }
 
     /// Housekeeping after a miss: as [`tidy`](Self::tidy), also when there is nothing due but something large, at
@@ -191,8 +269,9 @@ impl Domain {
         if is_pinned() || REAPING.get() {
             return;
         }
+        let heavy = self.heft.is_due();
         if let Ok(mut sealed) = self.sealed.try_lock() {
-            if self.large.load(Ordering::Relaxed) > 0 {
+            if heavy || self.large.load(Ordering::Relaxed) > 0 {
                 // Wherever it is. If a reader holds it up, another miss comes again.
                 self.seal_all(&mut sealed.in_grace, false);
             } else {
@@ -202,6 +281,9 @@ impl Domain {
         }
         engine::advance_for_all();
         self.reap_ripe();
+        if heavy {
+            self.heft.settle();
+        }
         self.relieve();
     }
 
@@ -231,7 +313,8 @@ impl Domain {
     /// when it has it.)
     fn relieve(&self) {
         let plenty = PLENTY * self.limbo.len().max(2);
-        if self.retired() <= plenty {
+        let is_relieved = || self.retired() <= plenty && !self.heft.is_plenty();
+        if is_relieved() {
             return;
         }
         // Relaxed, here and below: a hint, of which a racing update may be lost.
@@ -244,7 +327,7 @@ impl Domain {
             yield_now();
             engine::advance();
             helped |= self.reap_ripe();
-            if self.retired() <= plenty {
+            if is_relieved() {
                 break;
             }
         }
@@ -329,6 +412,7 @@ impl Domain {
 
     fn reap(&self, objects: Vec<Garbage>) {
         let n = objects.len();
+        let mut weight = 0;
         for garbage in objects {
             let reaped = garbage.reap(self.home);
             if reaped.panicked {
@@ -337,6 +421,10 @@ impl Domain {
             if reaped.large {
                 self.large.fetch_sub(1, Ordering::Relaxed);
             }
+            weight += reaped.weight;
+        }
+        if self.heft.is_weighed() && weight > 0 {
+            self.heft.dropped(weight);
         }
         // Release: who reads the count at zero (Acquire) has the drops behind it.
         self.in_batches.fetch_sub(n, Ordering::Release);

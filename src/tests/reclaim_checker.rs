@@ -131,8 +131,8 @@ pub(crate) unsafe fn deref<T>(object: *const T, pin: &Pin) -> &T {
 
 /// What one cache, or one table, has retired.
 pub(crate) struct Domain {
-    /// A mutex only to be `Sync`: nobody waits for it.
-    retired: Mutex<Vec<Garbage>>,
+    /// With what each was said to weigh. A mutex only to be `Sync`: nobody waits for it.
+    retired: Mutex<Vec<(Garbage, u64)>>,
     home: Home,
 }
 
@@ -149,15 +149,23 @@ impl Domain {
         }
     }
 
+    pub(crate) fn set_most_weight(&self, _most: u64) {}
+
     #[track_caller]
     pub(crate) fn retire(&self, garbage: Garbage) {
+        self.retire_weighing(garbage, 0);
+    }
+
+    #[track_caller]
+    pub(crate) fn retire_weighing(&self, garbage: Garbage, weight: u64) {
         fence(Ordering::SeqCst);
         let before = books(|books| {
             let pinned = books.pinned.clone();
             books.retired.insert(garbage.address(), pinned)
         });
         check(before.is_none(), "retired twice");
-        self.retired.lock().expect("no panic inside").push(garbage);
+        let mut retired = self.retired.lock().expect("no panic inside");
+        retired.push((garbage, weight));
     }
 
     #[track_caller]
@@ -168,7 +176,7 @@ impl Domain {
     /// How many objects are not freed yet.
     pub(crate) fn retired(&self) -> usize {
         let retired = self.retired.lock().expect("no panic inside");
-        let not_freed = |garbage: &&Garbage| {
+        let not_freed = |(garbage, _): &&(Garbage, u64)| {
             books(|books| {
                 let waits_for = books.retired.get(&garbage.address());
                 waits_for.is_some_and(|pins| !pins.is_empty())
@@ -210,9 +218,14 @@ impl Drop for Domain {
         }
         check(self.retired() == 0, "not freed, although nobody is pinned");
         let retired = std::mem::take(self.retired.get_mut().expect("no panic inside"));
-        for garbage in retired {
+        for (garbage, weight) in retired {
             books(|books| books.retired.remove(&garbage.address()));
-            check(!garbage.reap(self.home).panicked, "a destructor panicked");
+            let reaped = garbage.reap(self.home);
+            check(!reaped.panicked, "a destructor panicked");
+            check(
+                weight == 0 || reaped.weight == weight,
+                "its weight has changed",
+            );
         }
     }
 }

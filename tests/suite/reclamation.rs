@@ -3,6 +3,7 @@
 use crate::common::{Counted, Dice, Gate, Ledger, in_child, live_bytes, watched};
 use atomic_cache::Cache;
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
@@ -245,5 +246,70 @@ fn h28_cells_are_used_again_wherever_they_come_back() {
         cache.quiesce();
         let more = live_bytes().saturating_sub(before);
         assert!(more < 64 * 1024, "{more} bytes more after 1,800 rounds");
+    });
+}
+
+/// A cache for 128 values that weigh a mebibyte each, of values that are counted.
+fn of_mebibytes(ledger: &Arc<Ledger>) -> (Cache<u64, Counted>, impl Fn(u64) + Sync + '_) {
+    let cache: Cache<u64, Counted> = Cache::builder()
+        .max_capacity(128 << 20)
+        .weigher(|_, _| 1 << 20)
+        .build()
+        .unwrap();
+    let filled = cache.clone();
+    let fill = move |key| drop(filled.get_with(&key, || ledger.make(key)));
+    (cache, fill)
+}
+
+/// Bounded by weight, a cache does not keep garbage for its number: what is not dropped weighs a thirty-second of
+/// the capacity, and as much more as is on the way.
+#[test]
+fn c9_garbage_is_bounded_by_weight_where_entries_are() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (cache, fill) = of_mebibytes(&ledger);
+        let mut most = 0;
+        for key in 0..3_000 {
+            fill(key);
+            most = most.max(ledger.alive());
+        }
+        // crossbeam-epoch takes three rounds to be sure.
+        let share = if cfg!(atomic_cache_crossbeam) { 16 } else { 8 };
+        assert!(most <= 128 + share, "{most} alive");
+        // Much less of it, and what goes is not kept either.
+        cache.set_max_capacity(16 << 20).unwrap();
+        for key in 0..100 {
+            fill(key);
+        }
+        assert!(ledger.alive() <= 16 + 2 * share, "{} alive", ledger.alive());
+        cache.quiesce();
+        assert_eq!(ledger.alive(), cache.len());
+    });
+}
+
+/// With more threads than processors somebody is always preempted while it is pinned, and is made way for.
+#[test]
+fn c9_garbage_is_bounded_by_weight_with_more_threads_than_processors() {
+    watched(|| {
+        let ledger = Ledger::new();
+        let (cache, fill) = of_mebibytes(&ledger);
+        let most = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let (fill, most, ledger) = (&fill, &most, &ledger);
+                scope.spawn(move || {
+                    for key in 0..2_000 {
+                        fill(thread << 32 | key);
+                        most.fetch_max(ledger.alive(), SeqCst);
+                    }
+                });
+            }
+        });
+        let most = most.into_inner();
+        assert!(most <= 4 * 128, "{most} alive");
+        fill(0);
+        assert!(ledger.alive() <= 128 + 32, "{} stayed", ledger.alive());
+        cache.quiesce();
+        assert_eq!(ledger.alive(), cache.len());
     });
 }
