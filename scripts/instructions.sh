@@ -4,7 +4,7 @@
 # Counted by valgrind (callgrind), so the same on a busy machine. A loop around a hit, and the drawing of its
 # key, are counted with it: about twenty. Two runs of different length are taken from each other, so that nothing but
 # the hits is left.
-# What the kernel's library does for a look at the clock is not counted (valgrind hides it): of `ttl` some thirty more.
+# What the kernel's library does for a look at the clock is not counted (valgrind hides it): `ttl` takes some more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -529,15 +529,25 @@ mod tests {
     use crate::Cache;
     use crate::reclaim::pin;
 
-    /// Clause 9: also while who moves the words of a table has stopped, and a hand sees none that it may take.
-    #[test]
-    fn c9_what_is_owed_is_paid_while_a_growth_stands_still() {
+    fn pays_after(what: impl FnOnce(&Cache<u64, u64>)) {
         let cache: Cache<u64, u64> = Cache::new(4);
         for key in 0..4 {
             cache.insert(key, key).unwrap();
         }
-        cache.core.table.stall(&pin());
+        what(&cache);
         cache.set_max_capacity(1).unwrap();
         assert_eq!((cache.len(), cache.iter().count()), (1, 1));
+    }
+
+    /// Clause 9: also while who moves the words of a table has stopped, and a hand sees none that it may take.
+    #[test]
+    fn c9_what_is_owed_is_paid_while_a_growth_stands_still() {
+        pays_after(|cache| cache.core.table.stall(&pin()));
+    }
+
+    /// Clause 9: also if who moved them stopped right before the end.
+    #[test]
+    fn c9_what_is_owed_is_paid_although_words_are_fresh() {
+        pays_after(|cache| cache.core.table.leave_fresh(&pin()));
     }
 }

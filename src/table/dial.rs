@@ -53,9 +53,7 @@ impl<'p> Dial<'p> {
         };
         first.map(|(at, word)| (at, word.mark()))
     }
-}
 
-impl Dial<'_> {
     /// The position of the first entry of a stretch that is on probation, whose object is asked for from memory;
     /// or the end.
     pub(crate) fn rest(&self, stretch: Range<usize>) -> usize {

@@ -554,6 +554,17 @@ impl<T> Table<T> {
         let growth = level.growth().expect("begun just now");
         growth.cursor.store(level.len(), Ordering::Relaxed);
     }
+
+    /// Leaves every word as one whose mover stopped right before the last of its steps.
+    pub(crate) fn leave_fresh(&self, pin: &Pin) {
+        let level = self.root(pin);
+        for at in 0..level.len() {
+            let word = level.load(at);
+            if word.is_live() {
+                assert!(level.swap(at, word, word.fresh()));
+            }
+        }
+    }
 }
 
 impl Level {

@@ -181,6 +181,11 @@ impl Word {
         Self(self.0 & !(0xFF << TAG_SHIFT | FROZEN) | Self::tag(hash) | FRESH)
     }
 
+    #[cfg(all(test, not(atomic_cache_loom)))]
+    pub(super) const fn fresh(self) -> Self {
+        Self(self.0 | FRESH)
+    }
+
     pub(super) const fn settled(self) -> Self {
         Self(self.0 & !FRESH)
     }

@@ -224,6 +224,29 @@ fn ask_each_other(cache: &TestCache, one: u64, other: u64) {
     });
 }
 
+/// A refresh whose fill, 6, is under way, and has done what it does `first`, when somebody acts. What is seen after
+/// it, before that has ended.
+fn refresh_beside(
+    cache: &TestCache,
+    first: &dyn Fn(),
+    act: impl FnOnce(&TestCache) + 'static,
+) -> Option<u64> {
+    let (act, others) = (Cell::new(Some(act)), Cell::new(None));
+    let fill = |_: &Token| {
+        first();
+        let act = act.take().expect("one fill");
+        others.set(Some(start([actor(cache, act)])));
+        Ok::<_, ()>(Token::new(6))
+    };
+    assert_eq!(
+        cache.fetch(&key(), Aim::Refresh, fill, Token::number),
+        Ok(6)
+    );
+    let seen = cache.peek(&key()).map(|value| value.number());
+    others.into_inner().expect("the fill has run").join();
+    seen
+}
+
 models! {
     /// L1, clause 1, cold: two callers, one fill, one value; it can be read by both.
     l1_one_fill_for_two: Explore::AtMost(5) => || one_fill(1);
@@ -767,18 +790,10 @@ models! {
         let cache = cache();
         cache.insert(key(), Token::new(5)).unwrap();
         let removed = Rc::new(Cell::new(None));
-        let others = Cell::new(None);
-        let fill = |_: &Token| {
-            let removed = removed.clone();
-            let removes = actor(&cache, move |cache| {
-                removed.set(cache.remove(&key()).map(|value| value.number()));
-            });
-            others.set(Some(start([removes])));
-            Ok::<_, ()>(Token::new(6))
-        };
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
-        let seen = cache.peek(&key()).map(|value| value.number());
-        others.into_inner().expect("the fill has run").join();
+        let answer = removed.clone();
+        let seen = refresh_beside(&cache, &|| (), move |cache| {
+            answer.set(cache.remove(&key()).map(|value| value.number()));
+        });
         assert!(seen != Some(6) || removed.get() != Some(5));
         assert_ne!(removed.get(), None);
     };
@@ -790,19 +805,10 @@ models! {
         let cache = builder().time_to_live(ttl).clock(clock.clone()).build().unwrap();
         cache.insert(key(), Token::new(5)).unwrap();
         let removed = Rc::new(Cell::new(None));
-        let others = Cell::new(None);
-        let fill = |_: &Token| {
-            clock.advance(2 * ttl);
-            let removed = removed.clone();
-            let removes = actor(&cache, move |cache| {
-                removed.set(Some(cache.invalidate(&key())));
-            });
-            others.set(Some(start([removes])));
-            Ok::<_, ()>(Token::new(6))
-        };
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
-        let seen = cache.peek(&key()).map(|value| value.number());
-        others.into_inner().expect("the fill has run").join();
+        let answer = removed.clone();
+        let seen = refresh_beside(&cache, &|| clock.advance(2 * ttl), move |cache| {
+            answer.set(Some(cache.invalidate(&key())));
+        });
         assert!(seen != Some(6) || removed.get() != Some(false));
     };
 
@@ -811,17 +817,10 @@ models! {
     refresh_publishes_beside_invalidate_all: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5)).unwrap();
-        let others = Cell::new(None);
-        let fill = |_: &Token| {
-            let sweeps = actor(&cache, |cache| {
-                cache.invalidate_all();
-                assert_eq!(cache.peek(&key()), None);
-            });
-            others.set(Some(start([sweeps])));
-            Ok::<_, ()>(Token::new(6))
-        };
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
-        others.into_inner().expect("the fill has run").join();
+        refresh_beside(&cache, &|| (), |cache| {
+            cache.invalidate_all();
+            assert_eq!(cache.peek(&key()), None);
+        });
         assert_holds(&cache, None);
     };
 
@@ -829,17 +828,10 @@ models! {
     refresh_publishes_beside_invalidate_if: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5)).unwrap();
-        let others = Cell::new(None);
-        let fill = |_: &Token| {
-            let sweeps = actor(&cache, |cache| {
-                cache.invalidate_if(|_, value| value.number() >= 5);
-                assert_eq!(cache.peek(&key()), None);
-            });
-            others.set(Some(start([sweeps])));
-            Ok::<_, ()>(Token::new(6))
-        };
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
-        others.into_inner().expect("the fill has run").join();
+        refresh_beside(&cache, &|| (), |cache| {
+            cache.invalidate_if(|_, value| value.number() >= 5);
+            assert_eq!(cache.peek(&key()), None);
+        });
         assert_holds(&cache, None);
     };
 
