@@ -2,6 +2,7 @@
 # Runs the loom models: scripts/loom.sh [filter...]
 #
 #   LOOM_MAX_PREEMPTIONS   bound for the models that have one, to look further than they do
+#   LOOM_SHORT             set: the models of a million executions are cut short, as .ci/run does
 #   LOOM_THREADS           models at a time; 2 if not set
 #   LOOM_TARGET            where to build; target/loom if not set
 #

@@ -92,7 +92,7 @@ models! {
     };
 
     /// L10: two want one and the same victim.
-    l10_one_victim_for_two: Explore::AtMost(3) => || {
+    l10_one_victim_for_two: Explore::Long(3) => || {
         let cache = bounded(1);
         insert(&cache, 1, 1);
         let others = start([actor(&cache, |cache| insert(cache, 2, 1))]);
@@ -132,7 +132,7 @@ models! {
 
     /// L11: a slot that fills is never evicted, whatever is evicted beside it; and who fills gets
     /// its value, kept or not.
-    l11_a_filling_slot_is_not_evicted: Explore::AtMost(3) => || {
+    l11_a_filling_slot_is_not_evicted: Explore::Long(3) => || {
         let cache = bounded(1);
         insert(&cache, 1, 1);
         let fills = Fills::new();

@@ -279,7 +279,7 @@ models! {
     };
 
     /// L3 with two who wait: one of them leads, the other gets its value.
-    l3_one_of_two_waiters_takes_a_lost_lead: Explore::AtMost(2) => || {
+    l3_one_of_two_waiters_takes_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -463,7 +463,7 @@ models! {
 
     /// L7, clause 2: `invalidate_nowait` cuts the flight off; a caller after it fills at once,
     /// whatever becomes of the old fill, and its value is the one that is kept.
-    l7_nowait_cuts_a_fill_off: Explore::AtMost(2) => || {
+    l7_nowait_cuts_a_fill_off: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);

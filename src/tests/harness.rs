@@ -17,6 +17,9 @@ pub(super) enum Explore {
     /// Those in which threads that could go on are interrupted at most so many times; or
     /// `LOOM_MAX_PREEMPTIONS` times, if that is set.
     AtMost(usize),
+    /// The same, which is more than 700,000 executions. With `LOOM_SHORT`, at the gate, one
+    /// interruption fewer.
+    Long(usize),
 }
 
 /// Runs `model` in every interleaving of its threads, and says how many there were.
@@ -26,6 +29,10 @@ pub(super) fn explore(name: &str, explore: Explore, model: impl Fn() + Send + Sy
     builder.preemption_bound = match explore {
         Explore::All => None,
         Explore::AtMost(bound) => builder.preemption_bound.or(Some(bound)),
+        Explore::Long(bound) => {
+            let fewer = usize::from(std::env::var_os("LOOM_SHORT").is_some());
+            builder.preemption_bound.or(Some(bound - fewer))
+        }
     };
     let executions = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = executions.clone();

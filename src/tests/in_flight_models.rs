@@ -88,7 +88,7 @@ models! {
     };
 
     /// R9: who waits for a fill that does not end is freed by the takeover alone.
-    takeover_frees_who_waits_for_a_stuck_fill: Explore::AtMost(4) => || {
+    takeover_frees_who_waits_for_a_stuck_fill: Explore::Long(4) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);

@@ -497,7 +497,7 @@ models! {
     };
 
     /// L3 with two tasks that wait: one of them leads, the other gets its value.
-    task_l3_one_of_two_waiters_takes_a_dropped_lead: Explore::AtMost(2) => || {
+    task_l3_one_of_two_waiters_takes_a_dropped_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -537,7 +537,7 @@ models! {
     };
 
     /// L4 with two that enlist while a task publishes.
-    task_l4_no_lost_wake_up: Explore::AtMost(2) => || {
+    task_l4_no_lost_wake_up: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let fill = async {
@@ -786,7 +786,7 @@ models! {
     };
 
     /// L13 with a task and a thread.
-    task_l13_a_cycle_over_a_task_and_a_thread_is_an_error: Explore::AtMost(3) => || {
+    task_l13_a_cycle_over_a_task_and_a_thread_is_an_error: Explore::Long(3) => || {
         let cache = cache();
         let others = start([thread(&cache, |cache| {
             let _ = cache.try_get_with(&Token::new(1), || {
@@ -869,7 +869,7 @@ models! {
     };
 
     /// Clause 1, cold: two tasks share a fill that is kept, and whoever is awake polls it.
-    stored_one_fill_for_two: Explore::AtMost(2) => || {
+    stored_one_fill_for_two: Explore::Long(2) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
         let others = start([answers(get_stored(&cache), 100), gate.opener()]);
@@ -910,7 +910,7 @@ models! {
 
     /// L5 for a fill that is kept: one of two waiters is dropped, perhaps while the fill rings. The
     /// fill goes on.
-    stored_a_waiter_is_dropped_in_the_middle: Explore::AtMost(4) => || {
+    stored_a_waiter_is_dropped_in_the_middle: Explore::Long(4) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
         let stays = Task::begun(get_stored(&cache));
@@ -1011,7 +1011,7 @@ models! {
     };
 
     /// L13, clause 5, for fills that are kept: 1 asks for 2 and 2 asks for 1, whoever polls them.
-    stored_l13_a_cycle_is_an_error: Explore::AtMost(2) => || {
+    stored_l13_a_cycle_is_an_error: Explore::Long(2) => || {
         let cache = stored_that_ask_each_other();
         let get = |key| {
             let cache = cache.clone();
