@@ -63,7 +63,7 @@ mutant() {
 
 # Readers see READY, and not what was written before it.
 mutant publish-relaxed src/slot.rs \
-    's/fetch_update\(Ordering::AcqRel, Ordering::Acquire/fetch_update(Ordering::Relaxed, Ordering::Relaxed/' \
+    's/fetch_update\(Ordering::SeqCst, Ordering::Acquire/fetch_update(Ordering::Relaxed, Ordering::Relaxed/' \
     l1_one_fill_for_two
 mutant state-relaxed src/slot.rs \
     's/State\(self\.state\.load\(Ordering::Acquire\)\)/State(self.state.load(Ordering::Relaxed))/' \
@@ -185,7 +185,7 @@ mutant leader-clears-a-taken-slot-away src/core/part.rs \
     takeover_of_a_refresh_that_fails
 # A leader asks before it has placed its slot, or not at all.
 mutant fills-although-it-is-closed src/core/in_flight.rs \
-    's/        if self\.closed\.is\(\) \{\n            self\.stats/        if false {\n            self.stats/' \
+    's/!self\.closed\.is\(\)/true/' \
     close_meets_a_fill
 # Who closes looks at the flights first.
 mutant closes-after-its-walk src/core/in_flight.rs \
@@ -245,6 +245,15 @@ mutant judges-what-is-being-replaced src/core/fence.rs \
     's/(be read of it\.\n *)if node\.slot\.is_publishing\(\) \{/$1if false {/' \
     refresh_publishes_beside_invalidate_all refresh_publishes_beside_invalidate_if
 
+mutant takes-what-it-has-not-picked src/core/fence.rs \
+    's/if only && !is_it/if false/' \
+    refresh_begins_beside_invalidate_if
+mutant judges-too-late src/core.rs \
+    's/return if publishing \|\|/return if node.slot.is_publishing() ||/' \
+    refresh_of_the_expired_publishes_beside_a_fill
+mutant waits-for-what-was-taken-over src/core/fence.rs \
+    's/state\.is_taken\(\) && !state\.is_linked\(\)/false/' \
+    takeover_meets_invalidate_all
 mutant answers-for-another-slot src/core/fence.rs \
     's/before\.is_cut\(\) && !before\.is_linked\(\)/false/' \
     refresh_meets_insert_and_nowait
@@ -308,11 +317,20 @@ mutant cells-dealt-twice src/slab.rs \
 mutant capacity-not-looked-at-again src/bound.rs \
     's/        store_load\(\);\n//g' \
     l12_the_capacity_is_made_less
+mutant debt-not-left src/core/room.rs \
+    's/ +room\.bound\.leave\(\);\n//' \
+    l12_a_debt_is_left_to_an_insert
+mutant debt-not-asked-for src/bound.rs \
+    's/if left % 2 == 0/if true/' \
+    l12_a_debt_is_left_to_a_fill
+mutant debt-asked-for-too-early src/bound.rs \
+    's/(fn left_to[^}]*?)        store_load\(\);\n/$1/s' \
+    l12_a_debt_is_left_to_a_fill
 mutant gives-up-without-paying src/core/room.rs \
     's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \{/if true {/' \
     l10_who_finds_no_victim_goes
 mutant evicts-what-fills src/core/room.rs \
-    's/!state\.is_live\(\) \|\| state\.weight\(\) == 0/state.weight() == 0/' \
+    's/state\.is_live\(\) && state\.weight\(\) > 0/state.weight() > 0/' \
     l11_a_filling_slot_is_not_evicted
 mutant victim-of-two src/table.rs \
     's/(fn unlink\(.*?)        unlinked\n/$1        true\n/s' \

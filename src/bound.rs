@@ -15,6 +15,12 @@
 //!
 //! Who makes the capacity less owes what then lies above it. It and one who charges each write
 //! (`SeqCst`) before they read what the other writes: so at least one of two sees both, and owes.
+//!
+//! Who owes may find that it cannot pay: all that is there is being filled, or not in its place yet,
+//! though it has been charged. Then the debt is *left*, to those who will put that in. Who leaves
+//! a debt says so and then looks at every entry; who puts one in, or back, first makes it an entry that can be
+//! taken out, and then asks whether a debt was left. So of the two one sees the other: and whoever puts in
+//! what was not seen pays as much as that weighs.
 
 use crate::error::OversizeError;
 use crate::foreign::answer_of;
@@ -52,6 +58,8 @@ pub(crate) struct Bound<K, V> {
     /// On a line of its own: every miss changes it, and reads the rest.
     total: CachePadded<AtomicU64>,
     weigher: Option<Weigher<K, V>>,
+    /// Odd while somebody has left something above the capacity to others; another number each time.
+    left: AtomicU64,
     /// Whether something that weighs nothing was ever put in.
     weightless: AtomicU64,
 }
@@ -79,6 +87,7 @@ impl<K, V> Bound<K, V> {
             capacity: AtomicU64::new(capacity),
             total: CachePadded::new(AtomicU64::new(0)),
             weigher,
+            left: AtomicU64::new(0),
             weightless: AtomicU64::new(0),
         }
     }
@@ -152,6 +161,36 @@ impl<K, V> Bound<K, V> {
         // Relaxed: whose charge comes after whose is settled by the one word that they all change.
         let before = self.total.fetch_sub(weight, Ordering::Relaxed);
         debug_assert!(before >= weight, "charged before it is discharged");
+    }
+
+    /// Says that what lies above the capacity is left to others. Before a look at every entry: see
+    /// the module.
+    pub(crate) fn leave(&self) {
+        // SeqCst, with `left_to`: it makes its entry one that can be taken out, and then asks.
+        let _ = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |left| {
+                Some(left + 1 + left % 2)
+            });
+        store_load();
+    }
+
+    /// What was left to who has put in, or back, an entry of this weight.
+    #[inline]
+    pub(crate) fn left_to(&self, weight: u64) -> u64 {
+        store_load();
+        let left = self.left.load(Ordering::SeqCst);
+        if left % 2 == 0 {
+            return 0;
+        }
+        let excess = self.excess();
+        if excess == 0 {
+            // It has been paid. (Not, if another was left since: that has another number.)
+            let _ = self
+                .left
+                .compare_exchange(left, left + 1, Ordering::SeqCst, Ordering::Relaxed);
+        }
+        excess.min(weight)
     }
 
     /// By how much the total exceeds the capacity.

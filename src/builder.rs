@@ -146,7 +146,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// What one cannot know is not counted: how the allocator rounds what keys and values own. Nor is what has been
     /// removed and is not dropped yet ([`retired`](Cache::retired)): a thirty-second of this, and whatever
-    /// readers hold up.
+    /// readers hold up, or a listener is still to be told of.
     ///
     /// There is one bound: a `max_capacity` beside it is refused by `build`, and
     /// [`set_max_capacity`](Cache::set_max_capacity) of such a cache counts bytes. A weigher of your

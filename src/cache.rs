@@ -1039,8 +1039,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// How many removed objects are not yet dropped: because their batch is not full, or because a reader may
-    /// still see them. What an idle cache has left goes with the next removal, with
-    /// [`run_pending_tasks`](Self::run_pending_tasks), or with [`quiesce`](Self::quiesce).
+    /// still see them. What an idle cache has left goes with
+    /// [`run_pending_tasks`](Self::run_pending_tasks), with [`quiesce`](Self::quiesce), or when the batch is full.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();

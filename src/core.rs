@@ -14,6 +14,8 @@ mod part;
 mod polled;
 mod release;
 mod room;
+#[cfg(all(test, not(atomic_cache_loom)))]
+mod schedules;
 
 use crate::actor::is_fill;
 use crate::bound::Bound;
@@ -21,6 +23,7 @@ use crate::error::OversizeError;
 
 use crate::flight::{Flight, Job, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
+use crate::interlude::come_by;
 use crate::janitor::Janitor;
 use crate::linger::Lingering;
 use crate::listener::{Bulletin, Listener};
@@ -449,6 +452,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// What a node that stands for a key means for one who aims at something.
     fn judge<'p>(&'p self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
         let state = node.slot.state();
+        // Before we ask what it serves: if it has come to that by now, it serves its value.
+        let publishing = node.slot.is_publishing();
+        come_by("judge");
         let serving = self.serving(node, pin);
         match (serving, aim) {
             (Some(serving), Aim::Value) => return Judged::Serve(serving),
@@ -460,7 +466,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if !state.is_filling() {
             // Expired, or without a value; or its leader is just about to serve it, or to put back
             // what was there before.
-            return if node.slot.is_publishing() || serving.is_some() {
+            return if publishing || serving.is_some() {
                 Judged::Again
             } else {
                 Judged::Replace { prior: false }
@@ -719,7 +725,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if restored {
             self.released(node, Event::Replaced);
             // SAFETY: in the table by now; what is taken out of it is kept by our pin.
-            self.pay_for_restored(hash, unsafe { &*prior }, pin);
+            self.make_room(0, hash, unsafe { &*prior }, pin);
         }
         restored
     }

@@ -205,7 +205,12 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
 ) -> Result<(Leader<'c, K, V, S>, Option<Found<'c, K, V>>), Refusal> {
     loop {
         match core.turn(core.pin_for_miss(pin()), hash, wanted, Aim::Lead, spare) {
-            Turn::Lead(leader, seen) => return Ok((core.admit(leader)?, seen)),
+            Turn::Lead(leader, seen) if core.admits() => return Ok((leader, seen)),
+            Turn::Lead(leader, seen) => {
+                // It holds a pin.
+                drop(seen);
+                return Err(core.refuse(leader).into());
+            }
             Turn::Wait(part) => {
                 if let Waited::Lead(leader) = part.wait(hash, None)? {
                     return Ok((core.admit(leader)?, None));

@@ -135,10 +135,10 @@
 //!
 //! | where | ordering | pairs with | what it carries |
 //! |---|---|---|---|
-//! | `Slot::publish`: state | `AcqRel` swap | `Slot::state`, Acquire | value and deadline |
+//! | `Slot::publish`: state | `SeqCst` swap | `Slot::state`, Acquire | value and deadline |
 //! | `Slot::release`: state | `AcqRel` | itself | the last hold's owner comes after every other's last look |
-//! | `Slot::hang`: state | `AcqRel` swap | `Slot::state`, Acquire | the flight behind the address |
-//! | `Slot::finish`, `Slot::cut`: state | `AcqRel` swap | each other | one order of fence and end: a fence that comes first is seen |
+//! | `Slot::hang`: state | the same swap | `Slot::state`, Acquire | the flight behind the address |
+//! | `Slot::finish`, `Slot::cut`: state | the same swap | each other | one order of fence and end: a fence that comes first is seen |
 //! | `Flight::leave`: parts | `AcqRel` | itself | the last to leave comes after everybody's use |
 //! | `Flight`'s list | mutex | itself | the outcome; "on the list" against "list taken" |
 //! | `Level::swap`: a word | `SeqCst` swap | `Level::load` | the object behind the address |
@@ -147,6 +147,7 @@
 //! | `Level::settled` | Release (after the grace period) | Acquire | the last copy into the level |
 //! | place a slot, then ask whether the cache is closed; close, then walk the table | `SeqCst` | each other | no fill begins after `close` |
 //! | `Bound`: total, then capacity; capacity, then total | `SeqCst` | each other | of a charge and a smaller capacity, one sees both |
+//! | `Bound`: leave a debt, then look at every entry; put one in, then ask what was left | `SeqCst` | each other | who puts in what was not looked at pays |
 //! | `Bulletin`: post, then look who tells; end telling, then look what is posted | `SeqCst` | each other | nothing stays untold |
 //! | a new policy | `AcqRel` swap | Acquire | its ghosts |
 //! | marks, hands, ghosts | as the word's swap; Relaxed | - | nothing |

@@ -32,6 +32,7 @@ mod future;
 mod guard;
 pub mod how_a_hit_works;
 mod in_flight;
+mod interlude;
 pub mod internals;
 mod janitor;
 mod key;

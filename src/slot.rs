@@ -15,14 +15,17 @@
 //! ```
 //!
 //! # Orderings
-//! Every change of the state word is a read-modify-write with `AcqRel`, every load `Acquire`:
+//! Every change of the state word is a read-modify-write with `AcqRel` at least, every load `Acquire`:
 //!
 //! * `publish` writes value and deadline, then the state (Release). A hit loads the state
 //!   (Acquire), sees `READY`, and so sees both.
+//! * Who publishes, and then asks whether a debt was left (bound.rs), and who leaves one, and then looks at
+//!   the state, are one before the other: `publish` and `state_now` are `SeqCst`.
 //! * `release` (Release) comes after its caller's last look at the slot; the release that clears
 //!   the last hold (Acquire) therefore comes after every such look, and its caller may retire.
 
 use crate::flight::Flight;
+use crate::interlude::come_by;
 use crate::linger::Lingering;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 use crate::time::{Deadline, NEVER};
@@ -120,9 +123,13 @@ impl State {
         self.0 >> PAYLOAD_SHIFT
     }
 
-    /// What the value that it has and that was kept weighs.
+    /// What the value weighs, if it has one; also one that is not for newcomers.
     pub(crate) const fn weight_of_value(self) -> u64 {
-        if self.is_live() { self.weight() } else { 0 }
+        if self.0 & PHASE == READY {
+            self.weight()
+        } else {
+            0
+        }
     }
 
     /// The generation in which the slot lingers, if it does.
@@ -202,13 +209,9 @@ impl<V> Slot<V> {
 
     /// A slot that has its value from the start; one whose time is over at once is for waiters.
     pub(crate) fn ready(value: V, deadline: Deadline, weight: u64) -> Self {
-        let live = if deadline == Deadline::Past {
-            CUT
-        } else {
-            weight << PAYLOAD_SHIFT
-        };
+        let cut = if deadline == Deadline::Past { CUT } else { 0 };
         Self {
-            state: AtomicU64::new(READY | LINKED | live),
+            state: AtomicU64::new(READY | LINKED | cut | weight << PAYLOAD_SHIFT),
             aux: AtomicU64::new(deadline.to_bits()),
             value: UnsafeCell::new(MaybeUninit::new(value)),
         }
@@ -223,6 +226,11 @@ impl<V> Slot<V> {
     #[inline(always)]
     pub(crate) fn state(&self) -> State {
         State(self.state.load(Ordering::Acquire))
+    }
+
+    /// As [`state`](Self::state), of one who has said something that who publishes will ask for.
+    pub(crate) fn state_now(&self) -> State {
+        State(self.state.load(Ordering::SeqCst))
     }
 
     /// The value.
@@ -281,7 +289,7 @@ impl<V> Slot<V> {
     /// Changes the state as `change` says, unless it answers `None`; returns the state before.
     fn update(&self, change: impl Fn(State) -> Option<State>) -> Result<State, State> {
         self.state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+            .fetch_update(Ordering::SeqCst, Ordering::Acquire, |state| {
                 change(State(state)).map(|state| state.0)
             })
             .map(State)
@@ -292,7 +300,7 @@ impl<V> Slot<V> {
     /// the slot stood before. If the state before [`lets_go`](State::lets_go), the leader's hold
     /// is gone with it, and what keeps the slot is the caller's pin.
     ///
-    /// Without a weight the value is for those who joined, as if the flight had been cut off; so it
+    /// If it is not to be kept the value is for those who joined, as if the flight had been cut off; so it
     /// is if its time is over at once.
     ///
     /// # Safety
@@ -301,7 +309,8 @@ impl<V> Slot<V> {
         &self,
         value: V,
         deadline: Deadline,
-        weight: Option<u64>,
+        weight: u64,
+        kept: bool,
     ) -> (State, Option<usize>) {
         // SAFETY: the leader alone writes, nobody reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
@@ -310,14 +319,15 @@ impl<V> Slot<V> {
         if prior.is_none() {
             self.aux.store(deadline.to_bits(), Ordering::Relaxed);
         }
-        let more = match weight {
-            Some(weight) if deadline != Deadline::Past => weight << PAYLOAD_SHIFT,
-            _ => CUT,
+        let cut = if kept && deadline != Deadline::Past {
+            0
+        } else {
+            CUT
         };
         // Release: pairs with the Acquire of `state`; value and deadline come first.
         let before = self
             .update(|state| {
-                let ready = state.in_phase(READY, more);
+                let ready = state.in_phase(READY, cut | weight << PAYLOAD_SHIFT);
                 Some(if state.lets_go() {
                     State(ready.0 & !HELD)
                 } else {
@@ -329,6 +339,7 @@ impl<V> Slot<V> {
         if prior.is_none() || before.is_taken() {
             return (before, None);
         }
+        come_by("publishing");
         // Only now: a reader must find at every moment either the new value or the old one. Up to
         // this swap it is the old one.
         // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.

@@ -5,6 +5,7 @@
 
 use super::{Core, GIVE_WAY, Node, Part};
 use crate::flight::WaitFor;
+use crate::interlude::come_by;
 use crate::reclaim::{Pin, deref, pin};
 use crate::stats::Event;
 use crate::sync::relax;
@@ -89,7 +90,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
         // An error says that it has ended: then there is a value, which goes too.
         let _ = self.cut(part.node(), Event::Explicit);
-        self.take_out(hash, part.node(), &pin());
+        self.take_out(hash, part.node(), false, &pin());
     }
 
     /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait
@@ -117,16 +118,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// One node of [`fence_all`](Self::fence_all).
-    fn fence_one<'c>(
+    fn fence_one<'c, 'p>(
         &'c self,
-        node: &Node<K, V>,
+        mut node: &'p Node<K, V>,
         actor: u64,
-        pin: &Pin,
+        pin: &'p Pin,
         which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
     ) -> Option<Part<'c, K, V, S>> {
         loop {
             if node.slot.state().is_filling() {
                 if which.is_none() && self.cut(node, Event::Explicit).is_err() {
+                    let state = node.slot.state();
+                    if state.is_taken() && !state.is_linked() {
+                        // Fenced off by a takeover, which has given its place back; its fill may never end.
+                        node = self.instead_of(node, pin)?;
+                    }
                     continue;
                 }
                 let part = self.join(node, WaitFor::End, actor);
@@ -150,17 +156,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 (None, Some(_)) => false,
                 (_, None) => true,
             };
-            if picked {
-                let hash = self.rehash(node).unwrap_or(0);
-                self.take_out(hash, serving.unwrap_or(node), pin);
+            let only = which.is_some();
+            let hash = self.rehash(node).unwrap_or(0);
+            if !picked || self.take_out(hash, serving.unwrap_or(node), only, pin) {
+                return None;
             }
-            return None;
+            // It was read for as long as what has replaced it was being filled: we come after that fill's
+            // beginning, and so its value is for us to judge too.
+            node = self.instead_of(node, pin)?;
         }
     }
 
+    /// What the key of a node has now.
+    fn instead_of<'p>(&self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+        let hash = self.rehash(node)?;
+        let spot = self.find(hash, pin, &|other| *other == node.key)?;
+        // SAFETY: linked at the load of its word, under this pin.
+        Some(unsafe { deref(spot.object::<Node<K, V>>(), pin) })
+    }
+
     /// Takes a node that has ended out of the table, or from behind a flight that was begun since
-    /// and stands before it: that is cut off.
-    fn take_out(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
+    /// and stands before it: that is cut off. False: it has lost its place to another, which is left there if
+    /// `only` this one is to go and that has a value.
+    fn take_out(&self, hash: u64, node: &Node<K, V>, only: bool, pin: &Pin) -> bool {
         let address = std::ptr::from_ref(node).addr();
         let stands_for = |other: *const Node<K, V>| {
             // SAFETY: in the table at the load of its word, under this pin.
@@ -173,22 +191,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .find_to_change(hash, pin, self, &self.domain, &stands_for);
             let Some(spot) = found else {
                 // Where its hash says it is not: only a `Hash` that lies does that.
-                self.unlink_node(hash, node, Event::Explicit, pin);
-                return;
+                return self.unlink_node(hash, node, Event::Explicit, pin);
             };
             // SAFETY: as above.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+            come_by("take_out");
+            let is_it = std::ptr::eq(there, node);
             // A flight that is cut off does not let be read what it stands before.
-            let cut = !std::ptr::eq(there, node) && self.cut(there, Event::Explicit).is_ok();
-            if cut {
-                return;
+            if !is_it && self.cut(there, Event::Explicit).is_ok() {
+                return true;
+            }
+            if only && !is_it && there.slot.state().is_live() {
+                return false;
             }
             if self.table.unlink(&spot) {
                 // If that was a flight at its end: its leader takes away what is behind it.
                 self.released(there, self.unless_expired(there, Event::Explicit));
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// After the flight of `part` has ended: takes out what its key has now, if `which` picks it.
@@ -205,15 +227,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(hash) = self.rehash(part.node()) else {
             return;
         };
-        let Some(spot) = self.find(hash, &pin, &|other| key == other) else {
-            return;
-        };
-        // SAFETY: linked at the load of its word, under this pin.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-        if let Some(serving) = self.serving(node, &pin) {
-            // SAFETY: it serves: live was loaded, the pin keeps it.
-            if which(key, unsafe { serving.slot.value() }) {
-                self.take_out(hash, serving, &pin);
+        while let Some(spot) = self.find(hash, &pin, &|other| key == other) {
+            // SAFETY: linked at the load of its word, under this pin.
+            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            if node.slot.is_publishing() {
+                relax(GIVE_WAY);
+                continue;
+            }
+            let picked = self.serving(node, &pin).filter(|serving| {
+                // SAFETY: it serves: live was loaded, the pin keeps it.
+                which(key, unsafe { serving.slot.value() })
+            });
+            if picked.is_none_or(|picked| self.take_out(hash, picked, true, &pin)) {
+                return;
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::error::ClosedError;
 use crate::flight::{Outcome, WaitFor};
 use crate::foreign::contain;
 use crate::in_flight::{InFlight, LedBy};
+use crate::interlude::come_by;
 use crate::reclaim::{Pin, deref, pin};
 use crate::stats::Event;
 use crate::sync::{AtomicUsize, Ordering, store_load};
@@ -62,20 +63,36 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Lets a lead pass, unless the cache is closed; then the lead is given up, here and now: what its holder has
     /// besides may be foreign, and wait for it when it is dropped.
     ///
-    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; who closes says so
-    /// and then walks over the table. So one of them sees the other.
+    /// Not under a pin: who waits for the lead is woken.
     #[inline]
     pub(crate) fn admit<'c>(
         &self,
         leader: Leader<'c, K, V, S>,
     ) -> Result<Leader<'c, K, V, S>, ClosedError> {
-        store_load();
-        if self.closed.is() {
-            self.stats.count(Event::Refused);
-            leader.decline();
-            return Err(ClosedError);
+        if self.admits() {
+            Ok(leader)
+        } else {
+            Err(self.refuse(leader))
         }
-        Ok(leader)
+    }
+
+    /// Whether a lead may pass: asked by its leader.
+    ///
+    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; who closes says so
+    /// and then walks over the table. So one of them sees the other.
+    #[inline]
+    pub(crate) fn admits(&self) -> bool {
+        come_by("admit");
+        store_load();
+        !self.closed.is()
+    }
+
+    /// Gives up the lead in a cache that is closed. Not under a pin.
+    #[cold]
+    pub(crate) fn refuse(&self, leader: Leader<'_, K, V, S>) -> ClosedError {
+        self.stats.count(Event::Refused);
+        leader.decline();
+        ClosedError
     }
 
     /// Refuses fills from now on. A part in each of those that run, for `waiter` to wait for the end

@@ -2,10 +2,12 @@
 
 use super::{Core, Node};
 use crate::actor::{actor, is_fill};
+use crate::bound::MAX_WEIGHT;
 use crate::cycle::{Leading, Waiting, Words, leading_actor, within};
 use crate::error::CycleError;
 use crate::flight::{Flight, Job, Look, Outcome, SharedError, Ticket, Verdict, WaitFor};
 use crate::foreign::contain;
+use crate::interlude::come_by;
 use crate::reclaim::{Pin, pin};
 use crate::slot::State;
 use crate::stats::Event;
@@ -130,26 +132,37 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         })
     }
 
-    /// What the value weighs; `None`: too much.
-    fn weigh(&self, value: &V) -> Option<u64> {
-        if !self.core.has_weigher() {
-            return self.core.weigh(self.key(), value).ok();
+    /// What the value weighs, and whether it can be kept.
+    fn weigh(&self, value: &V) -> (u64, bool) {
+        let weight = if self.core.has_weigher() {
+            // Foreign code, and as much a part of the fill as what made the value.
+            self.run(|key| self.core.weigh(key, value))
+        } else {
+            self.core.weigh(self.key(), value)
+        };
+        match weight {
+            Ok(weight) => (weight, true),
+            // As garbage it weighs what it can; nothing, if nobody can say what.
+            Err(heavy) => (
+                heavy.weight.map_or(0, |weight| weight.min(MAX_WEIGHT)),
+                false,
+            ),
         }
-        // Foreign code, and as much a part of the fill as what made the value.
-        self.run(|key| self.core.weigh(key, value)).ok()
     }
 
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
     /// the flight was fenced off, the value's time is over at once, or it is too heavy.
     pub(crate) fn publish(mut self, value: V) -> (Found<'c, K, V>, bool) {
         self.core.judge_age(&self);
-        let weight = self.weigh(&value);
+        let (weight, fits) = self.weigh(&value);
         let deadline = self.core.deadline();
         let node = self.node();
-        let owed = self.core.charge(weight.unwrap_or(0));
+        let charged = if fits { weight } else { 0 };
+        let owed = self.core.charge(charged);
+        come_by("charged");
         let mut pin = pin();
         // SAFETY: we are the leader, and `Ending::Over` below makes this the one end.
-        let (before, prior) = unsafe { node.slot.publish(value, deadline, weight) };
+        let (before, prior) = unsafe { node.slot.publish(value, deadline, weight, fits) };
         self.ending = Ending::Over;
         let mut replaced = 0;
         if let Some(prior) = prior {
@@ -164,7 +177,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         if kept {
             self.core.counts_in();
         } else {
-            self.core.discharge(weight.unwrap_or(0));
+            self.core.discharge(charged);
         }
         // (Who took over takes it out, and puts back what it stood before.)
         if !live && !before.is_taken() {

@@ -2,10 +2,11 @@
 
 use super::{Core, GARBAGE, Node};
 use crate::bound::{Bound, Weight};
+use crate::interlude::come_by;
 use crate::policy::{Census, Mark, Policy, Ring, one_by_one};
 use crate::reclaim::{Garbage, Pin, deref, pin};
 use crate::stats::Event;
-use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax};
+use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax, store_load};
 use crate::table::{Dial, Rehash, Spot};
 use crossbeam_queue::SegQueue;
 use std::cell::Cell;
@@ -122,14 +123,21 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
         self.now.is_none() && !self.weightless
     }
 
-    /// Takes an entry out, if it is one by now: a slot that fills is none.
-    fn take(&self, spot: &Spot<'a>) -> bool {
+    /// Whether an entry may be taken out by now: a slot that fills is none, and what weighs nothing makes no room.
+    fn may_go(&self, spot: &Spot<'a>) -> bool {
         let node = self.node(spot);
-        let state = node.slot.state();
-        // What weighs nothing makes no room.
-        if !state.is_live() || state.weight() == 0 || std::ptr::eq(node, self.own) {
+        let state = node.slot.state_now();
+        state.is_live() && state.weight() > 0 && !std::ptr::eq(node, self.own)
+    }
+
+    /// Takes an entry out, if it may go and its word is what it was.
+    fn take(&self, spot: &Spot<'a>) -> bool {
+        if !self.may_go(spot) {
             return false;
         }
+        come_by("take");
+        let node = self.node(spot);
+        let state = node.slot.state();
         let expired = self.now.is_some_and(|now| node.slot.is_expired(now));
         // Live it stays for as long as it stands here: a slot never goes back.
         let taken = self.core.table.unlink(spot);
@@ -288,19 +296,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// What is owed for an entry that was there, and could not be taken out while a flight stood
-    /// before it, is paid by whoever puts it back.
-    pub(super) fn pay_for_restored(&self, hash: u64, node: &Node<K, V>, pin: &Pin) {
-        if let Some(room) = &self.room {
-            let owed = room.bound.excess().min(node.slot.state().weight());
-            self.make_room(owed, hash, node, pin);
-        }
-    }
-
-    /// Takes out what is owed for the entry of `own`, or that entry itself.
+    /// Takes out what is owed for the entry of `own`, or was left to it, or that entry itself. It has been put
+    /// in its place, or back.
     pub(super) fn make_room(&self, owed: u64, hash: u64, own: &Node<K, V>, pin: &Pin) {
-        let Some(room) = self.room.as_ref().filter(|_| owed > 0) else {
+        let Some(room) = &self.room else {
             return;
+        };
+        let state = own.slot.state();
+        let owed = if state.is_live() {
+            owed.max(room.bound.left_to(state.weight()))
+        } else {
+            owed
         };
         let (mut paid, mut in_vain) = (0, 0);
         while paid < owed && room.bound.excess() > 0 {
@@ -450,16 +456,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Sets what garbage may weigh: a share of what the entries may. Where each weighs one, their number is what
     /// counts.
     pub(super) fn bound_garbage(&self) {
-        if let (true, Some(capacity)) = (self.has_weigher(), self.capacity()) {
+        while let (true, Some(capacity)) = (self.has_weigher(), self.capacity()) {
             self.domain.set_most_weight(capacity / GARBAGE as u64);
+            // Whoever says it last says it of the last capacity.
+            store_load();
+            if self.capacity() == Some(capacity) {
+                return;
+            }
         }
     }
 
     /// Takes out whatever weighs anything, until there is no excess: what a policy that looks at no
     /// weights has not come by, among many entries that weigh nothing.
     ///
-    /// What it does not come by is not in the table when its position is looked at. It has been charged, or will be:
-    /// so of what lies above the capacity then, those who put it in owe all.
+    /// What it does not come by is not in the table when its position is looked at, or is being filled. Those who
+    /// put it in, or back, are left the debt.
     fn evict_all(&self, room: &Room<K, V>) {
         loop {
             let pin = pin();
@@ -467,13 +478,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 dial: self.table.dial_of_all(&pin, self, &self.domain),
                 ..self.face(room, std::ptr::null(), &pin)
             };
+            room.bound.leave();
             for at in 0..clock.positions() {
                 if room.bound.excess() == 0 {
                     return;
                 }
-                if let Some(spot) = clock.dial.spot(at) {
-                    clock.take(&spot);
-                }
+                let spot = || clock.dial.spot(at).filter(|spot| clock.may_go(spot));
+                // Again, if somebody has changed its word just now, by a hit.
+                while spot().is_some_and(|spot| !clock.take(&spot)) {}
             }
             if clock.dial.shows_all() {
                 return;

@@ -112,13 +112,19 @@ impl Heft {
         self.weight.load(Ordering::Relaxed) > most.saturating_mul(8)
     }
 
-    /// After a look, or a drop: the next look is due when there is as much more. (If a reader holds all of it up,
-    /// looks at every removal would be in vain.)
+    /// After a look, or a drop: the next look is due when there is as much more, or a quarter more of what is left.
+    /// (If a reader holds all of it up, looks at every removal would be in vain.)
     fn settle(&self) {
-        let weight = self.weight.load(Ordering::Relaxed);
-        let most = self.most.load(Ordering::Relaxed);
-        self.due
-            .store(weight.saturating_add(most), Ordering::Relaxed);
+        loop {
+            let weight = self.weight.load(Ordering::Relaxed);
+            let more = self.most.load(Ordering::Relaxed).max(weight / 4);
+            self.due
+                .store(weight.saturating_add(more), Ordering::Relaxed);
+            // If others have dropped much meanwhile, and settled before us, this was too late.
+            if self.weight.load(Ordering::Relaxed) >= weight {
+                return;
+            }
+        }
     }
 
     fn retired(&self, weight: u64) {
@@ -132,7 +138,8 @@ impl Heft {
 
     fn set_most(&self, most: u64) {
         let most = most.max(1);
-        self.most.store(most, Ordering::Relaxed);
+        // SeqCst, a swap: who says it last is to see what has been said meanwhile.
+        self.most.swap(most, Ordering::SeqCst);
         self.due.store(most, Ordering::Relaxed);
     }
 }
@@ -412,7 +419,7 @@ impl Domain {
 
     fn reap(&self, objects: Vec<Garbage>) {
         let n = objects.len();
-        let mut weight = 0;
+        let mut weight = 0_u64;
         for garbage in objects {
             let reaped = garbage.reap(self.home);
             if reaped.panicked {
@@ -421,7 +428,8 @@ impl Domain {
             if reaped.large {
                 self.large.fetch_sub(1, Ordering::Relaxed);
             }
-            weight += reaped.weight;
+            // Wrapping, as their tally does: a batch may be 2^17 objects, of 2^48 each.
+            weight = weight.wrapping_add(reaped.weight);
         }
         if self.heft.is_weighed() && weight > 0 {
             self.heft.dropped(weight);

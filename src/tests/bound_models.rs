@@ -2,6 +2,8 @@
 //!
 //! A level has 16 words here, so that a hand that goes round comes by everything soon.
 
+use crate::Op;
+
 use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, models, start};
 
 /// A cache that may hold `capacity`, each entry as heavy as its value says.
@@ -191,5 +193,41 @@ models! {
         cache.set_max_capacity(1).expect("bounded");
         others.join();
         balanced(&cache);
+    };
+
+    /// L12: the capacity is made less while something comes in that nobody can take out by then: who puts
+    /// it in is left the debt.
+    l12_a_debt_is_left_to_an_insert: Explore::AtMost(3) => || {
+        let cache = bounded(1);
+        let others = start([actor(&cache, |cache| {
+            // It may be too much by now.
+            let _ = cache.insert(Token::new(1), Token::new(1));
+        })]);
+        cache.set_max_capacity(0).expect("bounded");
+        others.join();
+        assert!(balanced(&cache).is_empty());
+    };
+
+    /// The same of a fill.
+    l12_a_debt_is_left_to_a_fill: Explore::AtMost(3) => || {
+        let cache = bounded(1);
+        let others = start([actor(&cache, |cache| {
+            cache.get_with(&Token::new(1), || Token::new(1));
+        })]);
+        cache.set_max_capacity(0).expect("bounded");
+        others.join();
+        assert!(balanced(&cache).is_empty());
+    };
+
+    /// The same of a compute, which stands before what cannot be taken out.
+    l12_a_debt_is_left_to_a_compute: Explore::AtMost(3) => || {
+        let cache = bounded(2);
+        insert(&cache, 1, 2);
+        let others = start([actor(&cache, |cache| {
+            cache.entry(Token::new(1)).and_compute_with(|_| Op::Put(Token::new(1)));
+        })]);
+        cache.set_max_capacity(0).expect("bounded");
+        others.join();
+        assert!(balanced(&cache).is_empty());
     };
 }

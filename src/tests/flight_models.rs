@@ -835,6 +835,33 @@ models! {
         assert_holds(&cache, None);
     };
 
+    /// Clause 2 of a refresh that begins beside an `invalidate_if`: what that has not picked and can be read stays.
+    refresh_begins_beside_invalidate_if: Explore::AtMost(3) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let others = start([actor(&cache, |cache| {
+            cache.invalidate_if(|_, value| value.number() == 5);
+        })]);
+        let fill = |_: &Token| Ok::<_, ()>(Token::new(6));
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
+        let seen = cache.peek(&key()).map(|value| value.number());
+        others.join();
+        assert_ne!(seen, Some(5));
+        assert_holds(&cache, seen);
+    };
+
+    /// Clause 1 of a refresh whose value before has expired, and that publishes beside who wants the value: there
+    /// is one, and no second fill.
+    refresh_of_the_expired_publishes_beside_a_fill: Explore::AtMost(3) => || {
+        let clock = ManualClock::new();
+        let ttl = Duration::from_secs(10);
+        let cache = builder().time_to_live(ttl).clock(clock.clone()).build().unwrap();
+        cache.insert(key(), Token::new(5)).unwrap();
+        refresh_beside(&cache, &|| clock.advance(2 * ttl), move |cache| {
+            assert_eq!(cache.get_with(&key(), || Token::new(7)).number(), 6);
+        });
+    };
+
     /// Clause 2's answer beside an insert over a refresh: at every moment a value is served, the one
     /// behind the flight or the inserted one. So who removes the key has found one.
     refresh_meets_insert_and_nowait: Explore::AtMost(4) => || {

@@ -131,6 +131,32 @@ models! {
         assert_ends_with(&cache, Some(1));
     };
 
+    /// Clause 2. `invalidate_all` comes by a fill that is given up and does not end: it does not wait for it.
+    takeover_meets_invalidate_all: Explore::AtMost(4) => || {
+        let cache = cache();
+        let guard = lead(&cache);
+        let others = start([actor(&cache, |cache| cache.invalidate_all())]);
+        assert!(cache.takeover(&key()));
+        others.join();
+        assert_eq!(guard.insert(Token::new(7)).number(), 7);
+        assert_ends_with(&cache, None);
+    };
+
+    /// The same of a refresh: what it gives back goes too.
+    takeover_of_a_refresh_meets_invalidate_all: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let fill = |_: &Token| {
+            let others = start([actor(&cache, |cache| cache.invalidate_all())]);
+            assert!(cache.takeover(&key()));
+            others.join();
+            Ok::<_, ()>(Token::new(6))
+        };
+        let read = |value: &Token| value.number();
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        assert_ends_with(&cache, None);
+    };
+
     /// A takeover against an `insert` and against an `invalidate` that waits: both end, and what was
     /// put in stays.
     takeover_meets_an_insert: Explore::AtMost(3) => || {

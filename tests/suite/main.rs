@@ -19,6 +19,7 @@ mod operations_model;
 mod quiet;
 mod races;
 mod reclamation;
+mod schedules_found;
 mod task_tools;
 mod tasks;
 mod tasks_dropped;

@@ -1,0 +1,228 @@
+//! Exact schedules, each of which a review found to break a clause: what happens at one place in the middle of a
+//! step of this thread.
+
+use crate::interlude::{all_done, at};
+use crate::reclaim::{is_pinned, pin};
+use crate::{Cache, ManualClock, Op};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+fn four() -> Cache<u64, u64> {
+    let cache: Cache<u64, u64> = Cache::new(4);
+    (0..4).for_each(|key| cache.insert(key, key).unwrap());
+    cache
+}
+
+/// Four of one: a hand sees none that it may take, and so it comes to the last look.
+fn four_that_no_hand_sees() -> Cache<u64, u64> {
+    let cache = four();
+    cache.core.table.stall(&pin());
+    cache
+}
+
+fn on_another_thread(act: impl FnOnce() + Send + 'static) {
+    thread::spawn(act).join().unwrap();
+}
+
+fn shows_no_more_than(cache: &Cache<u64, u64>, entries: usize) {
+    assert!(all_done());
+    assert_eq!((cache.len(), cache.iter().count()), (entries, entries));
+}
+
+/// Clause 9: all entries are used, each perhaps right before it would be taken out by the last look.
+#[test]
+fn c9_hits_beside_the_last_look() {
+    let cache = four_that_no_hand_sees();
+    let other = cache.clone();
+    at("take", move || {
+        on_another_thread(move || (0..4).for_each(|key| assert!(other.get(&key).is_some())));
+    });
+    cache.set_max_capacity(0).unwrap();
+    shows_no_more_than(&cache, 0);
+}
+
+/// Clause 9: entries are put in anew, each perhaps right before it would be taken out by the last look.
+#[test]
+fn c9_inserts_beside_the_last_look() {
+    let cache = four_that_no_hand_sees();
+    for _ in 0..2 {
+        let other = cache.clone();
+        at("take", move || {
+            on_another_thread(move || (0..4).for_each(|key| other.insert(key, key).unwrap()));
+        });
+    }
+    cache.set_max_capacity(1).unwrap();
+    assert!(all_done());
+    assert!(cache.len() <= 1);
+}
+
+/// Clause 9: a growth begins, and ends, in the middle of the last look.
+#[test]
+fn c9_a_growth_in_the_middle_of_the_last_look() {
+    let cache = four_that_no_hand_sees();
+    let other = cache.clone();
+    at("take", move || {
+        let (core, pin) = (&*other.core, pin());
+        core.table.stall(&pin);
+        core.table.dial_of_all(&pin, core, &core.domain);
+    });
+    cache.set_max_capacity(1).unwrap();
+    shows_no_more_than(&cache, 1);
+}
+
+/// The same of the dial alone.
+#[test]
+fn a_dial_says_when_it_does_not_show_all() {
+    let cache = four();
+    let (core, pin) = (&*cache.core, pin());
+    let dial = core.table.dial_of_all(&pin, core, &core.domain);
+    assert!(dial.shows_all());
+    core.table.stall(&pin);
+    assert!(!dial.shows_all());
+}
+
+/// Clause 9: a leader has charged; the capacity is made less; the leader publishes.
+#[test]
+fn c9_a_fill_that_has_charged_when_the_capacity_is_made_less() {
+    let cache: Cache<u64, u64> = Cache::new(4);
+    let other = cache.clone();
+    at("charged", move || {
+        on_another_thread(move || other.set_max_capacity(0).unwrap());
+    });
+    assert_eq!(cache.get_with(&1, || 1), 1);
+    shows_no_more_than(&cache, 0);
+}
+
+/// Clause 4: `invalidate_if` picks 5. A compute that has begun since puts 6 in right before 5 would be cut off: 6
+/// has been read, and is not picked.
+#[test]
+fn c4_invalidate_if_leaves_what_it_has_not_picked() {
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(1, 5).unwrap();
+    let (go, may_go) = channel::<()>();
+    let (tell, told) = channel();
+    let (say, has_begun) = channel();
+    let other = cache.clone();
+    let mut compute = Some(move || {
+        thread::spawn(move || {
+            other.entry(1).and_compute_with(|_| {
+                say.send(()).unwrap();
+                may_go.recv().unwrap();
+                Op::Put(6)
+            });
+            tell.send(other.peek(&1)).unwrap();
+        });
+        has_begun.recv().unwrap();
+    });
+    let seen = Rc::new(Cell::new(None));
+    let noted = seen.clone();
+    at("take_out", move || {
+        go.send(()).unwrap();
+        noted.set(told.recv().unwrap());
+    });
+    let mut judged = Vec::new();
+    cache.invalidate_if(|_, &value| {
+        if let Some(compute) = compute.take() {
+            compute();
+        }
+        judged.push(value);
+        value == 5
+    });
+    assert!(all_done());
+    assert_eq!((seen.get(), cache.peek(&1)), (Some(6), Some(6)));
+    assert_eq!(judged, [5, 6]);
+}
+
+/// Clause 1: a refresh, whose value before has expired meanwhile, is just publishing as another asks for the key.
+#[test]
+fn c1_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
+    let (clock, ttl) = (ManualClock::new(), Duration::from_secs(10));
+    let cache: Cache<u64, u64> = Cache::builder()
+        .time_to_live(ttl)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    cache.insert(1, 5).unwrap();
+    let (come, has_come) = channel();
+    let (go, may_go) = channel::<()>();
+    let (tell, told) = channel();
+    let other = cache.clone();
+    thread::spawn(move || {
+        at("publishing", move || {
+            come.send(()).unwrap();
+            may_go.recv().unwrap();
+        });
+        other.entry(1).and_compute_with(|_| {
+            clock.advance(2 * ttl);
+            Op::Put(6)
+        });
+        tell.send(other.peek(&1)).unwrap();
+    });
+    has_come.recv().unwrap();
+    let seen = Rc::new(Cell::new(None));
+    let noted = seen.clone();
+    at("judge", move || {
+        go.send(()).unwrap();
+        noted.set(told.recv().unwrap());
+    });
+    let got = cache.get_with(&1, || 7);
+    assert!(all_done());
+    // No time has passed since 6 was put in, and it was seen.
+    assert_eq!((seen.get(), got), (Some(6), 6));
+}
+
+/// Clause 6: a compute over a live value leads, a task joins, and the cache is closed: the task is woken with nothing
+/// held.
+#[cfg(feature = "async")]
+#[test]
+fn c6_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Wake, Waker};
+
+    struct Wakes(Mutex<Vec<bool>>);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.lock().unwrap().push(is_pinned());
+        }
+    }
+
+    let cache: Cache<u64, u64> = Cache::new(4);
+    cache.insert(1, 1).unwrap();
+    let log = Arc::new(Wakes(Mutex::default()));
+    let waker = Waker::from(log.clone());
+    let other = cache.clone();
+    let (end, ended) = channel::<()>();
+    at("admit", move || {
+        let (join, joined) = channel();
+        let (task, closer) = (other.clone(), other.clone());
+        thread::spawn(move || {
+            let compute = task.entry(1).and_compute_with_async(|_| async { Op::Nop });
+            let mut compute = Box::pin(compute);
+            assert!(
+                compute
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_pending()
+            );
+            join.send(()).unwrap();
+            // It stays joined until the test is over.
+            assert!(ended.recv().is_err());
+        });
+        joined.recv().unwrap();
+        thread::spawn(move || closer.close());
+        while !other.is_closed() {
+            thread::yield_now();
+        }
+    });
+    let refused = catch_unwind(AssertUnwindSafe(|| {
+        cache.entry(1).and_compute_with(|_| Op::Put(2))
+    }));
+    assert!(refused.is_err());
+    drop(end);
+    assert_eq!(*log.0.lock().unwrap(), [false]);
+}

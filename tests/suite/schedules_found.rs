@@ -1,0 +1,302 @@
+//! Bugs that need an exact schedule, each with a test of its own that named it first. The schedule is set up by
+//! foreign code that runs in the middle: a fill, a weigher, a key's `Hash` or `Eq`.
+
+use crate::common::*;
+use atomic_cache::{Cache, Op};
+use std::cell::RefCell;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+const A_MOMENT: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// What this thread does when it next hashes, or compares, a [`Hooked`] key that says so.
+    static ON_HASH: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    static ON_EQ: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+type Hook = std::thread::LocalKey<RefCell<Option<Box<dyn FnOnce()>>>>;
+
+fn next_time(hook: &'static Hook, act: impl FnOnce() + 'static) {
+    hook.with(|next| *next.borrow_mut() = Some(Box::new(act)));
+}
+
+fn is_over(hook: &'static Hook) -> bool {
+    hook.with(|next| next.borrow().is_none())
+}
+
+fn come_by(hook: &'static Hook) {
+    let act = hook.with(|next| next.borrow_mut().take());
+    if let Some(act) = act {
+        act();
+    }
+}
+
+/// A key whose `Eq` may do anything, and from a thousand on its `Hash`.
+#[derive(Clone, Debug)]
+struct Hooked(u64);
+
+impl Hash for Hooked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if self.0 >= 1_000 {
+            come_by(&ON_HASH);
+        }
+        state.write_u64(self.0);
+    }
+}
+
+impl PartialEq for Hooked {
+    fn eq(&self, other: &Self) -> bool {
+        come_by(&ON_EQ);
+        self.0 == other.0
+    }
+}
+
+impl Eq for Hooked {}
+
+/// All keys have one home, so that they stand in the order in which they came.
+#[derive(Clone, Default)]
+struct OneHome;
+
+impl BuildHasher for OneHome {
+    type Hasher = Home;
+
+    fn build_hasher(&self) -> Home {
+        Home
+    }
+}
+
+struct Home;
+
+impl Hasher for Home {
+    fn finish(&self) -> u64 {
+        1
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, _: u64) {}
+}
+
+fn at_rest<K: Clone + Hash + Eq, V: Clone>(cache: &Cache<K, V>) -> (u64, usize) {
+    (cache.weighted_size(), cache.iter().count())
+}
+
+// ---------------------------------------------------------------------------------------------
+// Debts that are left
+
+/// Clause 9. The capacity is made less while every entry is being computed anew, and so cannot be taken out; then
+/// the computes put in what they have.
+#[test]
+fn c9_computes_that_put_in_under_a_capacity_that_was_made_less() {
+    fn compute_all(cache: &Cache<u64, u64>, key: u64, within: &dyn Fn()) {
+        if key == 4 {
+            return within();
+        }
+        cache.entry(key).and_compute_with(|_| {
+            compute_all(cache, key + 1, within);
+            Op::Put(key + 100)
+        });
+    }
+    watched(|| {
+        let cache: Cache<u64, u64> = Cache::new(4);
+        (0..4).for_each(|key| cache.insert(key, key).unwrap());
+        compute_all(&cache, 0, &|| cache.set_max_capacity(1).unwrap());
+        assert_eq!(at_rest(&cache), (1, 1));
+        for key in 100..200 {
+            cache.insert(key, key).unwrap();
+            cache.get_with(&(key + 1000), || 1);
+        }
+        assert_eq!(at_rest(&cache), (1, 1));
+    });
+}
+
+/// Clause 9. The same of one entry, whose new value weighs less than the old one, and too much.
+#[test]
+fn c9_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
+    watched(|| {
+        let (weighs, held) = (Flag::default(), Held::new());
+        let (slow, inner) = (weighs.clone(), held.clone());
+        let cache: Cache<u64, u64> = Cache::builder()
+            .max_capacity(10)
+            .weigher(move |_, &value| {
+                if slow.is_up() {
+                    inner.hold(());
+                }
+                value
+            })
+            .build()
+            .unwrap();
+        cache.insert(1, 10).unwrap();
+        weighs.raise();
+        thread::scope(|scope| {
+            scope.spawn(|| cache.entry(1).and_compute_with(|_| Op::Put(5)));
+            held.begun.pass();
+            cache.set_max_capacity(1).unwrap();
+            held.end.open();
+        });
+        assert_eq!(at_rest(&cache), (0, 0));
+    });
+}
+
+/// Clause 9. An insert has charged, under a capacity that is made less before it has put its entry in.
+#[test]
+fn c9_an_insert_that_has_charged_when_the_capacity_is_made_less() {
+    watched(|| {
+        let cache: Cache<Hooked, u64> = Cache::new(10);
+        cache.insert(Hooked(1), 1).unwrap();
+        let other = cache.clone();
+        next_time(&ON_EQ, move || {
+            let smaller = move || other.set_max_capacity(0).unwrap();
+            thread::spawn(smaller).join().unwrap();
+        });
+        cache.insert(Hooked(1), 2).unwrap();
+        assert!(is_over(&ON_EQ));
+        assert_eq!(at_rest(&cache), (0, 0));
+    });
+}
+
+/// Clause 9. An insert owes, and both its own entry and the only other one are computed anew before it has paid.
+#[test]
+fn c9_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
+    watched(|| {
+        let cache: Cache<Hooked, u64> = Cache::new(1);
+        let (old, new) = (Held::new(), Held::new());
+        cache.insert(Hooked(1_000), 1).unwrap();
+        let compute = |key, held: &Held| {
+            let (cache, holds) = (cache.clone(), held.clone());
+            let put = move |_: Option<&u64>| holds.hold(Op::Put(2));
+            let computes = thread::spawn(move || {
+                cache.entry(key).and_compute_with(put);
+            });
+            held.begun.pass();
+            computes
+        };
+        let first = compute(Hooked(1_000), &old);
+        let second: Arc<Mutex<Option<thread::JoinHandle<()>>>> = Arc::default();
+        let (slot, other, holds) = (second.clone(), cache.clone(), new.clone());
+        // It looks for a victim, and hashes the one there is.
+        next_time(&ON_HASH, move || {
+            let begun = holds.begun.clone();
+            *slot.lock().unwrap() = Some(thread::spawn(move || {
+                other
+                    .entry(Hooked(7))
+                    .and_compute_with(|_| holds.hold(Op::Put(4)));
+            }));
+            begun.pass();
+        });
+        cache.insert(Hooked(7), 3).unwrap();
+        assert!(is_over(&ON_HASH));
+        old.end.open();
+        new.end.open();
+        first.join().unwrap();
+        let second = second.lock().unwrap().take().expect("begun");
+        second.join().unwrap();
+        assert_eq!(at_rest(&cache), (1, 1));
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// Garbage that weighs
+
+/// Clause 9: what was too heavy to be kept weighs as much as garbage.
+#[test]
+fn c9_what_was_not_kept_is_weighed_as_garbage() {
+    let name = "schedules_found::c9_what_was_not_kept_is_weighed_as_garbage";
+    in_child(name, A_MOMENT, || {
+        let ledger = Ledger::new();
+        let cache: Cache<u64, Counted> = Cache::builder()
+            .max_capacity(1000)
+            .weigher(|_, _| 1001)
+            .build()
+            .unwrap();
+        for key in 0..120 {
+            drop(cache.get_with(&key, || ledger.make(key)));
+        }
+        assert!(ledger.alive() <= 2, "{} are kept", ledger.alive());
+    });
+}
+
+/// Clause 9, H10: what one batch of garbage weighs is more than 64 bits can say.
+#[test]
+fn h10_a_batch_of_garbage_that_weighs_more_than_64_bits() {
+    watched(|| {
+        let cache: Cache<u64, u64> = Cache::builder()
+            .max_capacity(u64::MAX)
+            .weigher(|_, _| (1 << 48) - 1)
+            .build()
+            .unwrap();
+        let view = cache.pin();
+        (0..66_000).for_each(|n| cache.insert(1, n).unwrap());
+        drop(view);
+        cache.insert(1, 0).unwrap();
+        cache.quiesce();
+        assert_eq!(cache.retired(), 0);
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// Takeovers beside a walk
+
+/// A walk over all keys is in front of a fill that hangs, and stops there for a takeover of that.
+fn beside_a_takeover(walk: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 'static) {
+    let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
+    let held = Held::new();
+    let (running, fill) = (cache.clone(), held.clone());
+    let hangs = thread::spawn(move || running.get_with(&Hooked(1), || fill.hold(7)));
+    held.begun.pass();
+    // Stands behind the fill: it is hashed after that has been seen.
+    cache.insert(Hooked(1_000), 1).unwrap();
+    watched_for(A_MOMENT, move || {
+        let other = cache.clone();
+        next_time(&ON_HASH, move || {
+            let takes = move || assert!(other.takeover(&Hooked(1)));
+            thread::spawn(takes).join().unwrap();
+        });
+        walk(&cache);
+        assert!(is_over(&ON_HASH));
+    });
+    held.end.open();
+    hangs.join().unwrap();
+}
+
+/// Clauses 2, 4. It does not wait for the fill that was taken over, which may never end.
+#[test]
+fn c4_invalidate_all_beside_a_takeover() {
+    beside_a_takeover(Cache::invalidate_all);
+}
+
+#[test]
+fn c4_invalidate_if_beside_a_takeover() {
+    beside_a_takeover(|cache| cache.invalidate_if(|_, _| true));
+}
+
+#[test]
+fn c4_close_within_beside_a_takeover() {
+    beside_a_takeover(|cache| {
+        cache.close_within(Duration::from_millis(10));
+    });
+}
+
+/// Clauses 2, 4. The same from within the fill that is taken over: it would wait for itself.
+#[test]
+fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
+    watched_for(A_MOMENT, || {
+        let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
+        let of_fill = cache.clone();
+        cache.get_with(&Hooked(1), move || {
+            of_fill.insert(Hooked(1_000), 1).unwrap();
+            let other = of_fill.clone();
+            next_time(&ON_HASH, move || {
+                let takes = move || assert!(other.takeover(&Hooked(1)));
+                thread::spawn(takes).join().unwrap();
+            });
+            of_fill.invalidate_all();
+            assert!(is_over(&ON_HASH));
+            1
+        });
+        assert!(!cache.contains(&Hooked(1_000)));
+    });
+}
