@@ -454,8 +454,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let state = node.slot.state();
         // Before we ask what it serves: if it has come to that by now, it serves its value.
         let publishing = node.slot.is_publishing();
-        come_by("judge");
         let serving = self.serving(node, pin);
+        come_by("judge");
         match (serving, aim) {
             (Some(serving), Aim::Value) => return Judged::Serve(serving),
             (Some(serving), _) if std::ptr::eq(serving, node) => {
