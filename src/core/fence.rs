@@ -156,9 +156,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 (None, Some(_)) => false,
                 (_, None) => true,
             };
-            let only = which.is_some();
+            if !picked {
+                return None;
+            }
             let hash = self.rehash(node).unwrap_or(0);
-            if !picked || self.take_out(hash, serving.unwrap_or(node), only, pin) {
+            if self.take_out(hash, serving.unwrap_or(node), which.is_some(), pin) {
                 return None;
             }
             // It was read for as long as what has replaced it was being filled: we come after that fill's

@@ -55,8 +55,10 @@ fn c9_inserts_beside_the_last_look() {
         });
     }
     cache.set_max_capacity(1).unwrap();
-    assert!(all_done());
-    assert!(cache.len() <= 1);
+    // The first who put in may have paid for all.
+    all_done();
+    assert_eq!(cache.len(), cache.iter().count());
+    assert!(cache.len() <= 1, "{} of 1", cache.len());
 }
 
 /// Clause 9: a growth begins, and ends, in the middle of the last look.
