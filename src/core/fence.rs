@@ -125,6 +125,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         pin: &'p Pin,
         which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
     ) -> Option<Part<'c, K, V, S>> {
+        let mut again = false;
         loop {
             if node.slot.state().is_filling() {
                 if which.is_none() && self.cut(node, Event::Explicit).is_err() {
@@ -163,9 +164,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if self.take_out(hash, serving.unwrap_or(node), which.is_some(), pin) {
                 return None;
             }
-            // It was read for as long as what has replaced it was being filled: we come after that fill's
-            // beginning, and so its value is for us to judge too.
-            node = self.instead_of(node, pin)?;
+            // It was read for as long as what has replaced it was being filled: we may come after that fill's
+            // beginning, and so its value is for us to judge too. Once: what comes later was put in since. So was
+            // begun what is being filled by now.
+            let next = self.instead_of(node, pin)?;
+            if again || next.slot.state().is_filling() {
+                return None;
+            }
+            (node, again) = (next, true);
         }
     }
 
@@ -229,6 +235,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(hash) = self.rehash(part.node()) else {
             return;
         };
+        let mut again = false;
         while let Some(spot) = self.find(hash, &pin, &|other| key == other) {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
@@ -240,7 +247,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 // SAFETY: it serves: live was loaded, the pin keeps it.
                 which(key, unsafe { serving.slot.value() })
             });
-            if picked.is_none_or(|picked| self.take_out(hash, picked, true, &pin)) {
+            let done = picked.is_none_or(|picked| self.take_out(hash, picked, true, &pin));
+            // Once more if it has lost its place, as in `fence_one`.
+            if done || std::mem::replace(&mut again, true) {
                 return;
             }
         }

@@ -485,7 +485,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 }
                 let spot = || clock.dial.spot(at).filter(|spot| clock.may_go(spot));
                 // Again, if somebody has changed its word just now, by a hit.
-                while spot().is_some_and(|spot| !clock.take(&spot)) {}
+                while room.bound.excess() > 0 && spot().is_some_and(|spot| !clock.take(&spot)) {}
             }
             if clock.dial.shows_all() {
                 return;

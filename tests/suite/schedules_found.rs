@@ -194,7 +194,10 @@ fn c9_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
         first.join().unwrap();
         let second = second.lock().unwrap().take().expect("begun");
         second.join().unwrap();
-        assert_eq!(at_rest(&cache), (1, 1));
+        let (weight, entries) = at_rest(&cache);
+        assert_eq!(weight, entries as u64);
+        // Each of the two may have made room for the other.
+        assert!(weight <= 1, "{weight} of 1");
     });
 }
 
