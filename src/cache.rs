@@ -681,7 +681,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let cut_off = part.again();
             let hash = self.core.hash(part.key());
             if part.wait(hash, None).is_err() {
-                self.core.cut_and_give_up(hash, &cut_off);
+                self.core.cut_and_give_up(hash, &cut_off, &mut which);
             } else {
                 self.core.fence_again(&cut_off, &mut which);
             }

@@ -274,7 +274,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let cut_off = part.again();
             let hash = core.hash(part.key());
             if Ended::new(part, hash).await.is_err() {
-                core.cut_and_give_up(hash, &cut_off);
+                core.cut_and_give_up(hash, &cut_off, &mut which);
             } else {
                 core.fence_again(&cut_off, &mut which);
             }

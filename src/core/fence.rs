@@ -86,11 +86,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.unlink_node(hash, part.node(), Event::Explicit, &pin());
     }
 
-    /// Cuts off a flight whose value was to be judged, and lets go of it.
-    pub(crate) fn cut_and_give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
-        // An error says that it has ended: then there is a value, which goes too.
-        let _ = self.cut(part.node(), Event::Explicit);
-        self.take_out(hash, part.node(), false, &pin());
+    /// Cuts off a flight whose value was to be judged, and lets go of it. If it has ended by now, or was taken over,
+    /// what its key has is judged.
+    pub(crate) fn cut_and_give_up(
+        &self,
+        hash: u64,
+        part: &Part<'_, K, V, S>,
+        which: &mut dyn FnMut(&K, &V) -> bool,
+    ) {
+        come_by("give up");
+        let cut = self.cut(part.node(), Event::Explicit).is_ok();
+        if !cut || !self.take_out(hash, part.node(), false, &pin()) {
+            self.fence_again(part, which);
+        }
     }
 
     /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait

@@ -228,3 +228,38 @@ fn c6_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
     drop(end);
     assert_eq!(*log.0.lock().unwrap(), [false]);
 }
+
+/// Clause 2: `invalidate_if` inside a fill that a compute waits for. It gives that compute up, which is taken over just
+/// then: the value that is put back is judged.
+#[test]
+fn c2_invalidate_if_judges_what_a_takeover_has_put_back() {
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(2, 5).unwrap();
+    let (other, left) = (cache.clone(), Rc::new(Cell::new(None)));
+    let noted = left.clone();
+    cache.get_with(&1, move || {
+        let (say, has_begun) = channel();
+        let computes = other.clone();
+        thread::spawn(move || {
+            computes.entry(2).and_compute_with(|_| {
+                say.send(()).unwrap();
+                Op::Put(computes.get_with(&1, || unreachable!("it is being filled")))
+            });
+        });
+        has_begun.recv().unwrap();
+        // It waits for us.
+        while other.in_flight().iter().all(|fill| fill.waiters == 0) {
+            thread::yield_now();
+        }
+        let takes = other.clone();
+        at("give up", move || {
+            on_another_thread(move || assert!(takes.takeover(&2)));
+        });
+        other.invalidate_if(|_, &value| value == 5);
+        noted.set(other.peek(&2));
+        1
+    });
+    // (Who is the last to begin to wait is told of the cycle. If that was the compute, it was not given up.)
+    all_done();
+    assert_eq!(left.get(), None);
+}

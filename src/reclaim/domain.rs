@@ -117,11 +117,15 @@ impl Heft {
     fn settle(&self) {
         loop {
             let weight = self.weight.load(Ordering::Relaxed);
-            let more = self.most.load(Ordering::Relaxed).max(weight / 4);
-            self.due
-                .store(weight.saturating_add(more), Ordering::Relaxed);
-            // If others have dropped much meanwhile, and settled before us, this was too late.
-            if self.weight.load(Ordering::Relaxed) >= weight {
+            let most = self.most.load(Ordering::Relaxed);
+            let due = weight.saturating_add(most.max(weight / 4));
+            // SeqCst, a swap, as in `set_most`: of two, one sees the other.
+            self.due.swap(due, Ordering::SeqCst);
+            // If others have dropped much meanwhile, or the bound is another, and they have said so before us, this
+            // was too late.
+            if self.weight.load(Ordering::SeqCst) >= weight
+                && self.most.load(Ordering::SeqCst) == most
+            {
                 return;
             }
         }

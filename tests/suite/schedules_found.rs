@@ -303,3 +303,90 @@ fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
         assert!(!cache.contains(&Hooked(1_000)));
     });
 }
+
+// ---------------------------------------------------------------------------------------------
+// Walks beside those who put in
+
+/// A walk ends, whatever is put in meanwhile: here by its own predicate, again and again.
+#[test]
+fn c2_invalidate_if_whose_predicate_inserts_ends() {
+    watched_for(A_MOMENT, || {
+        let cache: Cache<u64, u64> = Cache::unbounded();
+        cache.insert(1, 0).unwrap();
+        let mut asked = 0;
+        let other = cache.clone();
+        cache.invalidate_if(|&key, &value| {
+            asked += 1;
+            other.insert(key, value + 1).unwrap();
+            true
+        });
+        assert!(asked <= 2, "{asked} times");
+    });
+}
+
+/// The same after a fill that it has waited for.
+#[test]
+fn c2_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
+    watched_for(A_MOMENT, || {
+        let cache: Cache<u64, u64> = Cache::unbounded();
+        let held = Held::new();
+        let (fills, fill) = (cache.clone(), held.clone());
+        let filler = thread::spawn(move || fills.get_with(&1, || fill.hold(7)));
+        held.begun.pass();
+        let (seen, end) = (cache.clone(), held.end.clone());
+        let opener = thread::spawn(move || {
+            spin_until(|| seen.in_flight().iter().any(|fill| fill.waiters > 0));
+            end.open();
+        });
+        let mut asked = 0;
+        let other = cache.clone();
+        cache.invalidate_if(|&key, &value| {
+            asked += 1;
+            other.insert(key, value + 1).unwrap();
+            true
+        });
+        assert!(asked <= 2, "{asked} times");
+        filler.join().unwrap();
+        opener.join().unwrap();
+    });
+}
+
+/// "Blocks while fills run that had started before": a fill that begins while the walk stands at its key, and waits
+/// for the walk to end, is not waited for.
+fn beside_a_fill_that_begins_later(walk: impl FnOnce(&Cache<Hooked, u64>) + Send + 'static) {
+    watched_for(A_MOMENT, move || {
+        let cache: Cache<Hooked, u64> = Cache::unbounded();
+        cache.insert(Hooked(1_000), 5).unwrap();
+        let held = Held::new();
+        let (other, fill) = (cache.clone(), held.clone());
+        let filler: Arc<Mutex<Option<thread::JoinHandle<u64>>>> = Arc::default();
+        let slot = filler.clone();
+        // It hashes a key as it comes by, and again when it has picked it.
+        next_time(&ON_HASH, move || {
+            next_time(&ON_HASH, move || {
+                let remover = other.clone();
+                let remove = move || assert!(remover.invalidate_nowait(&Hooked(1_000)));
+                thread::spawn(remove).join().unwrap();
+                let begun = fill.begun.clone();
+                let fills = move || other.get_with(&Hooked(1_000), || fill.hold(7));
+                *slot.lock().unwrap() = Some(thread::spawn(fills));
+                begun.pass();
+            });
+        });
+        walk(&cache);
+        assert!(is_over(&ON_HASH));
+        held.end.open();
+        let filler = filler.lock().unwrap().take().expect("begun");
+        assert_eq!(filler.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn c2_invalidate_all_beside_a_fill_that_begins_later() {
+    beside_a_fill_that_begins_later(Cache::invalidate_all);
+}
+
+#[test]
+fn c2_invalidate_if_beside_a_fill_that_begins_later() {
+    beside_a_fill_that_begins_later(|cache| cache.invalidate_if(|_, _| true));
+}
