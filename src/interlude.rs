@@ -1,7 +1,7 @@
 //! Schedules for tests: what happens at a named place, in the middle of another thread's step.
 //!
 //! [`come_by`] is called at the places where the exact moment matters; it is nothing but in this crate's own
-//! tests. There, [`at`](tests::at) says what the calling thread does when it next comes by.
+//! tests. There, `at` says what the calling thread does when it next comes by.
 
 #[cfg(any(not(test), atomic_cache_loom))]
 #[inline(always)]

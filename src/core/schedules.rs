@@ -6,7 +6,7 @@ use crate::reclaim::{is_pinned, pin};
 use crate::{Cache, ManualClock, Op};
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +25,21 @@ fn four_that_no_hand_sees() -> Cache<u64, u64> {
 
 fn on_another_thread(act: impl FnOnce() + Send + 'static) {
     thread::spawn(act).join().unwrap();
+}
+
+/// At a place this thread lets another go on, until that says what it sees then.
+fn lets_go_on(
+    place: &'static str,
+    go: Sender<()>,
+    told: Receiver<Option<u64>>,
+) -> Rc<Cell<Option<u64>>> {
+    let seen = Rc::new(Cell::new(None));
+    let noted = seen.clone();
+    at(place, move || {
+        go.send(()).unwrap();
+        noted.set(told.recv().unwrap());
+    });
+    seen
 }
 
 fn shows_no_more_than(cache: &Cache<u64, u64>, entries: usize) {
@@ -75,6 +90,45 @@ fn c9_a_growth_in_the_middle_of_the_last_look() {
     shows_no_more_than(&cache, 1);
 }
 
+/// Clause 9: the last look takes no more than is owed when it takes.
+#[test]
+fn c9_the_capacity_is_made_more_in_the_middle_of_the_last_look() {
+    let cache = four_that_no_hand_sees();
+    let other = cache.clone();
+    at("take", move || {
+        on_another_thread(move || {
+            // Used, so that what was about to be taken is not what it was.
+            (0..4).for_each(|key| assert!(other.get(&key).is_some()));
+            other.set_max_capacity(4).unwrap();
+        });
+    });
+    cache.set_max_capacity(1).unwrap();
+    shows_no_more_than(&cache, 4);
+}
+
+/// Clause 9: what garbage may weigh is made less while another thread settles when to look at it.
+#[test]
+fn c9_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(1 << 40)
+        .weigher(|_, _| 300)
+        .build()
+        .unwrap();
+    cache.insert(1, 1).unwrap();
+    cache.insert(1, 1).unwrap();
+    let other = cache.clone();
+    at("settle", move || {
+        on_another_thread(move || other.set_max_capacity(320).unwrap());
+    });
+    cache.quiesce();
+    assert!(all_done());
+    for n in 0..40 {
+        cache.insert(1, n).unwrap();
+        let heft = cache.core.domain.weight_and_due();
+        assert!(heft.1 <= heft.0 + heft.0 / 4 + 300, "{heft:?}");
+    }
+}
+
 /// The same of the dial alone.
 #[test]
 fn a_dial_says_when_it_does_not_show_all() {
@@ -119,12 +173,7 @@ fn c4_invalidate_if_leaves_what_it_has_not_picked() {
         });
         has_begun.recv().unwrap();
     });
-    let seen = Rc::new(Cell::new(None));
-    let noted = seen.clone();
-    at("take_out", move || {
-        go.send(()).unwrap();
-        noted.set(told.recv().unwrap());
-    });
+    let seen = lets_go_on("take_out", go, told);
     let mut judged = Vec::new();
     cache.invalidate_if(|_, &value| {
         if let Some(compute) = compute.take() {
@@ -164,12 +213,7 @@ fn c1_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
         tell.send(other.peek(&1)).unwrap();
     });
     has_come.recv().unwrap();
-    let seen = Rc::new(Cell::new(None));
-    let noted = seen.clone();
-    at("judge", move || {
-        go.send(()).unwrap();
-        noted.set(told.recv().unwrap());
-    });
+    let seen = lets_go_on("judge", go, told);
     let got = cache.get_with(&1, || 7);
     assert!(all_done());
     // No time has passed since 6 was put in, and it was seen.

@@ -2,6 +2,7 @@
 
 use super::engine::{self, Grace, is_pinned};
 use super::{Garbage, Home};
+use crate::interlude::come_by;
 use crate::stats::{STRIPES, stripe};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Tally, lock, relax, yield_now};
 use crate::turnstile::Turnstile;
@@ -119,6 +120,7 @@ impl Heft {
             let weight = self.weight.load(Ordering::Relaxed);
             let most = self.most.load(Ordering::Relaxed);
             let due = weight.saturating_add(most.max(weight / 4));
+            come_by("settle");
             // SeqCst, a swap, as in `set_most`: of two, one sees the other.
             self.due.swap(due, Ordering::SeqCst);
             // If others have dropped much meanwhile, or the bound is another, and they have said so before us, this
@@ -142,9 +144,9 @@ impl Heft {
 
     fn set_most(&self, most: u64) {
         let most = most.max(1);
-        // SeqCst, a swap: who says it last is to see what has been said meanwhile.
+        // SeqCst, swaps: who says it last is to see what has been said meanwhile.
         self.most.swap(most, Ordering::SeqCst);
-        self.due.store(most, Ordering::Relaxed);
+        self.due.swap(most, Ordering::SeqCst);
     }
 }
 
@@ -242,6 +244,13 @@ impl Domain {
         let unsealed: usize = self.limbo.iter().map(|limbo| limbo.len()).sum();
         let spilled = self.spilled.load(Ordering::Acquire);
         unsealed + spilled + self.in_batches.load(Ordering::Acquire)
+    }
+
+    /// What garbage weighs, and from which weight on the next look is due.
+    #[cfg(all(test, not(atomic_cache_loom)))]
+    pub(crate) fn weight_and_due(&self) -> (u64, u64) {
+        let of = |tally: &Tally| tally.load(Ordering::Relaxed);
+        (of(&self.heft.weight), of(&self.heft.due))
     }
 
     /// Destructors that panicked.

@@ -34,6 +34,17 @@ fn come_by(hook: &'static Hook) {
     }
 }
 
+fn on_another_thread(act: impl FnOnce() + Send + 'static) {
+    thread::spawn(act).join().unwrap();
+}
+
+/// When this thread next hashes such a key, another takes over the fill of key 1.
+fn takeover_on_hash<S: BuildHasher + Send + Sync + 'static>(cache: Cache<Hooked, u64, S>) {
+    next_time(&ON_HASH, move || {
+        on_another_thread(move || assert!(cache.takeover(&Hooked(1))));
+    });
+}
+
 /// A key whose `Eq` may do anything, and from a thousand on its `Hash`.
 #[derive(Clone, Debug)]
 struct Hooked(u64);
@@ -149,8 +160,7 @@ fn c9_an_insert_that_has_charged_when_the_capacity_is_made_less() {
         cache.insert(Hooked(1), 1).unwrap();
         let other = cache.clone();
         next_time(&ON_EQ, move || {
-            let smaller = move || other.set_max_capacity(0).unwrap();
-            thread::spawn(smaller).join().unwrap();
+            on_another_thread(move || other.set_max_capacity(0).unwrap());
         });
         cache.insert(Hooked(1), 2).unwrap();
         assert!(is_over(&ON_EQ));
@@ -253,11 +263,7 @@ fn beside_a_takeover(walk: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 's
     // Stands behind the fill: it is hashed after that has been seen.
     cache.insert(Hooked(1_000), 1).unwrap();
     watched_for(A_MOMENT, move || {
-        let other = cache.clone();
-        next_time(&ON_HASH, move || {
-            let takes = move || assert!(other.takeover(&Hooked(1)));
-            thread::spawn(takes).join().unwrap();
-        });
+        takeover_on_hash(cache.clone());
         walk(&cache);
         assert!(is_over(&ON_HASH));
     });
@@ -291,11 +297,7 @@ fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
         let of_fill = cache.clone();
         cache.get_with(&Hooked(1), move || {
             of_fill.insert(Hooked(1_000), 1).unwrap();
-            let other = of_fill.clone();
-            next_time(&ON_HASH, move || {
-                let takes = move || assert!(other.takeover(&Hooked(1)));
-                thread::spawn(takes).join().unwrap();
-            });
+            takeover_on_hash(of_fill.clone());
             of_fill.invalidate_all();
             assert!(is_over(&ON_HASH));
             1
@@ -365,8 +367,7 @@ fn beside_a_fill_that_begins_later(walk: impl FnOnce(&Cache<Hooked, u64>) + Send
         next_time(&ON_HASH, move || {
             next_time(&ON_HASH, move || {
                 let remover = other.clone();
-                let remove = move || assert!(remover.invalidate_nowait(&Hooked(1_000)));
-                thread::spawn(remove).join().unwrap();
+                on_another_thread(move || assert!(remover.invalidate_nowait(&Hooked(1_000))));
                 let begun = fill.begun.clone();
                 let fills = move || other.get_with(&Hooked(1_000), || fill.hold(7));
                 *slot.lock().unwrap() = Some(thread::spawn(fills));
