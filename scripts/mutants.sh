@@ -326,6 +326,12 @@ mutant debt-not-asked-for src/bound.rs \
 mutant debt-asked-for-too-early src/bound.rs \
     's/(fn left_to[^}]*?)        store_load\(\);\n/$1/s' \
     l12_a_debt_is_left_to_a_fill
+mutant debt-left-too-late src/bound.rs \
+    's/(fn leave[^?]*?)        store_load\(\);\n/$1/s' \
+    l12_a_debt_is_left_to_an_insert l12_a_debt_is_left_to_a_fill l12_a_debt_is_left_to_a_compute
+mutant debt-forgotten-for-another src/bound.rs \
+    's/\.compare_exchange\(left, left \+ 1, Ordering::SeqCst, Ordering::Relaxed\)/.swap(left + 1, Ordering::SeqCst)/' \
+    l12_a_debt_that_is_left_again
 mutant gives-up-without-paying src/core/room.rs \
     's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \{/if true {/' \
     l10_who_finds_no_victim_goes

@@ -230,4 +230,26 @@ models! {
         others.join();
         assert!(balanced(&cache).is_empty());
     };
+
+    /// L12: who finds that a debt has been paid does not take away what another has left since.
+    l12_a_debt_that_is_left_again: Explore::AtMost(2) => || {
+        let cache = bounded(2);
+        insert(&cache, 1, 1);
+        // A debt is left, paid, and not asked for again.
+        cache.entry(Token::new(1)).and_compute_with(|_| {
+            cache.set_max_capacity(0).expect("bounded");
+            Op::Nop
+        });
+        cache.set_max_capacity(2).expect("bounded");
+        let insert_alone = |key| {
+            actor(&cache, move |cache| {
+                // It may be too much by now.
+                let _ = cache.insert(Token::new(key), Token::new(1));
+            })
+        };
+        let others = start([insert_alone(1), insert_alone(2)]);
+        cache.set_max_capacity(0).expect("bounded");
+        others.join();
+        assert!(balanced(&cache).is_empty());
+    };
 }
