@@ -52,7 +52,7 @@ use crate::sync::{AtomicPtr, AtomicUsize, Ordering, PATIENCE, relax, store_load}
 use crossbeam_utils::CachePadded;
 pub(crate) use dial::{Dial, PROBATION};
 use grow::Level;
-use probe::Probe;
+use probe::probe;
 use word::Word;
 
 /// The most objects a table may be made for.
@@ -213,9 +213,10 @@ impl<T> Table<T> {
     ) -> Option<Spot<'p>> {
         let mut level = self.root(pin);
         loop {
+            let load = level.loads();
             let mut moved = false;
-            for at in Probe::new(hash, level.bits()) {
-                let word = level.load(at);
+            for at in probe(hash, level.bits()) {
+                let word = load(at);
                 if word.matches(hash) && is_key(word.pointer() as *const T) {
                     return Some(Spot { level, at, word });
                 }
@@ -313,24 +314,31 @@ impl<T> Table<T> {
 
     /// One walk over a key's probe.
     fn walk<'p>(level: &'p Level, hash: u64, is_key: &dyn Fn(*const T) -> bool) -> Walk<'p> {
-        let mut free = None;
+        let load = level.loads();
+        let probe = probe(hash, level.bits());
+        let mut free = (usize::MAX, Word::EMPTY);
         let mut rival = None;
-        let mut steps = 0;
-        for at in Probe::new(hash, level.bits()) {
-            steps += 1;
-            let word = level.load(at);
-            if word.is_settled_and_other(hash) {
+        let mut steps = level.len();
+        for at in probe.clone() {
+            let word = load(at);
+            if word.is_empty() {
+                if free.0 > at {
+                    free = (at, word);
+                }
+                steps = at - probe.start + 1;
+                break;
+            }
+            if word.is_passed(hash) {
+                // The first tomb, and again without a branch: others are `usize::MAX`.
+                let tomb = at | (word.tomb_bit() as usize).wrapping_sub(1);
+                let first = tomb < free.0;
+                free = (tomb.min(free.0), if first { word } else { free.1 });
                 continue;
             }
             if word.is_moving() {
                 return Walk::Moving;
             }
-            if word.is_free() {
-                free.get_or_insert((at, word));
-                if word.is_empty() {
-                    break;
-                }
-            } else if word.could_be(hash) && is_key(word.pointer() as *const T) {
+            if word.could_be(hash) && is_key(word.pointer() as *const T) {
                 if word.is_live() {
                     return Walk::Found(Spot { level, at, word });
                 }
@@ -338,17 +346,18 @@ impl<T> Table<T> {
                 rival = Some((at, word));
             }
         }
-        if let Some((at, word)) = rival {
-            return Walk::Rival(at, word);
+        match (rival, free) {
+            (Some((at, word)), _) => Walk::Rival(at, word),
+            (None, (usize::MAX, _)) => Walk::Full,
+            (None, (at, word)) => Walk::Free(at, word, steps),
         }
-        free.map_or(Walk::Full, |(at, word)| Walk::Free(at, word, steps))
     }
 
     /// The second step of an insert: after our word was placed, look once more at every word
     /// that could be of the same key, then confirm. False: our word is out of the table again.
     ///
     /// First backwards to the key's home, so that nothing on the way to our word can be cleared
-    /// after we have passed it (`table/clear.rs`), then on to the next `EMPTY`.
+    /// after we have passed it (`table/clear.rs`), then on to the next `EMPTY`. `ours` is counted from the home on.
     ///
     /// Foreign code (`Eq`) runs in between. If it panics the word is withdrawn.
     fn settle(
@@ -368,9 +377,11 @@ impl<T> Table<T> {
         // If it is placed after, then it is placed after ours, and its walk sees ours.
         store_load();
         let is_rival = |other: Word| other.could_be(hash) && is_key(other.pointer() as *const T);
-        for at in Probe::back(hash, level.bits(), ours) {
+        let load = level.loads();
+        let probe = probe(hash, level.bits());
+        for at in (probe.start..ours).rev() {
             loop {
-                let other = level.load(at);
+                let other = load(at);
                 if other.is_settled_and_other(hash) {
                     break;
                 }
@@ -384,13 +395,13 @@ impl<T> Table<T> {
                 }
             }
         }
-        for at in Probe::on(hash, level.bits(), ours) {
-            let other = level.load(at);
-            if other.is_settled_and_other(hash) {
-                continue;
-            }
+        for at in ours + 1..probe.end {
+            let other = load(at);
             if other.is_empty() {
                 break;
+            }
+            if other.is_passed(hash) {
+                continue;
             }
             if other.is_moving() {
                 return false;

@@ -2,7 +2,7 @@
 //! position, without a look at any object.
 
 use super::grow::Level;
-use super::probe::Probe;
+use super::probe::probe;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Pin};
 use crate::sync::{Ordering, prefetch};
@@ -144,8 +144,9 @@ impl<T> Table<T> {
         which: impl Fn(&Spot<'p>) -> bool,
     ) -> Option<Spot<'p>> {
         let level = self.root(pin);
-        Probe::new(hash, level.bits())
-            .map(|at| (at, level.load(at)))
+        let load = level.loads();
+        probe(hash, level.bits())
+            .map(|at| (at, load(at)))
             .take_while(|(_, word)| !word.ends_probe())
             .filter(|(_, word)| word.matches(hash) && !word.is_pinned_down())
             .map(|(at, word)| Spot { level, at, word })

@@ -27,7 +27,7 @@
 //! agreed on as numbers, an object whose `Hash` panics is agreed to be lost, and a writer that meets a fresh word finishes the whole growth before it
 //! changes it.
 
-use super::probe::Probe;
+use super::probe::probe;
 use super::word::Word;
 use super::words::Words;
 use super::{Rehash, Spot, Table};
@@ -159,13 +159,21 @@ impl Level {
     /// Positions are counted on round and round.
     #[inline(always)]
     pub(super) fn load(&self, at: usize) -> Word {
-        Word(self.words.at(at).load(Ordering::SeqCst))
+        self.loads()(at)
+    }
+
+    /// [`load`](Self::load), for a walk.
+    #[inline(always)]
+    pub(super) fn loads(&self) -> impl Fn(usize) -> Word {
+        let words = self.words.view();
+        move |at| Word(words.at(at).load(Ordering::SeqCst))
     }
 
     /// `SeqCst`: the placing step of an insert, see `settle`. Release in all else: who loads the
     /// word sees the object it points to.
     pub(super) fn swap(&self, at: usize, from: Word, to: Word) -> bool {
         self.words
+            .view()
             .at(at)
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Acquire)
             .is_ok()
@@ -191,7 +199,7 @@ impl Level {
 
     /// Forgets what stands at a position; by an owner that is alone.
     pub(super) fn clear(&self, at: usize) {
-        self.words.at(at).store(0, Ordering::Relaxed);
+        self.words.view().at(at).store(0, Ordering::Relaxed);
     }
 
     /// Takes note of one more word in use. False, and no note taken, when the level has no room
@@ -314,7 +322,7 @@ impl<T> Table<T> {
     ) -> &'p Level {
         let mut level = self.root(pin);
         while let Some(growth) = level.growth() {
-            for at in Probe::new(hash, level.bits) {
+            for at in probe(hash, level.bits) {
                 if self.move_word(level, growth, at, rehash) == Word::MOVED_END {
                     break;
                 }
@@ -485,7 +493,7 @@ impl<T> Table<T> {
         let next = unsafe { &*growth.next };
         // SAFETY: a frozen word's object is linked, and the caller is pinned.
         let object = unsafe { &*(frozen.pointer() as *const T) };
-        let ledger = &growth.ledger[at];
+        let ledger = &growth.ledger[at & (level.len() - 1)];
         loop {
             let note = ledger.load(Ordering::Acquire);
             if note == Note::LOST {
@@ -581,6 +589,8 @@ impl Level {
 
     /// A place for a copy.
     fn first_empty(&self, hash: u64) -> Option<usize> {
-        Probe::new(hash, self.bits).find(|&at| self.load(at).is_empty())
+        let load = self.loads();
+        let at = probe(hash, self.bits).find(|&at| load(at).is_empty())?;
+        Some(at & (self.len() - 1))
     }
 }

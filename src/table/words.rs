@@ -8,6 +8,7 @@ mod real {
     use crate::pages::{HUGE, prefer_huge};
     use crate::sync::AtomicU64;
     use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+    use std::marker::PhantomData;
     use std::ptr::NonNull;
 
     /// From this size on the words lie in huge pages also if they are not aligned to them: seven eighths do at
@@ -71,12 +72,14 @@ mod real {
             self.mask + 1
         }
 
-        /// The word at a position, counted on round and round.
+        /// The words, for one who walks over them.
         #[inline(always)]
-        pub(in crate::table) fn at(&self, at: usize) -> &AtomicU64 {
-            // SAFETY: masked it is one of the words, which are ours and were written (with zeros, of which an
-            // atomic may consist).
-            unsafe { self.first.add(at & self.mask).as_ref() }
+        pub(in crate::table) fn view(&self) -> View<'_> {
+            View {
+                first: self.first,
+                mask: self.mask,
+                _words: PhantomData,
+            }
         }
 
         /// So many words from a position on, which there are.
@@ -85,6 +88,25 @@ mod real {
             assert!(from + n <= self.len());
             // SAFETY: within what is ours, as just asserted; for the rest see `at`.
             unsafe { std::slice::from_raw_parts(self.first.add(from).as_ptr(), n) }
+        }
+    }
+
+    /// Where the words are. A local one stays in registers; of what is behind a reference the compiler must think
+    /// that it is another after each atomic load.
+    #[derive(Clone, Copy)]
+    pub(in crate::table) struct View<'a> {
+        first: NonNull<AtomicU64>,
+        mask: usize,
+        _words: PhantomData<&'a Words>,
+    }
+
+    impl<'a> View<'a> {
+        /// The word at a position, counted on round and round.
+        #[inline(always)]
+        pub(in crate::table) fn at(self, at: usize) -> &'a AtomicU64 {
+            // SAFETY: masked it is one of the words, which are lent for `'a` and were written (with zeros, of which
+            // an atomic may consist).
+            unsafe { self.first.add(at & self.mask).as_ref() }
         }
     }
 
@@ -109,11 +131,22 @@ impl Words {
         self.0.len()
     }
 
-    pub(super) fn at(&self, at: usize) -> &crate::sync::AtomicU64 {
-        &self.0[at & (self.0.len() - 1)]
+    pub(super) fn view(&self) -> View<'_> {
+        View(&self.0)
     }
 
     pub(super) fn row(&self, from: usize, n: usize) -> &[crate::sync::AtomicU64] {
         &self.0[from..from + n]
+    }
+}
+
+#[cfg(atomic_cache_loom)]
+#[derive(Clone, Copy)]
+pub(super) struct View<'a>(&'a [crate::sync::AtomicU64]);
+
+#[cfg(atomic_cache_loom)]
+impl<'a> View<'a> {
+    pub(super) fn at(self, at: usize) -> &'a crate::sync::AtomicU64 {
+        &self.0[at & (self.0.len() - 1)]
     }
 }
