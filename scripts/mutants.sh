@@ -252,8 +252,17 @@ mutant judges-too-late src/core.rs \
     's/return if publishing \|\|/return if node.slot.is_publishing() ||/' \
     refresh_of_the_expired_publishes_beside_a_fill
 mutant waits-for-what-was-taken-over src/core/fence.rs \
-    's/state\.is_taken\(\) && !state\.is_linked\(\)/false/' \
+    's/Err\(state\) if state\.is_taken\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
     takeover_meets_invalidate_all
+mutant waits-for-who-takes-over src/core/fence.rs \
+    's/Err\(state\) if state\.is_taken\(\) && state\.is_linked\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
+    takeover_of_a_refresh_meets_two_removes
+mutant forgets-what-was-given-back src/core/fence.rs \
+    's/&& \(next\.slot\.prior\(\)\.is_none\(\) \|\| self\.cut\(next, Event::Explicit\)\.is_ok\(\)\)//' \
+    takeover_and_a_refresh_meet_invalidate_all
+mutant serves-what-was-cut-off src/slot.rs \
+    's/let restores = if state\.is_cut\(\) \{ 0 \} else \{ RESTORES \};/let restores = RESTORES;/' \
+    takeover_of_a_refresh_meets_two_removes
 mutant answers-for-another-slot src/core/fence.rs \
     's/before\.is_cut\(\) && !before\.is_linked\(\)/false/' \
     refresh_meets_insert_and_nowait

@@ -629,7 +629,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// it returns, no call that starts later sees a value whose fill had started, or that had been
     /// inserted, before it was called.
     ///
-    /// Blocks while fills run that had started before. Cost: a walk over the whole table.
+    /// Blocks while fills run that had started before it came by their keys. Cost: a walk over the whole table.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -665,10 +665,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`invalidate`](Self::invalidate) for each.
     ///
     /// A fill that runs has no value to pick by yet: it is waited for, and then its value is
-    /// judged. From inside such a fill it is cut off unjudged instead.
+    /// judged. From inside such a fill it is cut off unjudged instead, with the value that it was to replace.
     ///
-    /// `which` runs under an epoch pin. Blocks while fills run that had started before. Cost: a
-    /// walk over the whole table.
+    /// `which` runs under an epoch pin. Blocks while fills run that had started before it came by their keys.
+    /// Cost: a walk over the whole table.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -683,7 +683,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             if part.wait(hash, None).is_err() {
                 self.core.cut_and_give_up(hash, &cut_off, &mut which);
             } else {
-                self.core.fence_again(&cut_off, &mut which);
+                self.core.fence_again(hash, &cut_off, &mut which);
             }
         }
         self.core.tidy();

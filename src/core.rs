@@ -331,7 +331,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if state.is_live() && self.is_fresh(node) {
             return Some(node);
         }
-        if state.is_cut() && !state.is_taken() {
+        if state.is_cut() && !state.restores() {
             return None;
         }
         let Some(prior) = node.slot.prior() else {
@@ -344,18 +344,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
     }
 
-    /// Fences a flight off, and lets go of what it stands before. Who takes it over is between two
-    /// steps: that is waited for.
+    /// Fences a flight off, and lets go of what it stands before. `Err`, with the state: it has ended, or
+    /// has been taken over.
     fn cut(
         &self,
         node: &Node<K, V>,
         event: Event,
     ) -> Result<crate::slot::State, crate::slot::State> {
-        let before = node.slot.cut().inspect_err(|state| {
-            if state.is_taken() {
-                relax(GIVE_WAY);
-            }
-        })?;
+        let before = node.slot.cut()?;
         self.drop_prior(node, event);
         Ok(before)
     }

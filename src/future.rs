@@ -276,7 +276,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             if Ended::new(part, hash).await.is_err() {
                 core.cut_and_give_up(hash, &cut_off, &mut which);
             } else {
-                core.fence_again(&cut_off, &mut which);
+                core.fence_again(hash, &cut_off, &mut which);
             }
         }
         core.tidy();

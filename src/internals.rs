@@ -60,12 +60,13 @@
 //! ```text
 //!  63                          16 15    9    8     7     6       5      4     3      2     1   0
 //! +------------------------------+-------+------+-----+---------+--------+-----+------+--------+-------+
-//! | filling: the leader's number | 9..11 | TOLD | gen | LINGERS | FLIGHT | CUT | HELD | LINKED | phase |
+//! | filling: the leader's number | 9..12 | TOLD | gen | LINGERS | FLIGHT | CUT | HELD | LINKED | phase |
 //! | or a flight; ready: a weight |       |      |     |         |        |     |      |        |       |
 //! +------------------------------+-------+------+-----+---------+--------+-----+------+--------+-------+
 //!   LINGERS: removed, and still to be read or told of, which `quiesce` waits for; gen: since when
 //!   9, TASKS: tasks take part, which come when they are polled: such a slot does not linger
-//!   10, SLOW: somebody has been told that the fill is slow; 11, TAKEN: cut by a takeover
+//!   10, SLOW: somebody has been told that the fill is slow; 11, TAKEN: cut by a takeover;
+//!   12, RESTORES: and by nobody before, so what it is to replace is served until it is back in its place
 //! ```
 //! A second word is the deadline once the slot is `READY`. While it fills it says when the fill began; or,
 //! with bit 63 set, it is the address of the slot it is to replace: a `refresh` or a compute leaves the old value to be

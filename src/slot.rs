@@ -61,9 +61,12 @@ const TASKS: u64 = 1 << 9;
 /// Somebody has been told that the fill is slow.
 const SLOW: u64 = 1 << 10;
 
-/// Fenced off by a takeover, with `CUT`: what the slot stands before belongs to whoever took over, and
-/// goes on being served until it is back in its place. Nobody else fences the slot off.
+/// Fenced off by a takeover, with `CUT`. Nobody else fences the slot off.
 const TAKEN: u64 = 1 << 11;
+
+/// And nobody had before: what the slot stands before belongs to whoever took over, and goes on being served until
+/// it is back in its place.
+const RESTORES: u64 = 1 << 12;
 
 /// Any of the holds.
 const HOLDS: u64 = LINKED | HELD | TOLD;
@@ -103,6 +106,11 @@ impl State {
     /// Fenced off by a takeover.
     pub(crate) const fn is_taken(self) -> bool {
         self.0 & TAKEN != 0
+    }
+
+    /// Fenced off by a takeover and by nobody else: what the slot stands before is served.
+    pub(crate) const fn restores(self) -> bool {
+        self.0 & RESTORES != 0
     }
 
     /// Whether tasks take part in the flight.
@@ -369,7 +377,10 @@ impl<V> Slot<V> {
     /// before, that is another's. Once.
     pub(crate) fn take_over(&self) -> Result<State, State> {
         let may = |state: State| state.is_filling() && !state.is_taken();
-        self.update(|state| may(state).then_some(State(state.0 | CUT | TAKEN)))
+        self.update(|state| {
+            let restores = if state.is_cut() { 0 } else { RESTORES };
+            may(state).then_some(State(state.0 | CUT | TAKEN | restores))
+        })
     }
 
     /// Hangs a new flight on the slot, if it is in a state that `may` be joined and has none.

@@ -39,32 +39,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 continue;
             }
             // SAFETY: it serves: live was loaded, the pin keeps it.
-            let value = self
+            let mut value = self
                 .serving(node, &pin)
                 .map(|node| unsafe { node.slot.value() });
             if state.is_filling() {
                 // From here on no newcomer gets this flight's value, nor what it stands before.
-                let Ok(before) = self.cut(node, Event::Explicit) else {
-                    continue;
-                };
-                // An insert has put its node in the place of this one, and cut it off before us: what
-                // the key has now is for us to take out. (Before the cut, we are before the insert.)
-                if before.is_cut() && !before.is_linked() {
-                    continue;
+                match self.cut(node, Event::Explicit) {
+                    // An insert has put its node in the place of this one, and cut it off before us: what
+                    // the key has now is for us to take out. (Before the cut, we are before the insert.)
+                    Ok(before) if before.is_cut() && !before.is_linked() => continue,
+                    Ok(before) => {
+                        let value = value.filter(|_| !before.is_cut());
+                        if let Some(value) = value {
+                            read(value);
+                        }
+                        if wait {
+                            return (value.is_some(), self.join(node, WaitFor::End, actor));
+                        }
+                        self.unlink_node(hash, node, Event::Explicit, &pin);
+                        return (value.is_some(), None);
+                    }
+                    // A takeover has fenced it off, and its fill may never end. What it stands before goes with
+                    // it, here and now: that takeover may take long to find its place, which runs `Hash`.
+                    Err(state) if state.is_taken() && state.is_linked() => {
+                        value = value.filter(|_| state.restores());
+                    }
+                    Err(_) => continue,
                 }
-                let value = value.filter(|_| !before.is_cut());
-                if let Some(value) = value {
-                    read(value);
-                }
-                let part = if wait {
-                    self.join(node, WaitFor::End, actor)
-                } else {
-                    None
-                };
-                if !wait {
-                    self.unlink_node(hash, node, Event::Explicit, &pin);
-                }
-                return (value.is_some(), part);
             }
             if self.table.unlink(&spot) {
                 let event = if value.is_some() {
@@ -97,7 +98,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         come_by("give up");
         let cut = self.cut(part.node(), Event::Explicit).is_ok();
         if !cut || !self.take_out(hash, part.node(), false, &pin()) {
-            self.fence_again(part, which);
+            self.fence_again(hash, part, which);
         }
     }
 
@@ -136,13 +137,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut again = false;
         loop {
             if node.slot.state().is_filling() {
-                if which.is_none() && self.cut(node, Event::Explicit).is_err() {
-                    let state = node.slot.state();
-                    if state.is_taken() && !state.is_linked() {
-                        // Fenced off by a takeover, which has given its place back; its fill may never end.
-                        node = self.instead_of(node, pin)?;
+                if which.is_none() {
+                    match self.cut(node, Event::Explicit) {
+                        Ok(_) => {}
+                        Err(state) if state.is_taken() => {
+                            node = self.instead_of_taken(node, pin)?;
+                            continue;
+                        }
+                        Err(_) => continue,
                     }
-                    continue;
                 }
                 let part = self.join(node, WaitFor::End, actor);
                 if part.is_none() && node.slot.state().is_filling() {
@@ -169,18 +172,38 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return None;
             }
             let hash = self.rehash(node).unwrap_or(0);
-            if self.take_out(hash, serving.unwrap_or(node), which.is_some(), pin) {
+            let picked = serving.unwrap_or(node);
+            if self.take_out(hash, picked, which.is_some(), pin) {
                 return None;
             }
             // It was read for as long as what has replaced it was being filled: we may come after that fill's
             // beginning, and so its value is for us to judge too. Once: what comes later was put in since. So was
             // begun what is being filled by now.
             let next = self.instead_of(node, pin)?;
+            // Nor has it been found behind such a fill, if its `Hash` has panicked.
+            let is_behind = next.slot.prior() == Some(std::ptr::from_ref(picked).addr());
+            if is_behind && self.cut(next, Event::Explicit).is_ok() {
+                return None;
+            }
             if again || next.slot.state().is_filling() {
                 return None;
             }
             (node, again) = (next, true);
         }
+    }
+
+    /// Of a flight that a takeover has fenced off, and whose fill may never end: takes it out with what it stands
+    /// before. If that has been put back already, what the key has now is for us to fence.
+    fn instead_of_taken<'p>(&self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+        let hash = self.rehash(node).unwrap_or(0);
+        if self.take_out(hash, node, false, pin) {
+            return None;
+        }
+        let next = self.instead_of(node, pin)?;
+        // A fill that has begun since is not waited for. But it may stand before what has been put back.
+        let is_new = next.slot.state().is_filling()
+            && (next.slot.prior().is_none() || self.cut(next, Event::Explicit).is_ok());
+        (!is_new).then_some(next)
     }
 
     /// What the key of a node has now.
@@ -235,14 +258,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// an older value that the one waited for had to put back.
     pub(crate) fn fence_again(
         &self,
+        hash: u64,
         part: &Part<'_, K, V, S>,
         which: &mut dyn FnMut(&K, &V) -> bool,
     ) {
         let pin = pin();
         let key = &part.node().key;
-        let Some(hash) = self.rehash(part.node()) else {
-            return;
-        };
         let mut again = false;
         while let Some(spot) = self.find(hash, &pin, &|other| key == other) {
             // SAFETY: linked at the load of its word, under this pin.

@@ -221,6 +221,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Ok(before) = node.slot.take_over() else {
             return false;
         };
+        come_by("taken");
         {
             let pin = pin();
             // The value that was served while the fill ran goes on being served: from behind the slot,

@@ -5,6 +5,7 @@ use crate::interlude::{all_done, at};
 use crate::reclaim::{is_pinned, pin};
 use crate::{Cache, ManualClock, Op};
 use std::cell::Cell;
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -310,4 +311,96 @@ fn c2_invalidate_if_judges_what_a_takeover_has_put_back() {
         all_done()
     });
     assert!(reached);
+}
+
+thread_local! {
+    /// What this thread does when it next hashes a [`Hooked`] key.
+    static ON_HASH: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hooked(u64);
+
+impl Hash for Hooked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if let Some(act) = ON_HASH.take() {
+            act();
+        }
+        state.write_u64(self.0);
+    }
+}
+
+/// Clause 6. A takeover meets a growth, moves words, and so runs a `Hash`, which waits for another thread: that
+/// `removes` the same key. Returns what is there then.
+fn while_a_takeover_hashes(
+    refreshes: bool,
+    removes: impl FnOnce(&Cache<Hooked, u64>) + Send + 'static,
+) -> Option<u64> {
+    let cache: Cache<Hooked, u64> = Cache::unbounded();
+    (2..6).for_each(|key| cache.insert(Hooked(key), key).unwrap());
+    if refreshes {
+        cache.insert(Hooked(1), 0).unwrap();
+    }
+    let (runs, running) = channel();
+    let (end, ended) = channel::<()>();
+    let other = cache.clone();
+    let fills = thread::spawn(move || {
+        other.entry(Hooked(1)).and_compute_with(|_| {
+            runs.send(()).unwrap();
+            let _ = ended.recv();
+            Op::Put(1)
+        });
+    });
+    running.recv().unwrap();
+    let (there, timely) = (cache.clone(), Rc::new(Cell::new(false)));
+    let noted = timely.clone();
+    at("taken", move || {
+        let other = there.clone();
+        there.core.table.stall(&pin());
+        ON_HASH.set(Some(Box::new(move || {
+            let (tell, told) = channel();
+            thread::spawn(move || {
+                removes(&other);
+                let _ = tell.send(());
+            });
+            noted.set(told.recv_timeout(Duration::from_secs(10)).is_ok());
+        })));
+    });
+    assert!(cache.takeover(&Hooked(1)));
+    assert!(all_done());
+    assert!(timely.get(), "waits for a `Hash`");
+    let left = cache.peek(&Hooked(1));
+    drop(end);
+    fills.join().unwrap();
+    assert_eq!(cache.peek(&Hooked(1)), left);
+    left
+}
+
+#[test]
+fn c6_invalidate_nowait_while_a_takeover_hashes() {
+    for refreshes in [false, true] {
+        let left = while_a_takeover_hashes(refreshes, move |cache| {
+            assert_eq!(cache.invalidate_nowait(&Hooked(1)), refreshes);
+        });
+        assert_eq!(left, None);
+    }
+}
+
+#[test]
+fn c6_remove_while_a_takeover_hashes() {
+    for refreshes in [false, true] {
+        let left = while_a_takeover_hashes(refreshes, move |cache| {
+            assert_eq!(cache.remove(&Hooked(1)), refreshes.then_some(0));
+            assert_eq!(cache.remove(&Hooked(1)), None);
+        });
+        assert_eq!(left, None);
+    }
+}
+
+#[test]
+fn c6_invalidate_all_while_a_takeover_hashes() {
+    for refreshes in [false, true] {
+        let left = while_a_takeover_hashes(refreshes, Cache::invalidate_all);
+        assert_eq!(left, None);
+    }
 }

@@ -157,6 +157,48 @@ models! {
         assert_ends_with(&cache, None);
     };
 
+    /// The same, when a refresh begins over what has been given back, and fails: what that gives back goes too.
+    takeover_and_a_refresh_meet_invalidate_all: Explore::AtMost(3) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let fill = |_: &Token| {
+            let others = start([actor(&cache, |cache| cache.invalidate_all())]);
+            assert!(cache.takeover(&key()));
+            let fails = |_: &Token| Err::<Token, ()>(());
+            assert!(cache.fetch(&key(), Aim::Refresh, fails, |_| ()).is_err());
+            others.join();
+            Ok::<_, ()>(Token::new(6))
+        };
+        let read = |value: &Token| value.number();
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        assert_ends_with(&cache, None);
+    };
+
+    /// Two take the key out beside it: one of them has the value, whether the other or the takeover has fenced
+    /// the refresh off first.
+    takeover_of_a_refresh_meets_two_removes: Explore::AtMost(2) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5)).unwrap();
+        let removed = Rc::new(Cell::new(0));
+        let fill = |_: &Token| {
+            let one = || {
+                let removed = removed.clone();
+                actor(&cache, move |cache| {
+                    let is_removed = cache.remove(&key()).is_some();
+                    removed.set(removed.get() + u32::from(is_removed));
+                })
+            };
+            let others = start([one(), one()]);
+            cache.takeover(&key());
+            others.join();
+            Ok::<_, ()>(Token::new(6))
+        };
+        let read = |value: &Token| value.number();
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        assert_eq!(removed.get(), 1);
+        assert_ends_with(&cache, None);
+    };
+
     /// A takeover against an `insert` and against an `invalidate` that waits: both end, and what was
     /// put in stays.
     takeover_meets_an_insert: Explore::AtMost(3) => || {

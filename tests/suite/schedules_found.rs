@@ -391,3 +391,110 @@ fn c2_invalidate_all_beside_a_fill_that_begins_later() {
 fn c2_invalidate_if_beside_a_fill_that_begins_later() {
     beside_a_fill_that_begins_later(|cache| cache.invalidate_if(|_, _| true));
 }
+
+/// Clause 2, as above, of a fill that begins in the place of one that is taken over beside the walk.
+#[test]
+fn c2_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
+    let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
+    let held = Held::new();
+    let (running, fill) = (cache.clone(), held.clone());
+    let hangs = thread::spawn(move || running.get_with(&Hooked(1), || fill.hold(7)));
+    held.begun.pass();
+    // It stands behind the fill, and so is hashed after that has been seen.
+    cache.insert(Hooked(1_000), 1).unwrap();
+    let later = Held::new();
+    watched_for(A_MOMENT, move || {
+        let (other, fill) = (cache.clone(), later.clone());
+        next_time(&ON_HASH, move || {
+            let taker = other.clone();
+            on_another_thread(move || assert!(taker.takeover(&Hooked(1))));
+            let begun = fill.begun.clone();
+            thread::spawn(move || other.get_with(&Hooked(1), || fill.hold(8)));
+            begun.pass();
+        });
+        cache.invalidate_all();
+        assert!(is_over(&ON_HASH));
+        // Only now may the later fill end.
+        later.end.open();
+    });
+    held.end.open();
+    hangs.join().unwrap();
+}
+
+/// Clauses 2 and 6. A `Hash` that panics once, while the walk takes out what a compute that has just begun stands before.
+fn beside_a_compute_and_a_hash_that_panics(
+    walk: impl FnOnce(&Cache<Hooked, u64>) + Send + 'static,
+) {
+    watched_for(A_MOMENT, move || {
+        let cache: Cache<Hooked, u64> = Cache::unbounded();
+        cache.insert(Hooked(1_000), 5).unwrap();
+        let held = Held::new();
+        let (other, fill) = (cache.clone(), held.clone());
+        let panics = move || {
+            let begun = fill.begun.clone();
+            thread::spawn(move || {
+                let entry = other.entry(Hooked(1_000));
+                entry.and_compute_with(|_| fill.hold(Op::Nop));
+            });
+            begun.pass();
+            panic!("Hash");
+        };
+        // After that of the scan.
+        next_time(&ON_HASH, move || next_time(&ON_HASH, panics));
+        walk(&cache);
+        assert!(is_over(&ON_HASH));
+        let left = cache.peek(&Hooked(1_000));
+        held.end.open();
+        assert_eq!(left, None);
+    });
+}
+
+#[test]
+fn c2_invalidate_all_beside_a_compute_and_a_hash_that_panics() {
+    beside_a_compute_and_a_hash_that_panics(Cache::invalidate_all);
+}
+
+#[test]
+fn c2_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
+    beside_a_compute_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
+}
+
+/// Clauses 2 and 6. After `invalidate_if` has waited for a fill it needs no `Hash` any more, which could panic.
+#[test]
+fn c2_invalidate_if_after_a_fill_and_a_hash_that_would_panic() {
+    watched_for(A_MOMENT, || {
+        let cache: Cache<Hooked, u64> = Cache::unbounded();
+        let held = Held::new();
+        let (fills, fill) = (cache.clone(), held.clone());
+        let filler = thread::spawn(move || fills.get_with(&Hooked(1_000), || fill.hold(7)));
+        held.begun.pass();
+        let (seen, end) = (cache.clone(), held.end.clone());
+        let opener = thread::spawn(move || {
+            spin_until(|| seen.in_flight().iter().any(|fill| fill.waiters > 0));
+            end.open();
+        });
+        // The third: after that of the scan, and that of who waits.
+        next_time(&ON_HASH, || {
+            next_time(&ON_HASH, || next_time(&ON_HASH, || panic!("Hash")));
+        });
+        cache.invalidate_if(|_, _| true);
+        ON_HASH.take();
+        filler.join().unwrap();
+        opener.join().unwrap();
+        assert_eq!(cache.peek(&Hooked(1_000)), None);
+    });
+}
+
+/// Of the value before: what [`Cache::invalidate_if`] says of a fill that calls it.
+#[test]
+fn c2_invalidate_if_inside_a_compute_takes_what_that_was_to_replace() {
+    watched(|| {
+        let cache: Cache<u64, u64> = Cache::unbounded();
+        cache.insert(1, 5).unwrap();
+        cache.entry(1).and_compute_with(|_| {
+            cache.invalidate_if(|_, &value| value == 99);
+            Op::Nop
+        });
+        assert_eq!(cache.peek(&1), None);
+    });
+}
