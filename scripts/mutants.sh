@@ -256,13 +256,13 @@ mutant waits-for-what-was-taken-over src/core/fence.rs \
     takeover_meets_invalidate_all
 mutant waits-for-who-takes-over src/core/fence.rs \
     's/Err\(state\) if state\.is_taken\(\) && state\.is_linked\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
-    takeover_of_a_refresh_meets_two_removes
+    takeover_of_a_refresh_meets_two_removals
 mutant forgets-what-was-given-back src/core/fence.rs \
     's/&& \(next\.slot\.prior\(\)\.is_none\(\) \|\| self\.cut\(next, Event::Explicit\)\.is_ok\(\)\)//' \
     takeover_and_a_refresh_meet_invalidate_all
 mutant serves-what-was-cut-off src/slot.rs \
     's/let restores = if state\.is_cut\(\) \{ 0 \} else \{ RESTORES \};/let restores = RESTORES;/' \
-    takeover_of_a_refresh_meets_two_removes
+    takeover_of_a_refresh_meets_two_removals
 mutant answers-for-another-slot src/core/fence.rs \
     's/before\.is_cut\(\) && !before\.is_linked\(\)/false/' \
     refresh_meets_insert_and_nowait
