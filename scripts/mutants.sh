@@ -260,6 +260,12 @@ mutant waits-for-who-takes-over src/core/fence.rs \
 mutant forgets-what-was-given-back src/core/fence.rs \
     's/&& \(next\.slot\.prior\(\)\.is_none\(\) \|\| self\.cut\(next, Event::Explicit\)\.is_ok\(\)\)//' \
     takeover_and_a_refresh_meet_invalidate_all
+mutant keeps-what-was-to-be-given-back src/core/release.rs \
+    's/\.filter\(\|_\| before\.restores\(\)\)/.filter(|_| false)/' \
+    takeover_of_a_refresh_meets_two_removals
+mutant leaves-it-to-who-knows-of-nothing src/core/in_flight.rs \
+    's/Some\(prior\) if before\.is_linked\(\) =>/Some(prior) if true =>/' \
+    takeover_of_a_refresh_meets_an_insert
 mutant serves-what-was-cut-off src/slot.rs \
     's/let restores = if state\.is_cut\(\) \{ 0 \} else \{ RESTORES \};/let restores = RESTORES;/' \
     takeover_of_a_refresh_meets_two_removals

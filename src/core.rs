@@ -687,17 +687,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             })
     }
 
-    /// What it is called when a node goes for some reason: if its time is over, that is the reason.
-    fn unless_expired(&self, node: &Node<K, V>, event: Event) -> Event {
-        // (Of a slot that fills there is no deadline yet.)
-        let live = self.ttl.is_some() && node.slot.state().is_live();
-        if live && node.slot.is_expired(self.clock.now()) {
-            Event::Expired
-        } else {
-            event
-        }
-    }
-
     /// Takes a node out of the table; false if it is not there.
     fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) -> bool {
         let linked = || node.slot.state().is_linked();
@@ -719,7 +708,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .table
                 .exchange(hash, node, Some(prior), pin, self, &self.domain, &linked);
         if restored {
-            self.released(node, Event::Replaced);
+            self.let_go(node, Event::Replaced);
             // SAFETY: in the table by now; what is taken out of it is kept by our pin.
             self.make_room(0, hash, unsafe { &*prior }, pin);
         }

@@ -64,8 +64,8 @@ const SLOW: u64 = 1 << 10;
 /// Fenced off by a takeover, with `CUT`. Nobody else fences the slot off.
 const TAKEN: u64 = 1 << 11;
 
-/// And nobody had before: what the slot stands before belongs to whoever took over, and goes on being served until
-/// it is back in its place.
+/// And nobody had before: what the slot stands before goes on being served until it is back in its place. It belongs
+/// to whoever takes the slot out of the table; if it was out already, to whoever took over.
 const RESTORES: u64 = 1 << 12;
 
 /// Any of the holds.

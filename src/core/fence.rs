@@ -147,12 +147,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                         Err(_) => continue,
                     }
                 }
-                let part = self.join(node, WaitFor::End, actor);
-                if part.is_none() && node.slot.state().is_filling() {
-                    continue;
-                }
-                if part.is_some() {
-                    return part;
+                // What a takeover is about to give back, or has, is judged at once, for the same reason.
+                let is_taken = node.slot.state().is_taken();
+                let part = (!is_taken).then(|| self.join(node, WaitFor::End, actor));
+                match part {
+                    Some(None) if node.slot.state().is_filling() => continue,
+                    Some(Some(part)) => return Some(part),
+                    _ => {}
                 }
             }
             // Its fill had begun before us: its value goes, not the one before, which would be the last that could
@@ -181,8 +182,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // begun what is being filled by now.
             let next = self.instead_of(node, pin)?;
             // Nor has it been found behind such a fill, if its `Hash` has panicked.
-            let is_behind = next.slot.prior() == Some(std::ptr::from_ref(picked).addr());
-            if is_behind && self.cut(next, Event::Explicit).is_ok() {
+            if next.slot.prior() == Some(std::ptr::from_ref(picked).addr()) {
+                let hash = self.rehash(next).unwrap_or(0);
+                self.take_out(hash, picked, which.is_some(), pin);
                 return None;
             }
             if again || next.slot.state().is_filling() {

@@ -229,7 +229,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let prior = node.slot.prior().filter(|_| !before.is_cut());
             match prior.map(|prior| prior as *const Node<K, V>) {
                 None => drop(self.unlink_node(hash, node, Event::Explicit, &pin)),
-                Some(prior) if self.restore(hash, node, prior, &pin) => {}
+                // If it loses its place before that is found, who takes it lets go of both.
+                Some(prior) if before.is_linked() => drop(self.restore(hash, node, prior, &pin)),
+                // Who has taken its place knew of no takeover.
                 // SAFETY: held by that slot, and since `take_over` ours to let go of.
                 Some(prior) => drop(self.released(unsafe { &*prior }, Event::Explicit)),
             }

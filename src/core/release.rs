@@ -5,7 +5,7 @@ use super::{Core, Node};
 use crate::cycle::leads_any;
 use crate::listener::{Bulletin, is_listening};
 use crate::reclaim::{Garbage, Pin, is_pinned};
-use crate::slot::Released;
+use crate::slot::{Released, State};
 use crate::stats::Event;
 
 /// See [`Core::afterwards`].
@@ -26,23 +26,49 @@ const SETTLING: u32 = 200;
 impl<K, V, S> Core<K, V, S> {
     /// The table has let go of a node, or of one that another stood before. The weight that this
     /// has discharged.
+    ///
+    /// If it is to be given back what it stands before, because its fill has been taken over, that goes with it.
     pub(super) fn released(&self, node: &Node<K, V>, event: Event) -> u64 {
+        let (before, discharged) = self.let_go(node, event);
+        let Some(prior) = node.slot.prior().filter(|_| before.restores()) else {
+            return discharged;
+        };
+        // SAFETY: held by that slot, and since it is out of the table ours to let go of: who took it over had
+        // not put it back.
+        let prior = unsafe { &*(prior as *const Node<K, V>) };
+        discharged + self.let_go(prior, self.unless_expired(prior, event)).1
+    }
+
+    /// As [`released`](Self::released), of this node alone; with its state before.
+    pub(super) fn let_go(&self, node: &Node<K, V>, event: Event) -> (State, u64) {
         let mut discharged = 0;
         let told = self.bulletin.as_ref().zip(event.cause());
         let released = node.slot.release_linked(&self.lingering, told.is_some());
-        if released.before.counts() {
+        let before = released.before;
+        if before.counts() {
             self.counts_out();
             self.stats.count(event);
-            discharged = released.before.weight();
+            discharged = before.weight();
             self.discharge(discharged);
             if let Some((bulletin, cause)) = told {
                 // Held for the listener.
                 bulletin.post(node, cause);
-                return discharged;
+                return (before, discharged);
             }
         }
         self.end_hold(node, &released);
-        discharged
+        (before, discharged)
+    }
+
+    /// What it is called when a node goes for some reason: if its time is over, that is the reason.
+    pub(super) fn unless_expired(&self, node: &Node<K, V>, event: Event) -> Event {
+        // (Of a slot that fills there is no deadline yet.)
+        let live = self.ttl.is_some() && node.slot.state().is_live();
+        if live && node.slot.is_expired(self.clock.now()) {
+            Event::Expired
+        } else {
+            event
+        }
     }
 
     pub(super) fn release_held(&self, node: &Node<K, V>) {

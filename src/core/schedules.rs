@@ -331,10 +331,10 @@ impl Hash for Hooked {
 }
 
 /// Clause 6. A takeover meets a growth, moves words, and so runs a `Hash`, which waits for another thread: that
-/// `removes` the same key. Returns what is there then.
+/// `removes` the same key, and says how many entries are left. Returns what is there then.
 fn while_a_takeover_hashes(
     refreshes: bool,
-    removes: impl FnOnce(&Cache<Hooked, u64>) + Send + 'static,
+    removes: impl FnOnce(&Cache<Hooked, u64>) -> usize + Send + 'static,
 ) -> Option<u64> {
     let cache: Cache<Hooked, u64> = Cache::unbounded();
     (2..6).for_each(|key| cache.insert(Hooked(key), key).unwrap());
@@ -352,7 +352,7 @@ fn while_a_takeover_hashes(
         });
     });
     running.recv().unwrap();
-    let (there, timely) = (cache.clone(), Rc::new(Cell::new(false)));
+    let (there, timely) = (cache.clone(), Rc::new(Cell::new(None)));
     let noted = timely.clone();
     at("taken", move || {
         let other = there.clone();
@@ -360,15 +360,18 @@ fn while_a_takeover_hashes(
         ON_HASH.set(Some(Box::new(move || {
             let (tell, told) = channel();
             thread::spawn(move || {
-                removes(&other);
-                let _ = tell.send(());
+                let _ = tell.send(removes(&other) == other.len());
             });
-            noted.set(told.recv_timeout(Duration::from_secs(10)).is_ok());
+            noted.set(told.recv_timeout(Duration::from_secs(10)).ok());
         })));
     });
     assert!(cache.takeover(&Hooked(1)));
     assert!(all_done());
-    assert!(timely.get(), "waits for a `Hash`");
+    assert_eq!(
+        timely.get(),
+        Some(true),
+        "it waits for a `Hash`, or has not let go"
+    );
     let left = cache.peek(&Hooked(1));
     drop(end);
     fills.join().unwrap();
@@ -381,6 +384,7 @@ fn c6_invalidate_nowait_while_a_takeover_hashes() {
     for refreshes in [false, true] {
         let left = while_a_takeover_hashes(refreshes, move |cache| {
             assert_eq!(cache.invalidate_nowait(&Hooked(1)), refreshes);
+            4
         });
         assert_eq!(left, None);
     }
@@ -392,6 +396,7 @@ fn c6_remove_while_a_takeover_hashes() {
         let left = while_a_takeover_hashes(refreshes, move |cache| {
             assert_eq!(cache.remove(&Hooked(1)), refreshes.then_some(0));
             assert_eq!(cache.remove(&Hooked(1)), None);
+            4
         });
         assert_eq!(left, None);
     }
@@ -400,7 +405,32 @@ fn c6_remove_while_a_takeover_hashes() {
 #[test]
 fn c6_invalidate_all_while_a_takeover_hashes() {
     for refreshes in [false, true] {
-        let left = while_a_takeover_hashes(refreshes, Cache::invalidate_all);
+        let left = while_a_takeover_hashes(refreshes, |cache| {
+            cache.invalidate_all();
+            0
+        });
         assert_eq!(left, None);
     }
+}
+
+#[test]
+fn c6_invalidate_if_while_a_takeover_hashes() {
+    for refreshes in [false, true] {
+        let left = while_a_takeover_hashes(refreshes, |cache| {
+            cache.invalidate_if(|key, _| *key == Hooked(1));
+            4
+        });
+        assert_eq!(left, None);
+    }
+}
+
+/// Clause 9: what an insert puts out of the way of a takeover no longer counts when it returns.
+#[test]
+fn c9_insert_while_a_takeover_hashes() {
+    let left = while_a_takeover_hashes(true, |cache| {
+        cache.insert(Hooked(1), 7).unwrap();
+        assert_eq!((cache.len(), cache.remove(&Hooked(1))), (5, Some(7)));
+        4
+    });
+    assert_eq!(left, None);
 }

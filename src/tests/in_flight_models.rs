@@ -210,6 +210,21 @@ models! {
         assert_ends_with(&cache, Some(5));
     };
 
+    /// The same of a refresh: what it stands before goes with it, once, whoever lets go of it.
+    takeover_of_a_refresh_meets_an_insert: Explore::AtMost(4) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(1)).unwrap();
+        let fill = |_: &Token| {
+            let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(5)).unwrap())]);
+            cache.takeover(&key());
+            others.join();
+            Ok::<_, ()>(Token::new(6))
+        };
+        let read = |value: &Token| value.number();
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        assert_ends_with(&cache, Some(5));
+    };
+
     takeover_meets_invalidate: Explore::AtMost(2) => || {
         let cache = cache();
         let guard = lead(&cache);

@@ -459,32 +459,6 @@ fn c2_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
     beside_a_compute_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
 }
 
-/// Clauses 2 and 6. After `invalidate_if` has waited for a fill it needs no `Hash` any more, which could panic.
-#[test]
-fn c2_invalidate_if_after_a_fill_and_a_hash_that_would_panic() {
-    watched_for(A_MOMENT, || {
-        let cache: Cache<Hooked, u64> = Cache::unbounded();
-        let held = Held::new();
-        let (fills, fill) = (cache.clone(), held.clone());
-        let filler = thread::spawn(move || fills.get_with(&Hooked(1_000), || fill.hold(7)));
-        held.begun.pass();
-        let (seen, end) = (cache.clone(), held.end.clone());
-        let opener = thread::spawn(move || {
-            spin_until(|| seen.in_flight().iter().any(|fill| fill.waiters > 0));
-            end.open();
-        });
-        // The third: after that of the scan, and that of who waits.
-        next_time(&ON_HASH, || {
-            next_time(&ON_HASH, || next_time(&ON_HASH, || panic!("Hash")));
-        });
-        cache.invalidate_if(|_, _| true);
-        ON_HASH.take();
-        filler.join().unwrap();
-        opener.join().unwrap();
-        assert_eq!(cache.peek(&Hooked(1_000)), None);
-    });
-}
-
 /// Of the value before: what [`Cache::invalidate_if`] says of a fill that calls it.
 #[test]
 fn c2_invalidate_if_inside_a_compute_takes_what_that_was_to_replace() {
