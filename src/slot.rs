@@ -373,8 +373,8 @@ impl<V> Slot<V> {
         self.update(|state| may(state).then_some(State(state.0 | CUT)))
     }
 
-    /// Fences a flight off, and takes over what its slot stands before; if it had been fenced off
-    /// before, that is another's. Once.
+    /// Fences a flight off for a takeover, once. What its slot stands before goes on being served, if nobody had
+    /// fenced the flight off before.
     pub(crate) fn take_over(&self) -> Result<State, State> {
         let may = |state: State| state.is_filling() && !state.is_taken();
         self.update(|state| {
