@@ -147,13 +147,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                         Err(_) => continue,
                     }
                 }
-                // What a takeover is about to give back, or has, is judged at once, for the same reason.
-                let is_taken = node.slot.state().is_taken();
-                let part = (!is_taken).then(|| self.join(node, WaitFor::End, actor));
-                match part {
-                    Some(None) if node.slot.state().is_filling() => continue,
-                    Some(Some(part)) => return Some(part),
-                    _ => {}
+                // A fill that has been taken over may never end: what is given back, or about to be, is judged.
+                if !node.slot.state().is_taken() {
+                    let part = self.join(node, WaitFor::End, actor);
+                    if part.is_some() {
+                        return part;
+                    }
+                    if node.slot.state().is_filling() {
+                        continue;
+                    }
                 }
             }
             // Its fill had begun before us: its value goes, not the one before, which would be the last that could
@@ -184,8 +186,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // Nor has it been found behind such a fill, if its `Hash` has panicked.
             if next.slot.prior() == Some(std::ptr::from_ref(picked).addr()) {
                 let hash = self.rehash(next).unwrap_or(0);
-                self.take_out(hash, picked, which.is_some(), pin);
-                return None;
+                if self.take_out(hash, picked, which.is_some(), pin) {
+                    return None;
+                }
             }
             if again || next.slot.state().is_filling() {
                 return None;

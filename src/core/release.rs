@@ -3,6 +3,7 @@
 
 use super::{Core, Node};
 use crate::cycle::leads_any;
+use crate::interlude::come_by;
 use crate::listener::{Bulletin, is_listening};
 use crate::reclaim::{Garbage, Pin, is_pinned};
 use crate::slot::{Released, State};
@@ -29,8 +30,12 @@ impl<K, V, S> Core<K, V, S> {
     ///
     /// If it is to be given back what it stands before, because its fill has been taken over, that goes with it.
     pub(super) fn released(&self, node: &Node<K, V>, event: Event) -> u64 {
+        // Asked for first: the caller may have no pin, and then the node may be gone right after. It is not another
+        // in the end, because from a slot that `restores` nobody takes it.
+        let prior = node.slot.prior();
         let (before, discharged) = self.let_go(node, event);
-        let Some(prior) = node.slot.prior().filter(|_| before.restores()) else {
+        come_by("let go");
+        let Some(prior) = prior.filter(|_| before.restores()) else {
             return discharged;
         };
         // SAFETY: held by that slot, and since it is out of the table ours to let go of: who took it over had

@@ -424,6 +424,76 @@ fn c6_invalidate_if_while_a_takeover_hashes() {
     }
 }
 
+/// Clauses 2 and 6. A `Hash` panics once while the walk takes out what it has picked, and by then that is behind a compute
+/// that is just being taken over: it is not there again when the takeover has put back what it found.
+fn beside_a_takeover_and_a_hash_that_panics(walk: impl FnOnce(&Cache<Hooked, u64>)) {
+    let cache: Cache<Hooked, u64> = Cache::unbounded();
+    cache.insert(Hooked(1), 5).unwrap();
+    let (end, ended) = channel::<()>();
+    let (lets_go, is_let) = channel::<()>();
+    let (tells, told) = channel();
+    let (one, another) = (cache.clone(), cache.clone());
+    let threads = Rc::new(Cell::new(Vec::new()));
+    let started = threads.clone();
+    let panics = move || {
+        let (begin, is_begun) = channel();
+        let compute = thread::spawn(move || {
+            one.entry(Hooked(1)).and_compute_with(|_| {
+                begin.send(()).unwrap();
+                let _ = ended.recv();
+                Op::Nop
+            });
+        });
+        is_begun.recv().unwrap();
+        let takeover = thread::spawn(move || {
+            at("taken", move || {
+                tells.send(()).unwrap();
+                let _ = is_let.recv();
+            });
+            assert!(another.takeover(&Hooked(1)));
+        });
+        told.recv().unwrap();
+        started.set(vec![compute, takeover]);
+        panic!("Hash");
+    };
+    // After that of the scan.
+    ON_HASH.set(Some(Box::new(|| ON_HASH.set(Some(Box::new(panics))))));
+    walk(&cache);
+    drop((lets_go, end));
+    let threads = threads.take();
+    assert_eq!(threads.len(), 2);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!((cache.peek(&Hooked(1)), cache.len()), (None, 0));
+}
+
+#[test]
+fn c2_invalidate_all_beside_a_takeover_and_a_hash_that_panics() {
+    beside_a_takeover_and_a_hash_that_panics(Cache::invalidate_all);
+}
+
+#[test]
+fn c2_invalidate_if_beside_a_takeover_and_a_hash_that_panics() {
+    beside_a_takeover_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
+}
+
+/// Clause 6, and soundness: who lets go of what stands behind a flight has no pin here, so it may be dropped, and its
+/// memory given back (as `scripts/asan.sh` sees), before anything else is done.
+#[test]
+fn c6_what_is_let_go_of_without_a_pin_is_not_looked_at_again() {
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(1, 5).unwrap();
+    cache.entry(1).and_compute_with(|_| {
+        let other = cache.clone();
+        at("let go", move || on_another_thread(move || other.quiesce()));
+        cache.invalidate_if(|_, _| true);
+        Op::Nop
+    });
+    assert!(all_done());
+    assert_eq!((cache.peek(&1), cache.len()), (None, 0));
+}
+
 /// Clause 9: what an insert puts out of the way of a takeover no longer counts when it returns.
 #[test]
 fn c9_insert_while_a_takeover_hashes() {

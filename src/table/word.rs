@@ -29,7 +29,7 @@ const TENTATIVE: u64 = 2;
 const FRESH: u64 = 4;
 /// The bits that tell a tomb, also one that is being cleared.
 const TOMB: u64 = FROZEN | TENTATIVE;
-const TOMB_OWNER_SHIFT: u32 = LOW_BITS;
+/// How many bits are below a pointer, and below the number of who clears a tomb.
 const LOW_BITS: u32 = 3;
 
 impl Word {
@@ -63,7 +63,7 @@ impl Word {
 
     /// A tomb that the thread of this number, from 1, is about to clear.
     pub(super) const fn tomb_of(actor: u64) -> Self {
-        Self(actor << TOMB_OWNER_SHIFT | TOMB)
+        Self(actor << LOW_BITS | TOMB)
     }
 
     #[inline(always)]

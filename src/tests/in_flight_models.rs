@@ -35,6 +35,17 @@ fn assert_ends_with(cache: &TestCache, expected: Option<u64>) {
     assert_eq!((cache.len(), cache.retired()), (0, 0));
 }
 
+/// `act`s inside a fill that is to replace the entry, which it puts in first; it ends with a value.
+fn inside_a_refresh(cache: &TestCache, act: impl FnOnce()) {
+    cache.insert(key(), Token::new(5)).unwrap();
+    let fill = |_: &Token| {
+        act();
+        Ok::<_, ()>(Token::new(6))
+    };
+    let read = |value: &Token| value.number();
+    assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+}
+
 /// `try_get_with`; the value of a fill, or whether it was refused.
 fn ask(cache: &TestCache, fills: &Fills) -> Result<u64, TryGetError<()>> {
     let fill = || Ok(Token::new(100 + fills.fill()));
@@ -145,32 +156,24 @@ models! {
     /// The same of a refresh: what it gives back goes too.
     takeover_of_a_refresh_meets_invalidate_all: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
-        let fill = |_: &Token| {
+        inside_a_refresh(&cache, || {
             let others = start([actor(&cache, |cache| cache.invalidate_all())]);
             assert!(cache.takeover(&key()));
             others.join();
-            Ok::<_, ()>(Token::new(6))
-        };
-        let read = |value: &Token| value.number();
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        });
         assert_ends_with(&cache, None);
     };
 
     /// The same, when a refresh begins over what has been given back, and fails: what that gives back goes too.
     takeover_and_a_refresh_meet_invalidate_all: Explore::AtMost(3) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
-        let fill = |_: &Token| {
+        inside_a_refresh(&cache, || {
             let others = start([actor(&cache, |cache| cache.invalidate_all())]);
             assert!(cache.takeover(&key()));
             let fails = |_: &Token| Err::<Token, ()>(());
             assert!(cache.fetch(&key(), Aim::Refresh, fails, |_| ()).is_err());
             others.join();
-            Ok::<_, ()>(Token::new(6))
-        };
-        let read = |value: &Token| value.number();
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        });
         assert_ends_with(&cache, None);
     };
 
@@ -178,9 +181,8 @@ models! {
     /// the refresh off first.
     takeover_of_a_refresh_meets_two_removals: Explore::AtMost(2) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
         let removed = Rc::new(Cell::new(false));
-        let fill = |_: &Token| {
+        inside_a_refresh(&cache, || {
             let answer = removed.clone();
             let others = start([
                 actor(&cache, move |cache| answer.set(cache.invalidate_nowait(&key()))),
@@ -189,10 +191,7 @@ models! {
             let ours = cache.invalidate_nowait(&key());
             others.join();
             assert!(ours != removed.get(), "one of two");
-            Ok::<_, ()>(Token::new(6))
-        };
-        let read = |value: &Token| value.number();
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+        });
         assert_ends_with(&cache, None);
     };
 
@@ -213,16 +212,12 @@ models! {
     /// The same of a refresh: what it stands before goes with it, once, whoever lets go of it.
     takeover_of_a_refresh_meets_an_insert: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(1)).unwrap();
-        let fill = |_: &Token| {
-            let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(5)).unwrap())]);
+        inside_a_refresh(&cache, || {
+            let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(7)).unwrap())]);
             cache.takeover(&key());
             others.join();
-            Ok::<_, ()>(Token::new(6))
-        };
-        let read = |value: &Token| value.number();
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
-        assert_ends_with(&cache, Some(5));
+        });
+        assert_ends_with(&cache, Some(7));
     };
 
     takeover_meets_invalidate: Explore::AtMost(2) => || {

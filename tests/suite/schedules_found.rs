@@ -255,6 +255,14 @@ fn h10_a_batch_of_garbage_that_weighs_more_than_64_bits() {
 
 /// A walk over all keys is in front of a fill that hangs, and stops there for a takeover of that.
 fn beside_a_takeover(walk: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 'static) {
+    in_front_of_a_fill_that_hangs(|cache| {
+        takeover_on_hash(cache.clone());
+        walk(cache);
+    });
+}
+
+/// `act` sets up what happens between a look at a fill that hangs and one at what stands behind it, and then walks.
+fn in_front_of_a_fill_that_hangs(act: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 'static) {
     let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
     let held = Held::new();
     let (running, fill) = (cache.clone(), held.clone());
@@ -263,8 +271,7 @@ fn beside_a_takeover(walk: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 's
     // Stands behind the fill: it is hashed after that has been seen.
     cache.insert(Hooked(1_000), 1).unwrap();
     watched_for(A_MOMENT, move || {
-        takeover_on_hash(cache.clone());
-        walk(&cache);
+        act(&cache);
         assert!(is_over(&ON_HASH));
     });
     held.end.open();
@@ -395,15 +402,8 @@ fn c2_invalidate_if_beside_a_fill_that_begins_later() {
 /// Clause 2, as above, of a fill that begins in the place of one that is taken over beside the walk.
 #[test]
 fn c2_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
-    let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
-    let held = Held::new();
-    let (running, fill) = (cache.clone(), held.clone());
-    let hangs = thread::spawn(move || running.get_with(&Hooked(1), || fill.hold(7)));
-    held.begun.pass();
-    // It stands behind the fill, and so is hashed after that has been seen.
-    cache.insert(Hooked(1_000), 1).unwrap();
-    let later = Held::new();
-    watched_for(A_MOMENT, move || {
+    in_front_of_a_fill_that_hangs(|cache| {
+        let later = Held::new();
         let (other, fill) = (cache.clone(), later.clone());
         next_time(&ON_HASH, move || {
             let taker = other.clone();
@@ -413,12 +413,9 @@ fn c2_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
             begun.pass();
         });
         cache.invalidate_all();
-        assert!(is_over(&ON_HASH));
         // Only now may the later fill end.
         later.end.open();
     });
-    held.end.open();
-    hangs.join().unwrap();
 }
 
 /// Clauses 2 and 6. A `Hash` that panics once, while the walk takes out what a compute that has just begun stands before.
