@@ -22,7 +22,6 @@
 //! taken out, and then asks whether a debt was left. So of the two one sees the other: and whoever puts in
 //! what was not seen pays as much as that weighs.
 
-use crate::error::OversizeError;
 use crate::foreign::answer_of;
 use crate::sync::{AtomicU64, Ordering, store_load};
 use crossbeam_utils::CachePadded;
@@ -73,12 +72,6 @@ pub(crate) struct TooHeavy {
     /// `None`: the weigher panicked.
     pub(crate) weight: Option<u64>,
     pub(crate) capacity: u64,
-}
-
-impl From<TooHeavy> for OversizeError {
-    fn from(heavy: TooHeavy) -> Self {
-        Self::new(heavy.weight.unwrap_or(u64::MAX), heavy.capacity)
-    }
 }
 
 impl<K, V> Bound<K, V> {

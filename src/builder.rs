@@ -129,7 +129,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(100).build()?;
     /// for key in 0..1_000 {
-    ///     cache.insert(key, key)?;
+    ///     cache.insert(key, key);
     ///     assert!(cache.len() <= 100);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -226,8 +226,8 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// let cache: Cache<u32, u32> = Cache::builder()
     ///     .eviction_listener(move |&key, &value, cause| log.lock().unwrap().push((key, value, cause)))
     ///     .build()?;
-    /// cache.insert(1, 10)?;
-    /// cache.insert(1, 11)?;
+    /// cache.insert(1, 10);
+    /// cache.insert(1, 11);
     /// cache.invalidate(&1);
     /// assert_eq!(
     ///     *removed.lock().unwrap(),

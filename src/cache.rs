@@ -12,7 +12,7 @@ use crate::in_flight::InFlight;
 use crate::key::{Equivalent, ToKey};
 use crate::pinned::Pinned;
 use crate::reclaim::{Brief, pin, pin_briefly};
-use crate::stats::CacheStats;
+use crate::stats::{CacheStats, Event};
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
@@ -63,21 +63,21 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// ```
 /// let text = "spam and eggs".to_owned();
 /// let words: atomic_cache::Cache<&str, &str> = atomic_cache::Cache::unbounded();
-/// words.insert("first", &text[..4]).unwrap();
+/// words.insert("first", &text[..4]);
 /// assert_eq!(words.get("first"), Some("spam"));
 /// ```
 /// ```compile_fail
 /// let words: atomic_cache::Cache<u32, &'static str> = atomic_cache::Cache::unbounded();
 /// let text = "spam".to_owned();
 /// let shorter: atomic_cache::Cache<u32, &str> = words.clone(); // not the same type
-/// shorter.insert(1, &text).unwrap();
+/// shorter.insert(1, &text);
 /// drop(text);
 /// println!("{:?}", words.get(&1));
 /// ```
 /// ```compile_fail
 /// let words: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
 /// let text = "spam".to_owned();
-/// words.insert(1, &text).unwrap();
+/// words.insert(1, &text);
 /// drop(text); // still borrowed by the cache
 /// println!("{}", words.len());
 /// ```
@@ -208,7 +208,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// # let cache: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
     /// assert_eq!(cache.get(&1), None);
-    /// cache.insert(1, "one").unwrap();
+    /// cache.insert(1, "one");
     /// assert_eq!(cache.get(&1), Some("one"));
     /// ```
     #[inline]
@@ -263,7 +263,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, "one".to_owned()).unwrap();
+    /// cache.insert(1, "one".to_owned());
     /// assert_eq!(cache.with(&1, |text| text.len()), Some(3));
     /// ```
     #[inline]
@@ -287,7 +287,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// assert_eq!(cache.peek(&1), Some(10));
     /// ```
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
@@ -508,24 +508,52 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// everyone who waits for it gets a clone of `value` now; the fill's own caller gets what it
     /// computed, which is not kept.
     ///
-    /// Never waits.
+    /// A value that cannot be kept, because it is heavier than the whole capacity
+    /// ([`max_capacity`](Builder::max_capacity)) or because its weigher panicked, still takes the older value
+    /// out: what is served is never older than what was put in. The listener hears of that with
+    /// [`RemovalCause::Size`](crate::RemovalCause::Size), [`CacheStats::oversize`] counts the new one, and
+    /// [`try_insert`](Self::try_insert) gives it back.
     ///
-    /// # Errors
-    /// If the entry is heavier than the whole capacity ([`max_capacity`](Builder::max_capacity)):
-    /// it is not put in, and what was there stays and is served (if it must not be,
-    /// [`invalidate`](Self::invalidate) the key). So never in an unbounded cache, nor in one
-    /// that is bounded in entries, unless its capacity is zero.
+    /// Never waits.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
     /// let computed = cache.get_with(&1, || {
-    ///     cache.insert(1, 11).unwrap();
+    ///     cache.insert(1, 11);
     ///     10
     /// });
     /// assert_eq!((computed, cache.get(&1)), (10, Some(11)));
     /// ```
-    pub fn insert(&self, key: K, value: V) -> Result<(), OversizeError> {
-        self.core.insert(self.core.hash(&key), key, value)
+    pub fn insert(&self, key: K, value: V) {
+        self.core.insert(self.core.hash(&key), key, value);
+    }
+
+    /// Puts a value in as [`insert`](Self::insert) does, and gives back one that cannot be kept.
+    ///
+    /// Never waits.
+    ///
+    /// # Errors
+    /// If the entry is heavier than the whole capacity, or its weigher panicked: the error has the value. The older
+    /// value is gone then, and a fill that was running is detached as by
+    /// [`invalidate_nowait`](Self::invalidate_nowait): those who had joined it get what it computes.
+    /// So never in an unbounded cache, nor in one that is bounded in entries, unless its capacity is zero.
+    ///
+    /// ```
+    /// use atomic_cache::Cache;
+    ///
+    /// let cache: Cache<&str, String> = Cache::builder()
+    ///     .max_capacity(10)
+    ///     .weigher(|_, text: &String| text.len() as u64)
+    ///     .build()?;
+    /// assert!(cache.try_insert("spam", "eggs".to_owned()).is_ok());
+    /// let error = cache.try_insert("spam", "more than ten".to_owned()).unwrap_err();
+    /// assert_eq!((error.weight(), error.capacity()), (Some(13), 10));
+    /// assert_eq!(error.into_value(), "more than ten");
+    /// assert_eq!(cache.get("spam"), None);
+    /// # Ok::<(), atomic_cache::BuildError>(())
+    /// ```
+    pub fn try_insert(&self, key: K, value: V) -> Result<(), OversizeError<V>> {
+        self.core.try_insert(self.core.hash(&key), key, value)
     }
 
     /// Starts an operation on one key that is given away.
@@ -559,7 +587,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// assert!(cache.invalidate(&1));
     /// assert!(!cache.invalidate(&1));
     /// ```
@@ -593,7 +621,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// assert_eq!(cache.remove(&1), Some(10));
     /// assert_eq!(cache.remove(&1), None);
     /// ```
@@ -613,8 +641,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let core = &*self.core;
         let hash = core.hash(key);
-        let (was_there, part) =
-            core.fence(hash, &|other| key.equivalent(other), wait, actor(), read);
+        let (was_there, part) = core.fence(
+            hash,
+            &|other| key.equivalent(other),
+            wait,
+            actor(),
+            Event::Explicit,
+            read,
+        );
         if let Some(part) = part {
             let cut_off = part.again();
             if part.wait(hash, None).is_err() {
@@ -633,7 +667,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// cache.invalidate_all();
     /// assert!(cache.is_empty());
     /// ```
@@ -653,7 +687,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// cache.clear();
     /// assert!(cache.is_empty());
     /// ```
@@ -672,7 +706,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// (0..10).for_each(|i| cache.insert(i, i).unwrap());
+    /// (0..10).for_each(|i| cache.insert(i, i));
     /// cache.invalidate_if(|key, _value| key % 2 == 0);
     /// assert_eq!(cache.len(), 5);
     /// ```
@@ -694,7 +728,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// assert_eq!(cache.len(), 1);
     /// ```
     pub fn len(&self) -> usize {
@@ -732,7 +766,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///     .max_capacity(100)
     ///     .weigher(|_, text: &String| 1 + text.len() as u64)
     ///     .build()?;
-    /// cache.insert(1, "spam".to_owned())?;
+    /// cache.insert(1, "spam".to_owned());
     /// assert_eq!((cache.weighted_size(), cache.weight(&1)), (5, Some(5)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -762,7 +796,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// use atomic_cache::Cache;
     /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(100).build()?;
-    /// (0..100).try_for_each(|key| cache.insert(key, key))?;
+    /// (0..100).for_each(|key| cache.insert(key, key));
     /// cache.set_max_capacity(10)?;
     /// assert_eq!(cache.len(), 10);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -802,9 +836,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// use atomic_cache::Cache;
     /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(10).build()?;
-    /// cache.insert(0, 0)?;
+    /// cache.insert(0, 0);
     /// assert!(cache.promote(&0));
-    /// (1..30).try_for_each(|key| cache.insert(key, key))?;
+    /// (1..30).for_each(|key| cache.insert(key, key));
     /// assert!(cache.contains(&0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -821,9 +855,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// use atomic_cache::Cache;
     /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(10).build()?;
-    /// (0..10).try_for_each(|key| cache.insert(key, key))?;
+    /// (0..10).for_each(|key| cache.insert(key, key));
     /// assert!(cache.demote(&7));
-    /// cache.insert(10, 10)?;
+    /// cache.insert(10, 10);
     /// assert_eq!((cache.contains(&7), cache.len()), (false, 10));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -843,7 +877,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// use atomic_cache::Cache;
     /// let cache: Cache<u32, u32> = Cache::builder().max_capacity(10).build()?;
-    /// (0..10).try_for_each(|key| cache.insert(key, key))?;
+    /// (0..10).for_each(|key| cache.insert(key, key));
     /// cache.get(&7);
     /// assert_eq!(cache.hottest(1), [(7, 7)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -870,7 +904,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// assert!(cache.keys().eq([1]));
     /// ```
     pub fn keys(&self) -> impl Iterator<Item = K> + '_
@@ -894,7 +928,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///     .time_to_live(Duration::from_secs(1))
     ///     .clock(clock.clone())
     ///     .build()?;
-    /// cache.insert(1, 10)?;
+    /// cache.insert(1, 10);
     /// clock.advance(Duration::from_secs(1));
     /// cache.run_pending_tasks();
     /// assert_eq!(cache.len(), 0);
@@ -968,7 +1002,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// cache.close();
     /// assert_eq!(cache.get_with(&1, || 11), 10);
     /// let refused = cache.try_get_with(&2, || Ok::<_, ()>(20));
@@ -998,7 +1032,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// (0..10).for_each(|i| cache.insert(i, i * i).unwrap());
+    /// (0..10).for_each(|i| cache.insert(i, i * i));
     /// assert_eq!(cache.iter().map(|(_, square)| square).sum::<u32>(), 285);
     /// ```
     pub fn iter(&self) -> Iter<'_, K, V, S>
@@ -1017,7 +1051,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert("spam".to_owned(), 1).unwrap();
+    /// cache.insert("spam".to_owned(), 1);
     /// let view = cache.pin();
     /// assert_eq!(view["spam"], 1);
     /// assert_eq!(view.get("eggs"), None);
@@ -1044,7 +1078,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// cache.invalidate(&1);
     /// cache.quiesce();
     /// assert_eq!(cache.retired(), 0);

@@ -18,7 +18,7 @@ mod room;
 mod schedules;
 
 use crate::actor::is_fill;
-use crate::bound::Bound;
+use crate::bound::{Bound, MAX_WEIGHT, Weight};
 use crate::error::OversizeError;
 
 use crate::flight::{Flight, Job, Outcome, WaitFor};
@@ -510,10 +510,35 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         })
     }
 
-    /// Puts a value in, over whatever there is, unless it is too heavy.
-    pub(crate) fn insert(&self, hash: u64, key: K, value: V) -> Result<(), OversizeError> {
-        let weight = self.weigh(&key, &value)?;
-        let deadline = self.deadline();
+    /// Puts a value in, over whatever there is. One that is too heavy takes the older value out, is handed to those who
+    /// wait for the key, and is not kept.
+    pub(crate) fn insert(&self, hash: u64, key: K, value: V) {
+        let weight = self.weigh(&key, &value);
+        self.insert_weighed(hash, key, value, weight);
+    }
+
+    /// As [`insert`](Self::insert); a value that is too heavy is given back, and a running fill cut off.
+    pub(crate) fn try_insert(&self, hash: u64, key: K, value: V) -> Result<(), OversizeError<V>> {
+        let weight = self.weigh(&key, &value);
+        let Err(heavy) = weight else {
+            self.insert_weighed(hash, key, value, weight);
+            return Ok(());
+        };
+        let is_key = |other: &K| *other == key;
+        self.fence(hash, &is_key, false, 0, Event::Evicted, &mut |_| {});
+        self.tidy();
+        Err(OversizeError::new(value, heavy.weight, heavy.capacity))
+    }
+
+    fn insert_weighed(&self, hash: u64, key: K, value: V, weight: Weight) {
+        let (deadline, replaces) = match weight {
+            Ok(_) => (self.deadline(), Event::Replaced),
+            Err(_) => (Deadline::Past, Event::Evicted),
+        };
+        let fits = weight.is_ok();
+        // As garbage, what is too heavy weighs what it can; nothing, if nobody can say what.
+        let weight =
+            weight.unwrap_or_else(|heavy| heavy.weight.map_or(0, |weight| weight.min(MAX_WEIGHT)));
         let mut spare = Spare::with(self, 0, key, Slot::ready(value, deadline, weight));
         let kept = deadline != Deadline::Past;
         let charge = Charge::new(self, if kept { weight } else { 0 });
@@ -522,9 +547,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: ours until it is in the table, and kept by the pin after that.
             let node = unsafe { &*spare.node };
             let mut replaced = 0;
-            let fenced = self.put(hash, node, &mut replaced, &pin);
+            let fenced = self.put(hash, node, replaces, &mut replaced, &pin);
             spare.used();
-            self.stats.count(Event::Inserted);
+            if fits {
+                self.stats.count(Event::Inserted);
+            }
             // What we have taken out ourselves pays too: or several who put in anew what is there
             // already would each evict others for the sake of what the rest is about to discharge.
             let owed = charge.passes_to_the_entry().saturating_sub(replaced);
@@ -546,7 +573,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
         self.tell();
         self.domain.tidy_after_miss();
-        Ok(())
     }
 
     /// Puts a ready node in its place. If that cut a flight off, returns a part in it, and the
@@ -556,6 +582,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         &'c self,
         hash: u64,
         node: &Node<K, V>,
+        replaces: Event,
         replaced: &mut u64,
         pin: &Pin,
     ) -> Option<(Part<'c, K, V, S>, *const Node<K, V>)> {
@@ -587,7 +614,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // First out of the table, then fenced off: who comes between joins for the value, which
             // we bring. The other way round it would see a flight that is fenced off in its place,
             // and wait for the fill to end.
-            *replaced = self.released(old, self.unless_expired(old, Event::Replaced));
+            *replaced = self.released(old, self.unless_expired(old, replaces));
             let part = if filling { self.cut_off(old) } else { None };
             if old.slot.state().has_tasks() {
                 if let Some(generation) = node.slot.hold_for_tasks() {

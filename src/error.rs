@@ -135,7 +135,8 @@ impl<E: std::error::Error + 'static> std::error::Error for TryGetError<E> {
     }
 }
 
-/// A value that is heavier than the whole capacity: it was not put in, and what was there stays.
+/// A value that [`try_insert`](crate::Cache::try_insert) could not keep, given back: it is heavier than the
+/// whole capacity, or its weigher panicked.
 ///
 /// ```
 /// use atomic_cache::Cache;
@@ -144,44 +145,74 @@ impl<E: std::error::Error + 'static> std::error::Error for TryGetError<E> {
 ///     .max_capacity(10)
 ///     .weigher(|_, text: &String| text.len() as u64)
 ///     .build()?;
-/// let error = cache.insert("spam", "more than ten".to_owned()).unwrap_err();
-/// assert_eq!((error.weight(), error.capacity()), (13, 10));
+/// let error = cache.try_insert("spam", "more than ten".to_owned()).unwrap_err();
+/// assert_eq!((error.weight(), error.capacity()), (Some(13), 10));
 /// # Ok::<(), atomic_cache::BuildError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OversizeError {
-    weight: u64,
+#[derive(Clone, PartialEq, Eq)]
+pub struct OversizeError<V> {
+    value: V,
+    weight: Option<u64>,
     capacity: u64,
 }
 
-impl OversizeError {
-    /// What the value weighs; `u64::MAX` if the weigher panicked.
-    pub fn weight(&self) -> u64 {
+impl<V> OversizeError<V> {
+    pub(crate) fn new(value: V, weight: Option<u64>, capacity: u64) -> Self {
+        Self {
+            value,
+            weight,
+            capacity,
+        }
+    }
+
+    /// Returns what the value weighs; `None` if its weigher panicked.
+    pub fn weight(&self) -> Option<u64> {
         self.weight
     }
 
-    /// The cache's capacity at that moment.
+    /// Returns the cache's capacity at that moment.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    pub(crate) fn new(weight: u64, capacity: u64) -> Self {
-        Self { weight, capacity }
+    /// Lends the value.
+    pub fn value(&self) -> &V {
+        &self.value
+    }
+
+    /// Gives the value back.
+    pub fn into_value(self) -> V {
+        self.value
     }
 }
 
-impl fmt::Display for OversizeError {
+impl<V> fmt::Debug for OversizeError<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { weight, capacity } = self;
-        write!(
-            f,
-            "a value of weight {weight} does not fit a cache of capacity {capacity}: give the \
-             cache more capacity, or keep such values elsewhere"
-        )
+        f.debug_struct("OversizeError")
+            .field("weight", &self.weight)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
     }
 }
 
-impl std::error::Error for OversizeError {}
+impl<V> fmt::Display for OversizeError<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capacity = self.capacity;
+        match self.weight {
+            Some(weight) => write!(
+                f,
+                "a value of weight {weight} does not fit a cache of capacity {capacity}: give the \
+                 cache more capacity, or keep such values elsewhere"
+            ),
+            None => f.write_str(
+                "the cache's weigher panicked on this value, so nobody knows what it weighs, and it \
+                 is not kept: mend the weigher",
+            ),
+        }
+    }
+}
+
+impl<V> std::error::Error for OversizeError<V> {}
 
 /// A setting that [`Builder::build`](crate::Builder::build) refuses.
 ///

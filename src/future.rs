@@ -14,6 +14,7 @@ use crate::error::{BuildError, CycleError, TryGetError};
 use crate::fill::Borrowed;
 use crate::guard::TaskGuardResult;
 use crate::key::{Equivalent, ToKey};
+use crate::stats::Event;
 use fetch::{Fetch, Fetched, LeftToAll, PerCall, StoredAsync};
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
@@ -211,7 +212,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     /// # futures_lite::future::block_on(async {
     /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, 10).unwrap();
+    /// cache.insert(1, 10);
     /// assert!(cache.invalidate_async(&1).await);
     /// # });
     /// ```
@@ -250,7 +251,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K>,
     {
         let is_key = |other: &K| key.equivalent(other);
-        self.core.fence(hash, &is_key, true, new_fill(), read)
+        self.core
+            .fence(hash, &is_key, true, new_fill(), Event::Explicit, read)
     }
 
     /// As [`invalidate_all`](Self::invalidate_all), for tasks: see

@@ -43,7 +43,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, "one".to_owned()).unwrap();
+    /// cache.insert(1, "one".to_owned());
     /// let view = cache.pin();
     /// let lent: Option<&String> = view.get(&1);
     /// assert_eq!(lent.map(String::as_str), Some("one"));
@@ -92,7 +92,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
-    /// cache.insert(1, "one".to_owned()).unwrap();
+    /// cache.insert(1, "one".to_owned());
     /// assert!(cache.pin().iter().all(|(&key, value)| (key, value.as_str()) == (1, "one")));
     /// ```
     pub fn iter(&self) -> PinnedIter<'_, K, V, S> {

@@ -205,7 +205,7 @@ fn nanos(span: Duration) -> u64 {
 ///     .time_to_live(Duration::from_secs(60))
 ///     .clock(clock.clone())
 ///     .build()?;
-/// cache.insert(1, 10).unwrap();
+/// cache.insert(1, 10);
 /// clock.advance(Duration::from_secs(59));
 /// assert_eq!(cache.get(&1), Some(10));
 /// clock.advance(Duration::from_secs(1));

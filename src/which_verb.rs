@@ -68,7 +68,7 @@
 //! assert_eq!(stock.get("spam"), None);
 //! // Put in; if there is none; change.
 //! let spam = || "spam".to_owned();
-//! stock.insert(spam(), 3).unwrap();
+//! stock.insert(spam(), 3);
 //! assert_eq!(stock.entry(spam()).or_insert(9).into_value(), 3);
 //! let one_less = |seen: Option<&u32>| match seen {
 //!     Some(&n) if n > 1 => Op::Put(n - 1),

@@ -199,7 +199,7 @@ impl Contender for Atomic {
     }
 
     fn insert(&self, value: u64) {
-        self.0.insert(Key::quiet(KEY), value).unwrap();
+        self.0.insert(Key::quiet(KEY), value);
     }
 
     fn peek(&self) -> Option<u64> {
@@ -699,7 +699,7 @@ fn reading(clones: u64, is_locked: bool) -> &'static str {
 fn reading_atomic_cache() -> &'static str {
     let (value, cache) = (Counted::default(), Cache::unbounded());
     let count = Arc::clone(&value.0);
-    cache.insert(KEY, value).unwrap();
+    cache.insert(KEY, value);
     let clones = clones_by(&count, || {
         cache.with(&KEY, |_| ()).expect("is there");
         cache.pin().get(&KEY).map(|_| ()).expect("is there");

@@ -23,6 +23,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         is_key: &dyn Fn(&K) -> bool,
         wait: bool,
         actor: u64,
+        event: Event,
         read: &mut dyn FnMut(&V),
     ) -> (bool, Option<Part<'c, K, V, S>>) {
         let pin = pin();
@@ -44,7 +45,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .map(|node| unsafe { node.slot.value() });
             if state.is_filling() {
                 // From here on no newcomer gets this flight's value, nor what it stands before.
-                match self.cut(node, Event::Explicit) {
+                match self.cut(node, event) {
                     // An insert has put its node in the place of this one, and cut it off before us: what
                     // the key has now is for us to take out. (Before the cut, we are before the insert.)
                     Ok(before) if before.is_cut() && !before.is_linked() => continue,
@@ -56,7 +57,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                         if wait {
                             return (value.is_some(), self.join(node, WaitFor::End, actor));
                         }
-                        self.unlink_node(hash, node, Event::Explicit, &pin);
+                        self.unlink_node(hash, node, event, &pin);
                         return (value.is_some(), None);
                     }
                     // A takeover has fenced it off, and its fill may never end. What it stands before goes with
@@ -69,7 +70,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }
             if self.table.unlink(&spot) {
                 let event = if value.is_some() {
-                    Event::Explicit
+                    event
                 } else {
                     Event::Expired
                 };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 fn four() -> Cache<u64, u64> {
     let cache: Cache<u64, u64> = Cache::new(4);
-    (0..4).for_each(|key| cache.insert(key, key).unwrap());
+    (0..4).for_each(|key| cache.insert(key, key));
     cache
 }
 
@@ -67,7 +67,7 @@ fn c9_inserts_beside_the_last_look() {
     for _ in 0..2 {
         let other = cache.clone();
         at("take", move || {
-            on_another_thread(move || (0..4).for_each(|key| other.insert(key, key).unwrap()));
+            on_another_thread(move || (0..4).for_each(|key| other.insert(key, key)));
         });
     }
     cache.set_max_capacity(1).unwrap();
@@ -115,8 +115,8 @@ fn c9_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
         .weigher(|_, _| 300)
         .build()
         .unwrap();
-    cache.insert(1, 1).unwrap();
-    cache.insert(1, 1).unwrap();
+    cache.insert(1, 1);
+    cache.insert(1, 1);
     let other = cache.clone();
     at("settle", move || {
         on_another_thread(move || other.set_max_capacity(320).unwrap());
@@ -124,7 +124,7 @@ fn c9_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
     cache.quiesce();
     assert!(all_done());
     for n in 0..40 {
-        cache.insert(1, n).unwrap();
+        cache.insert(1, n);
         let heft = cache.core.domain.weight_and_due();
         assert!(heft.1 <= heft.0 + heft.0 / 4 + 300, "{heft:?}");
     }
@@ -158,7 +158,7 @@ fn c9_a_fill_that_has_charged_when_the_capacity_is_made_less() {
 #[test]
 fn c4_invalidate_if_leaves_what_it_has_not_picked() {
     let cache: Cache<u64, u64> = Cache::unbounded();
-    cache.insert(1, 5).unwrap();
+    cache.insert(1, 5);
     let (go, may_go) = channel::<()>();
     let (tell, told) = channel();
     let (say, has_begun) = channel();
@@ -197,7 +197,7 @@ fn c1_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
         .clock(clock.clone())
         .build()
         .unwrap();
-    cache.insert(1, 5).unwrap();
+    cache.insert(1, 5);
     let (come, has_come) = channel();
     let (go, may_go) = channel::<()>();
     let (tell, told) = channel();
@@ -239,7 +239,7 @@ fn c6_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
     }
 
     let cache: Cache<u64, u64> = Cache::new(4);
-    cache.insert(1, 1).unwrap();
+    cache.insert(1, 1);
     let log = Arc::new(Wakes(Mutex::default()));
     let waker = Waker::from(log.clone());
     let other = cache.clone();
@@ -281,7 +281,7 @@ fn c2_invalidate_if_judges_what_a_takeover_has_put_back() {
     // Who is the last to begin to wait is told of the cycle. If that is the compute, it is not given up: again.
     let reached = (0..100).any(|_| {
         let cache: Cache<u64, u64> = Cache::unbounded();
-        cache.insert(2, 5).unwrap();
+        cache.insert(2, 5);
         let (other, left) = (cache.clone(), Rc::new(Cell::new(None)));
         let noted = left.clone();
         cache.get_with(&1, move || {
@@ -337,9 +337,9 @@ fn while_a_takeover_hashes(
     removes: impl FnOnce(&Cache<Hooked, u64>) -> usize + Send + 'static,
 ) -> Option<u64> {
     let cache: Cache<Hooked, u64> = Cache::unbounded();
-    (2..6).for_each(|key| cache.insert(Hooked(key), key).unwrap());
+    (2..6).for_each(|key| cache.insert(Hooked(key), key));
     if refreshes {
-        cache.insert(Hooked(1), 0).unwrap();
+        cache.insert(Hooked(1), 0);
     }
     let (runs, running) = channel();
     let (end, ended) = channel::<()>();
@@ -428,7 +428,7 @@ fn c6_invalidate_if_while_a_takeover_hashes() {
 /// that is just being taken over: it is not there again when the takeover has put back what it found.
 fn beside_a_takeover_and_a_hash_that_panics(walk: impl FnOnce(&Cache<Hooked, u64>)) {
     let cache: Cache<Hooked, u64> = Cache::unbounded();
-    cache.insert(Hooked(1), 5).unwrap();
+    cache.insert(Hooked(1), 5);
     let (end, ended) = channel::<()>();
     let (lets_go, is_let) = channel::<()>();
     let (tells, told) = channel();
@@ -483,7 +483,7 @@ fn c2_invalidate_if_beside_a_takeover_and_a_hash_that_panics() {
 #[test]
 fn c6_what_is_let_go_of_without_a_pin_is_not_looked_at_again() {
     let cache: Cache<u64, u64> = Cache::unbounded();
-    cache.insert(1, 5).unwrap();
+    cache.insert(1, 5);
     cache.entry(1).and_compute_with(|_| {
         let other = cache.clone();
         at("let go", move || on_another_thread(move || other.quiesce()));
@@ -498,7 +498,7 @@ fn c6_what_is_let_go_of_without_a_pin_is_not_looked_at_again() {
 #[test]
 fn c9_insert_while_a_takeover_hashes() {
     let left = while_a_takeover_hashes(true, |cache| {
-        cache.insert(Hooked(1), 7).unwrap();
+        cache.insert(Hooked(1), 7);
         assert_eq!((cache.len(), cache.remove(&Hooked(1))), (5, Some(7)));
         4
     });

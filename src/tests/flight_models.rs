@@ -547,7 +547,7 @@ models! {
         let others = start([actor(&cache, move |cache| {
             assert!([100, 200].contains(&get(cache, &filler)));
         })]);
-        cache.insert(key(), Token::new(200)).unwrap();
+        cache.insert(key(), Token::new(200));
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
         others.join();
         assert_holds(&cache, Some(200));
@@ -563,7 +563,7 @@ models! {
         let waiter = fills.clone();
         let others = start([
             actor(&cache, |cache| {
-                cache.insert(key(), Token::new(200)).unwrap();
+                cache.insert(key(), Token::new(200));
                 assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
             }),
             actor(&cache, move |cache| {
@@ -584,7 +584,7 @@ models! {
         let guard = lead(&cache);
         let others = start([
             actor(&cache, |cache| {
-                cache.insert(key(), Token::new(200)).unwrap();
+                cache.insert(key(), Token::new(200));
                 cache.invalidate_nowait(&key());
                 let value = cache.peek(&key()).map(|value| value.number());
                 assert!([None, Some(300)].contains(&value));
@@ -643,7 +643,7 @@ models! {
         let others = start([actor(&cache, |cache| {
             assert_eq!(cache.get_with(&key(), || Token::new(300)).number(), 200);
         })]);
-        cache.insert(key(), Token::new(200)).unwrap();
+        cache.insert(key(), Token::new(200));
         others.join();
         assert_eq!(guard.insert(Token::new(7)).number(), 7);
         assert_holds(&cache, Some(200));
@@ -654,7 +654,7 @@ models! {
     l8_insert_meets_a_lost_lead: Explore::All => || {
         let cache = cache();
         let guard = lead(&cache);
-        let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(200)).unwrap())]);
+        let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(200)))]);
         drop(guard);
         others.join();
         assert_holds(&cache, Some(200));
@@ -667,13 +667,13 @@ models! {
         let read = Rc::new(Cell::new((None, None)));
         let reader = read.clone();
         let others = start([
-            actor(&cache, |cache| cache.insert(key(), Token::new(200)).unwrap()),
+            actor(&cache, |cache| cache.insert(key(), Token::new(200))),
             actor(&cache, move |cache| {
                 let peek = || cache.peek(&key()).map(|value| value.number());
                 reader.set((peek(), peek()));
             }),
         ]);
-        cache.insert(key(), Token::new(300)).unwrap();
+        cache.insert(key(), Token::new(300));
         others.join();
         let last = cache.peek(&key()).map(|value| value.number());
         let (first, second) = read.get();
@@ -689,7 +689,7 @@ models! {
     /// one position, is in `table_models.rs`.)
     l9_read_remove_insert: Explore::AtMost(5) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([
             actor(&cache, |cache| {
                 let value = cache.peek(&key()).map(|value| value.number());
@@ -699,7 +699,7 @@ models! {
                 cache.invalidate(&key());
             }),
         ]);
-        cache.insert(key(), Token::new(6)).unwrap();
+        cache.insert(key(), Token::new(6));
         others.join();
         let last = cache.peek(&key()).map(|value| value.number());
         assert!([None, Some(6)].contains(&last));
@@ -712,7 +712,7 @@ models! {
     /// A refresh that fails leaves the entry as it was, at every moment.
     refresh_that_fails_keeps_the_entry: Explore::All => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(5));
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(5));
@@ -725,7 +725,7 @@ models! {
     /// never goes back.
     refresh_replaces_the_entry: Explore::All => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| assert_eq!(refresh(cache, Some(6)), Some(6)))]);
         let peek = || cache.peek(&key()).map(|value| value.number());
         let (first, second) = (peek(), peek());
@@ -738,7 +738,7 @@ models! {
     /// L7 for a refresh: what stands behind it goes with it, once, whether it succeeds ...
     refresh_meets_invalidate: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| assert_eq!(refresh(cache, Some(6)), Some(6)))]);
         cache.invalidate(&key());
         assert_ne!(cache.peek(&key()).map(|value| value.number()), Some(5));
@@ -752,7 +752,7 @@ models! {
     /// ... or fails.
     refresh_that_fails_meets_invalidate: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         cache.invalidate(&key());
         assert_eq!(cache.peek(&key()), None);
@@ -764,7 +764,7 @@ models! {
     /// meets the flight, the entry behind it, or what the flight has just put back.
     refresh_that_fails_meets_invalidate_if: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
         cache.invalidate_if(|_, value| value.number() == 5);
         assert_eq!(cache.peek(&key()), None);
@@ -775,9 +775,9 @@ models! {
     /// L8 for a refresh that fails: the inserted value stays.
     refresh_that_fails_meets_insert: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| assert!(refresh(cache, None).is_none()))]);
-        cache.insert(key(), Token::new(6)).unwrap();
+        cache.insert(key(), Token::new(6));
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(6));
         others.join();
         assert_holds(&cache, Some(6));
@@ -788,7 +788,7 @@ models! {
     /// new one to be read before.
     refresh_publishes_beside_remove: Explore::AtMost(3) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let removed = Rc::new(Cell::new(None));
         let answer = removed.clone();
         let seen = refresh_beside(&cache, &|| (), move |cache| {
@@ -803,7 +803,7 @@ models! {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
         let cache = builder().time_to_live(ttl).clock(clock.clone()).build().unwrap();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let removed = Rc::new(Cell::new(None));
         let answer = removed.clone();
         let seen = refresh_beside(&cache, &|| clock.advance(2 * ttl), move |cache| {
@@ -816,7 +816,7 @@ models! {
     /// value stays, nor the one before.
     refresh_publishes_beside_invalidate_all: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         refresh_beside(&cache, &|| (), |cache| {
             cache.invalidate_all();
             assert_eq!(cache.peek(&key()), None);
@@ -827,7 +827,7 @@ models! {
     /// The same for `invalidate_if`, which picks both.
     refresh_publishes_beside_invalidate_if: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         refresh_beside(&cache, &|| (), |cache| {
             cache.invalidate_if(|_, value| value.number() >= 5);
             assert_eq!(cache.peek(&key()), None);
@@ -838,7 +838,7 @@ models! {
     /// Clause 2 of a refresh that begins beside an `invalidate_if`: what that has not picked and can be read stays.
     refresh_begins_beside_invalidate_if: Explore::AtMost(3) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let others = start([actor(&cache, |cache| {
             cache.invalidate_if(|_, value| value.number() == 5);
         })]);
@@ -856,7 +856,7 @@ models! {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
         let cache = builder().time_to_live(ttl).clock(clock.clone()).build().unwrap();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         refresh_beside(&cache, &|| clock.advance(2 * ttl), move |cache| {
             assert_eq!(cache.get_with(&key(), || Token::new(7)).number(), 6);
         });
@@ -866,10 +866,10 @@ models! {
     /// behind the flight or the inserted one. So who removes the key has found one.
     refresh_meets_insert_and_nowait: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         let meanwhile = cache.clone();
         let fill = move |_: &Token| {
-            let others = start([actor(&meanwhile, |cache| cache.insert(key(), Token::new(6)).unwrap())]);
+            let others = start([actor(&meanwhile, |cache| cache.insert(key(), Token::new(6)))]);
             assert!(meanwhile.invalidate_nowait(&key()));
             others.join();
             Err::<Token, ()>(())
@@ -900,7 +900,7 @@ models! {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
         let cache = builder().time_to_live(ttl).clock(clock.clone()).build().expect("good");
-        cache.insert(key(), Token::new(5)).unwrap();
+        cache.insert(key(), Token::new(5));
         clock.advance(ttl);
         let fills = Fills::new();
         let other = fills.clone();

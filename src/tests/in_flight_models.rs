@@ -37,7 +37,7 @@ fn assert_ends_with(cache: &TestCache, expected: Option<u64>) {
 
 /// `act`s inside a fill that is to replace the entry, which it puts in first; it ends with a value.
 fn inside_a_refresh(cache: &TestCache, act: impl FnOnce()) {
-    cache.insert(key(), Token::new(5)).unwrap();
+    cache.insert(key(), Token::new(5));
     let fill = |_: &Token| {
         act();
         Ok::<_, ()>(Token::new(6))
@@ -117,7 +117,7 @@ models! {
     /// A refresh that is given up puts back what was there, whatever the refresh comes to.
     takeover_of_a_refresh_leaves_the_old_value: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(1)).unwrap();
+        cache.insert(key(), Token::new(1));
         let taken = Rc::new(Cell::new(false));
         let took = taken.clone();
         let others = start([actor(&cache, move |cache| {
@@ -134,7 +134,7 @@ models! {
     /// As above, of a refresh that fails: each of two would put the old value back.
     takeover_of_a_refresh_that_fails: Explore::AtMost(4) => || {
         let cache = cache();
-        cache.insert(key(), Token::new(1)).unwrap();
+        cache.insert(key(), Token::new(1));
         let others = start([actor(&cache, |cache| { cache.takeover(&key()); })]);
         let fill = |_: &Token| Err::<Token, _>(());
         assert!(cache.fetch(&key(), Aim::Refresh, fill, |_| ()).is_err());
@@ -201,7 +201,7 @@ models! {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([
-            actor(&cache, |cache| cache.insert(key(), Token::new(5)).unwrap()),
+            actor(&cache, |cache| cache.insert(key(), Token::new(5))),
             actor(&cache, |cache| { cache.takeover(&key()); }),
         ]);
         drop(guard);
@@ -213,7 +213,7 @@ models! {
     takeover_of_a_refresh_meets_an_insert: Explore::AtMost(4) => || {
         let cache = cache();
         inside_a_refresh(&cache, || {
-            let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(7)).unwrap())]);
+            let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(7)))]);
             cache.takeover(&key());
             others.join();
         });

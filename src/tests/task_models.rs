@@ -321,7 +321,7 @@ struct Stuck {
 
 fn stuck() -> (TestCache, Stuck) {
     let (cache, gate) = (cache(), Gate::new());
-    cache.insert(key(), Token::new(0)).expect("no bound");
+    cache.insert(key(), Token::new(0));
     let (handle, opened) = (cache.clone(), gate.clone());
     let task = Task::begun(async move {
         let add = |_| async move {
@@ -716,7 +716,7 @@ models! {
         let waits = get_by(&cache, async { 300 });
         let others = start([
             thread(&cache, |cache| {
-                cache.insert(key(), Token::new(200)).unwrap();
+                cache.insert(key(), Token::new(200));
                 assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(200));
             }),
             Box::new(move || assert!([7, 200].contains(&Task::new(waits).finish()))),
@@ -733,7 +733,7 @@ models! {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([answers(get_by(&cache, async { 300 }), 200)]);
-        cache.insert(key(), Token::new(200)).unwrap();
+        cache.insert(key(), Token::new(200));
         others.join();
         assert_eq!(guard.insert(Token::new(7)).number(), 7);
         assert_holds(&cache, Some(200));
@@ -749,7 +749,7 @@ models! {
         let forgotten = Rc::new(std::cell::RefCell::new(Task::new(get_by(&cache, async { 300 }))));
         let other = forgotten.clone();
         let others = start([Box::new(move || other.borrow_mut().try_once()) as Actor]);
-        cache.insert(key(), Token::new(200)).unwrap();
+        cache.insert(key(), Token::new(200));
         cache.invalidate_nowait(&key());
         cache.quiesce();
         others.join();
@@ -1090,7 +1090,7 @@ models! {
     takeover_beside_insert: Explore::AtMost(4) => || {
         let (cache, compute) = stuck();
         let others = start([takes_over(&cache)]);
-        cache.insert(key(), Token::new(7)).expect("no bound");
+        cache.insert(key(), Token::new(7));
         assert_eq!(cache.peek(&key()).map(|value| value.number()), Some(7));
         others.join();
         assert_holds_no_more(&cache, compute, Some(7));

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// cache allocate once has been allocated.
 fn warm() -> Cache<u64, u64> {
     let cache = Cache::builder().initial_capacity(4096).build().unwrap();
-    (0..200).for_each(|key| cache.insert(key, key).unwrap());
+    (0..200).for_each(|key| cache.insert(key, key));
     (0..200).for_each(|key| assert_eq!(cache.get_with(&key, || 0), key));
     cache
 }
@@ -137,7 +137,7 @@ fn c7_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
             .clock(clock)
             .build()
             .unwrap();
-        (0..100).for_each(|key| cache.insert(key, key).unwrap());
+        (0..100).for_each(|key| cache.insert(key, key));
         let allocated = allocations(|| {
             (0..100).for_each(|key| assert_eq!(cache.get(&key), Some(key)));
             (0..100).for_each(|key| assert_eq!(cache.get_with(&key, || 0), key));
@@ -194,7 +194,7 @@ fn a_fill_without_waiters_allocates_chunks_alone() {
         });
     }
     let cache = warm();
-    assert_allocates_chunks_alone(|key| cache.insert(key, key).unwrap());
+    assert_allocates_chunks_alone(|key| cache.insert(key, key));
 }
 
 /// What is retired is reused: a bounded cache that is full asks for no more memory, however many fills come.
@@ -227,7 +227,7 @@ fn a_fill_by_a_borrowed_key_allocates_the_key() {
 #[test]
 fn fills_and_removals_allocate_at_most_two_each_with_growth() {
     let cache: Cache<u64, u64> = Cache::unbounded();
-    cache.insert(0, 0).unwrap();
+    cache.insert(0, 0);
     let fills = 20_000;
     let allocated = allocations(|| {
         for key in 0..fills {
@@ -238,7 +238,7 @@ fn fills_and_removals_allocate_at_most_two_each_with_growth() {
     let allocated = allocations(|| {
         for key in 0..fills {
             assert!(cache.invalidate(&key));
-            cache.insert(key, key).unwrap();
+            cache.insert(key, key);
         }
     });
     assert!(allocated <= 2 * fills, "{allocated} for {fills}");

@@ -45,7 +45,7 @@ fn c9_what_is_owed_in_the_smallest_tables_is_paid() {
                         let cache = &cache;
                         scope.spawn(move || {
                             for key in 0..5_000 {
-                                cache.insert(thread << 32 | key, key).unwrap();
+                                cache.insert(thread << 32 | key, key);
                             }
                         });
                     }
@@ -64,7 +64,7 @@ fn c9_what_is_owed_in_the_smallest_tables_is_paid() {
 fn c9_what_a_compute_puts_back_is_within_a_capacity_that_was_made_less() {
     for op in [Op::Nop, Op::Put(7)] {
         let cache = counted(10);
-        (0..5).for_each(|key| cache.insert(key, key).unwrap());
+        (0..5).for_each(|key| cache.insert(key, key));
         cache.entry(1).and_compute_with(|_| {
             cache.set_max_capacity(0).unwrap();
             op
@@ -138,8 +138,8 @@ fn c9_who_finds_no_victim_and_has_lost_its_own_entry_still_owes() {
         let stop = Held::new();
         let key = |n| Stopping(n, stop.clone());
         let cache: Cache<Stopping, u64> = Cache::builder().max_capacity(2).build().unwrap();
-        cache.insert(key(0), 0).unwrap();
-        cache.insert(key(1), 1).unwrap();
+        cache.insert(key(0), 0);
+        cache.insert(key(1), 1);
         let compute = |n: u64, held: &Held| {
             let (cache, key, inner) = (cache.clone(), key(n), held.clone());
             let thread = thread::spawn(move || {
@@ -157,12 +157,12 @@ fn c9_who_finds_no_victim_and_has_lost_its_own_entry_still_owes() {
         let (of_inserter, its) = (cache.clone(), key(2));
         let inserter = thread::spawn(move || {
             STOPS_IN.set(2);
-            of_inserter.insert(its, 2).unwrap();
+            of_inserter.insert(its, 2);
         });
         stop.begun.pass();
         // Its entry goes for another one's sake.
         assert!(cache.demote(&key(2)));
-        cache.insert(key(3), 3).unwrap();
+        cache.insert(key(3), 3);
         assert!(!cache.contains(&key(2)));
         let others = [compute(1, &held[1]), compute(3, &held[2])];
         stop.end.open();
@@ -223,15 +223,15 @@ fn h7_r10_an_insert_whose_eq_panics_weighs_nothing() {
     impl Eq for Touchy {}
 
     let cache: Cache<Touchy, u64> = Cache::builder().max_capacity(3).build().unwrap();
-    cache.insert(Touchy(1), 1).unwrap();
+    cache.insert(Touchy(1), 1);
     PANICS.set(true);
     for _ in 0..5 {
         assert!(panics(|| cache.insert(Touchy(2), 2)));
     }
     PANICS.set(false);
     assert_eq!((cache.len(), cache.weighted_size()), (1, 1));
-    cache.insert(Touchy(2), 2).unwrap();
-    cache.insert(Touchy(3), 3).unwrap();
+    cache.insert(Touchy(2), 2);
+    cache.insert(Touchy(3), 3);
     assert_eq!((cache.len(), cache.weighted_size()), (3, 3));
 }
 
@@ -241,7 +241,7 @@ fn h7_r10_an_insert_whose_eq_panics_weighs_nothing() {
 #[test]
 fn none_of_the_hottest_is_none() {
     let cache = counted(10);
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     assert_eq!((cache.hottest(0), cache.coldest(0)), (vec![], vec![]));
 }
 
@@ -251,7 +251,7 @@ fn the_hottest_are_the_hottest_wherever_they_stand() {
     for round in 0..50 {
         let cache = counted(100);
         let keys = |from: u64, to: u64| (from..to).map(move |n| round * 1000 + n);
-        keys(0, 60).for_each(|key| cache.insert(key, key).unwrap());
+        keys(0, 60).for_each(|key| cache.insert(key, key));
         for _ in 0..50 {
             assert!(keys(0, 10).all(|key| cache.get(&key).is_some()));
         }
@@ -268,7 +268,7 @@ fn the_hottest_are_the_hottest_wherever_they_stand() {
 fn a_demoted_entry_is_the_coldest() {
     for key in 0..10 {
         let cache = counted(10);
-        (0..10).for_each(|key| cache.insert(key, key).unwrap());
+        (0..10).for_each(|key| cache.insert(key, key));
         assert!(cache.demote(&key));
         assert_eq!(cache.coldest(1), [(key, key)]);
     }
@@ -280,13 +280,13 @@ fn h28_demoting_keeps_no_memory() {
     let name = "bounds_found::h28_demoting_keeps_no_memory";
     in_child(name, Duration::from_secs(60), || {
         let cache = counted(10);
-        cache.insert(1, 1).unwrap();
+        cache.insert(1, 1);
         assert!(cache.demote(&1));
         let before = live_bytes();
         for round in 0..200_000 {
             assert!(cache.demote(&1));
             if round % 2 == 0 {
-                cache.insert(1, round).unwrap();
+                cache.insert(1, round);
             }
         }
         cache.quiesce();
@@ -307,9 +307,9 @@ fn h22_an_insert_during_a_compute_replaces_the_old_value() {
         .eviction_listener(move |_, &value, cause| log.lock().unwrap().push((value, cause)))
         .build()
         .unwrap();
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     cache.entry(1).and_compute_with(|_| {
-        cache.insert(1, 11).unwrap();
+        cache.insert(1, 11);
         Op::Put(12)
     });
     cache.invalidate(&1);
@@ -329,7 +329,7 @@ fn h22_an_insert_with_a_lifetime_of_zero_is_not_told_of() {
         })
         .build()
         .unwrap();
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     cache.get_with(&1, || 11);
     cache.run_pending_tasks();
     assert_eq!((told.get(), cache.len()), (0, 0));
@@ -342,7 +342,7 @@ fn h22_h21_removals_are_told_of_and_dropped_if_the_cache_goes_under_a_pin() {
     let ledger = Ledger::new();
     let (cache, told) = telling();
     let other: Cache<u64, u64> = Cache::unbounded();
-    cache.insert(1, ledger.make(1)).unwrap();
+    cache.insert(1, ledger.make(1));
     let view = other.pin();
     cache.invalidate(&1);
     drop(cache);
@@ -358,7 +358,7 @@ fn h22_run_pending_tasks_tells_of_all_that_waits() {
     let ledger = Ledger::new();
     let (cache, told) = telling();
     let other: Cache<u64, u64> = Cache::unbounded();
-    (0..20_000).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+    (0..20_000).for_each(|key| cache.insert(key, ledger.make(key)));
     let view = other.pin();
     cache.clear();
     drop(view);
@@ -372,7 +372,7 @@ fn h22_h21_a_cache_that_goes_tells_of_all_that_waits_and_leaks_nothing() {
     let ledger = Ledger::new();
     let (cache, told) = telling();
     let other: Cache<u64, u64> = Cache::unbounded();
-    (0..20_000).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+    (0..20_000).for_each(|key| cache.insert(key, ledger.make(key)));
     let view = other.pin();
     cache.clear();
     drop(view);
@@ -397,7 +397,7 @@ fn h22_c6_a_listener_is_not_told_inside_a_fill() {
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        cache.insert(2, 20).unwrap();
+        cache.insert(2, 20);
         cache.get_with(&1, || {
             assert!(cache.invalidate(&2));
             10
@@ -417,7 +417,7 @@ fn c9_run_pending_tasks_drops_what_nobody_can_see() {
     in_child(name, A_MOMENT, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
-        (0..10).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+        (0..10).for_each(|key| cache.insert(key, ledger.make(key)));
         cache.clear();
         // The engine may want to be asked more than once; nobody else is pinned.
         (0..100).for_each(|_| cache.run_pending_tasks());
@@ -437,7 +437,7 @@ fn c9_the_janitor_drops_what_it_has_removed() {
             .purge_interval(Duration::from_millis(1))
             .build()
             .unwrap();
-        (0..10).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+        (0..10).for_each(|key| cache.insert(key, ledger.make(key)));
         clock.advance(Duration::from_secs(1));
         spin_until(|| cache.is_empty());
         spin_until(|| ledger.alive() == 0);
@@ -463,7 +463,7 @@ fn h22_close_from_inside_its_own_listener_does_not_wait_for_another_that_closes(
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         clock.advance(Duration::from_secs(1));
         held.begun.pass();
         let of_other = cache.clone();

@@ -97,7 +97,7 @@ fn c1_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
             for expired in [false, true] {
                 let (clock, cache) = timed(SECOND);
                 if expired {
-                    cache.insert(1, 5).unwrap();
+                    cache.insert(1, 5);
                     clock.advance(SECOND);
                 }
                 let (fills, held) = (Tally::default(), Held::new());
@@ -215,7 +215,7 @@ fn c1_waiters_do_not_read_the_table_again() {
                     let value = cache.get_with(&1, || held.hold(10));
                     match round % 3 {
                         0 => assert!(cache.invalidate(&1)),
-                        1 => cache.insert(1, 30).unwrap(),
+                        1 => cache.insert(1, 30),
                         _ => cache.invalidate_all(),
                     }
                     value
@@ -474,7 +474,7 @@ fn c2_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
             Eraser::InvalidateAllAsync,
         ] {
             let cache = plain();
-            cache.insert(1, 5).unwrap();
+            cache.insert(1, 5);
             let held = Held::new();
             let leader = start_compute(&cache, 1, 10, &held);
             assert_eq!(cache.get(&1), Some(5));
@@ -552,7 +552,7 @@ fn c2_invalidate_nowait_cuts_the_flight_off() {
 fn c2_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 5).unwrap();
+        cache.insert(1, 5);
         let held = Held::new();
         let leader = start_compute(&cache, 1, 10, &held);
         assert!(cache.invalidate_nowait(&1));
@@ -570,7 +570,7 @@ fn c2_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
 fn c2_what_invalidate_nowait_has_removed_is_not_counted() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 5).unwrap();
+        cache.insert(1, 5);
         let held = Held::new();
         let leader = start_compute(&cache, 1, 10, &held);
         assert!(cache.invalidate_nowait(&1));
@@ -588,7 +588,7 @@ fn c2_invalidate_says_whether_the_key_was_cached() {
         let (clock, cache) = timed(SECOND);
         for absent in [Cache::invalidate, Cache::invalidate_nowait] {
             assert!(!absent(&cache, &1));
-            cache.insert(1, 10).unwrap();
+            cache.insert(1, 10);
             assert!(absent(&cache, &1));
             assert!(!absent(&cache, &1));
             cache.get_with(&1, || 10);
@@ -596,11 +596,11 @@ fn c2_invalidate_says_whether_the_key_was_cached() {
             assert!(!absent(&cache, &1), "it had expired");
         }
         assert_eq!(cache.remove(&1), None);
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         assert_eq!(cache.remove(&1), Some(10));
         assert_eq!(cache.remove(&1), None);
         // The value that a compute stands before counts as cached, and is what `remove` returns.
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         let held = Held::new();
         let leader = start_compute(&cache, 1, 11, &held);
         let removing = {
@@ -620,7 +620,7 @@ fn c2_invalidate_if_judges_what_a_running_fill_computes() {
     watched(|| {
         for odd in [false, true] {
             let cache = plain();
-            (0..100).for_each(|key| cache.insert(key, key).unwrap());
+            (0..100).for_each(|key| cache.insert(key, key));
             let held = Held::new();
             let leader = start_fill(&cache, 1000, if odd { 11 } else { 10 }, &held);
             let erasing = {
@@ -643,7 +643,7 @@ fn c2_invalidate_if_judges_what_a_running_fill_computes() {
 fn c2_invalidate_all_waits_for_every_fill_and_for_no_later_one() {
     watched(|| {
         let cache = plain();
-        (0..500).for_each(|key| cache.insert(key, key).unwrap());
+        (0..500).for_each(|key| cache.insert(key, key));
         let fills: Vec<_> = (1000..1004)
             .map(|key| {
                 let held = Held::new();
@@ -787,7 +787,7 @@ fn c2_invalidate_if_removes_a_value_that_a_compute_has_stepped_in_front_of_meanw
     watched(|| {
         const KEYS: u64 = 16;
         let cache = plain();
-        (0..KEYS).for_each(|key| cache.insert(key, key).unwrap());
+        (0..KEYS).for_each(|key| cache.insert(key, key));
         let held = Held::new();
         let (begun, step_in_front) = (Tally::default(), Gate::new());
         let computes: Vec<_> = (0..KEYS)
@@ -930,7 +930,7 @@ fn c3_insert_beats_a_running_fill_whatever_leads_it() {
                 })
                 .collect();
             await_joined(|| cache.stats(), joined.len() as u64);
-            cache.insert(1, 99).unwrap();
+            cache.insert(1, 99);
             assert_eq!(cache.get(&1), Some(99));
             // At once: the fill is still running.
             for joined in joined {
@@ -953,7 +953,7 @@ fn c3_insert_with_ttl_zero_still_reaches_the_waiters() {
         let held = Held::new();
         let leader = start_fill(&cache, 1, 10, &held);
         let waiters = join_flight(&cache, 1, 3, 20);
-        cache.insert(1, 99).unwrap();
+        cache.insert(1, 99);
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), 99);
         }
@@ -971,11 +971,11 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
         // How the old fill ends, what is done meanwhile, and what is to be there at last.
         type Step = (&'static str, fn(&Cache<u64, u64>), Option<u64>);
         let steps: [Step; 5] = [
-            ("insert", |cache| cache.insert(1, 30).unwrap(), Some(30)),
+            ("insert", |cache| cache.insert(1, 30), Some(30)),
             (
                 "insert, invalidate",
                 |cache| {
-                    cache.insert(1, 30).unwrap();
+                    cache.insert(1, 30);
                     assert!(cache.invalidate(&1));
                 },
                 None,
@@ -983,8 +983,8 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
             (
                 "insert, insert",
                 |cache| {
-                    cache.insert(1, 30).unwrap();
-                    cache.insert(1, 31).unwrap();
+                    cache.insert(1, 30);
+                    cache.insert(1, 31);
                 },
                 Some(31),
             ),
@@ -999,7 +999,7 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
             (
                 "insert, compute",
                 |cache| {
-                    cache.insert(1, 30).unwrap();
+                    cache.insert(1, 30);
                     cache
                         .entry(1)
                         .and_compute_with(|there| Op::Put(there.unwrap() + 1));
@@ -1012,7 +1012,7 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
                 for prior in [None, Some(5)] {
                     let cache = plain();
                     if let Some(prior) = prior {
-                        cache.insert(1, prior).unwrap();
+                        cache.insert(1, prior);
                     }
                     let held = Held::new();
                     let old = {
@@ -1075,7 +1075,7 @@ fn c3_reads_after_an_insert_see_it_or_something_newer() {
             let inserter = scope.spawn(|| {
                 for _ in 0..4000 {
                     let inserted = stamp();
-                    cache.insert(1, inserted).unwrap();
+                    cache.insert(1, inserted);
                     let seen = cache.get(&1);
                     assert!(
                         seen.is_none_or(|seen| seen >= inserted),
@@ -1664,13 +1664,13 @@ fn c6_fills_run_with_nothing_held_and_may_use_the_cache() {
     watched(|| {
         for verb in Verb::ALL {
             let cache = plain();
-            cache.insert(2, 1).unwrap();
+            cache.insert(2, 1);
             let came = verb.ask(&cache, 1, || {
                 assert!(cache.invalidate(&2));
                 cache.quiesce();
                 assert_eq!(cache.retired(), 0);
                 assert_eq!(cache.get(&1), None);
-                cache.insert(3, 30).unwrap();
+                cache.insert(3, 30);
                 assert_eq!(cache.get_with(&4, || 40), 40);
                 assert_eq!(cache.iter().count(), 2);
                 let view = cache.pin();
@@ -1721,7 +1721,7 @@ impl Drop for Restless {
         if number % 100 == 0 {
             thread::spawn(|| {
                 let other = plain();
-                other.insert(1, 1).unwrap();
+                other.insert(1, 1);
                 other.invalidate(&1);
                 other.quiesce();
                 assert_eq!(other.retired(), 0);
@@ -1742,7 +1742,7 @@ fn c6_values_are_dropped_with_nothing_held_and_may_use_the_cache() {
                 home: Some(home.clone()),
                 drops: drops.clone(),
             });
-            home.insert(key % 16, value).unwrap();
+            home.insert(key % 16, value);
         }
         home.invalidate_all();
         home.quiesce();
@@ -1804,16 +1804,16 @@ fn c6_errors_are_dropped_with_nothing_held() {
 fn c6_what_lends_a_value_may_use_the_cache() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         let sum = cache.with(&1, |ten| {
-            cache.insert(2, 20).unwrap();
+            cache.insert(2, 20);
             assert!(cache.invalidate(&1));
             // Lent is lent: it is not dropped while it is looked at.
             ten + cache.get_with(&3, || 3) + cache.get(&2).unwrap()
         });
         assert_eq!(sum, Some(33));
         cache.invalidate_if(|&key, _| {
-            cache.insert(key + 100, 1).unwrap();
+            cache.insert(key + 100, 1);
             key < 100
         });
         assert!(!cache.contains(&2) && !cache.contains(&3));
@@ -1829,7 +1829,7 @@ fn c6_what_lends_a_value_may_use_the_cache() {
 fn c6_a_predicate_that_panics_leaves_the_cache_usable() {
     watched(|| {
         let cache = plain();
-        (0..100).for_each(|key| cache.insert(key, key).unwrap());
+        (0..100).for_each(|key| cache.insert(key, key));
         let held = Held::new();
         let leader = start_fill(&cache, 1000, 1000, &held);
         let mut calls = 0;
@@ -1866,7 +1866,7 @@ fn c6_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
 
     let clones = AtomicUsize::new(0);
     let cache: Cache<u64, Fragile<'_>> = Cache::unbounded();
-    (0..100).for_each(|key| cache.insert(key, Fragile(key, &clones)).unwrap());
+    (0..100).for_each(|key| cache.insert(key, Fragile(key, &clones)));
     let mut entries = cache.iter();
     let (mut seen, mut panicked) = (vec![], 0);
     loop {
@@ -1903,7 +1903,7 @@ fn c8_an_entry_is_served_before_its_deadline_and_not_at_it() {
         for verb in Verb::ALL {
             for way in ["insert", "fill"] {
                 match way {
-                    "insert" => cache.insert(1, 10).unwrap(),
+                    "insert" => cache.insert(1, 10),
                     _ => assert_eq!(verb.ask(&cache, 1, || Ok(10)), Ok(10)),
                 }
                 is_there(true);
@@ -1960,7 +1960,7 @@ fn c8_ttl_counts_from_publish() {
 fn c8_the_old_value_is_not_served_beyond_its_deadline_while_a_refresh_runs() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
-        cache.insert(1, 5).unwrap();
+        cache.insert(1, 5);
         let held = Held::new();
         let leader = start_compute(&cache, 1, 10, &held);
         assert_eq!(cache.get(&1), Some(5));
@@ -2003,13 +2003,13 @@ fn c8_expired_entries_are_reclaimed_by_inserts_and_fills_of_other_keys() {
     watched(|| {
         for fill in [false, true] {
             let (clock, cache) = timed(SECOND);
-            (0..1000).for_each(|key| cache.insert(key, key).unwrap());
+            (0..1000).for_each(|key| cache.insert(key, key));
             clock.advance(SECOND);
             for key in 1000..3000 {
                 if fill {
                     cache.get_with(&key, || key);
                 } else {
-                    cache.insert(key, key).unwrap();
+                    cache.insert(key, key);
                 }
             }
             assert_eq!(cache.len(), 2000, "fills: {fill}");
@@ -2024,7 +2024,7 @@ fn c8_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
     watched(|| {
         type Hot = fn(&Cache<u64, u64>);
         let ways: [(&str, Hot); 3] = [
-            ("insert", |cache| cache.insert(0, 0).unwrap()),
+            ("insert", |cache| cache.insert(0, 0)),
             ("fill", |cache| {
                 cache.get_with(&0, || 0);
             }),
@@ -2034,7 +2034,7 @@ fn c8_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
         ];
         for (way, touch) in ways {
             let (clock, cache) = timed(SECOND);
-            (0..1000).for_each(|key| cache.insert(key, key).unwrap());
+            (0..1000).for_each(|key| cache.insert(key, key));
             for _ in 0..2000 {
                 clock.advance(SECOND);
                 touch(&cache);
@@ -2061,11 +2061,11 @@ fn c8_maximal_and_absent_lifetimes_never_end() {
             .build()
             .unwrap();
             clock.advance(SECOND);
-            cache.insert(1, 10).unwrap();
+            cache.insert(1, 10);
             cache.get_with(&2, || 20);
             clock.set(Duration::from_nanos(u64::MAX));
             assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(20)));
-            cache.insert(3, 30).unwrap();
+            cache.insert(3, 30);
             assert_eq!(cache.get(&3), Some(30));
         }
     });
@@ -2101,7 +2101,7 @@ fn c9_quiesce_returns_when_everything_removed_has_been_dropped() {
                 }
             }),
             ("insert", |cache, other| {
-                (0..500).for_each(|key| cache.insert(key, other.make(key)).unwrap());
+                (0..500).for_each(|key| cache.insert(key, other.make(key)));
             }),
         ];
         for (name, way) in ways {
@@ -2109,7 +2109,7 @@ fn c9_quiesce_returns_when_everything_removed_has_been_dropped() {
             let cache: Cache<u64, Counted> = Cache::unbounded();
             for key in 0..500 {
                 if key % 2 == 0 {
-                    cache.insert(key, ledger.make(key)).unwrap();
+                    cache.insert(key, ledger.make(key));
                 } else {
                     drop(cache.get_with(&key, || ledger.make(key)));
                 }
@@ -2133,7 +2133,7 @@ fn c9_quiesce_is_not_of_one_thread() {
                 let (cache, ledger) = (&cache, &ledger);
                 scope.spawn(move || {
                     for key in 0..50 {
-                        cache.insert(thread * 50 + key, ledger.make(key)).unwrap();
+                        cache.insert(thread * 50 + key, ledger.make(key));
                         cache.invalidate(&(thread * 50 + key));
                     }
                 });
@@ -2149,7 +2149,7 @@ fn c9_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
-        cache.insert(1, ledger.make(1)).unwrap();
+        cache.insert(1, ledger.make(1));
         let (looking, enough) = (Gate::new(), Gate::new());
         let reader = {
             let (cache, looking, enough) = (cache.clone(), looking.clone(), enough.clone());
@@ -2186,7 +2186,7 @@ fn c9_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
 fn c9_quiesce_under_a_view_says_what_to_do() {
     watched(|| {
         let cache = plain();
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         let view = cache.pin();
         let text = panic_text(|| cache.quiesce());
         assert!(text.contains("drop the view first"), "{text}");
@@ -2262,7 +2262,7 @@ fn c9_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
             thread::spawn(move || {
                 cache.get_with(&1, || {
                     held.hold(());
-                    cache.insert(1, 11).unwrap();
+                    cache.insert(1, 11);
                     cache.invalidate_nowait(&1);
                     cache.quiesce();
                     10
@@ -2304,7 +2304,7 @@ fn c9_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_f
             for held in &held {
                 held.begun.pass();
             }
-            (2..2000).for_each(|key| cache.insert(key, key).unwrap());
+            (2..2000).for_each(|key| cache.insert(key, key));
             let invalidating = {
                 let cache = cache.clone();
                 thread::spawn(move || cache.invalidate_all())
@@ -2334,7 +2334,7 @@ fn c9_garbage_is_bounded_on_one_thread() {
         for key in 0..50_000 {
             match key % 3 {
                 0 => {
-                    cache.insert(1, ledger.make(key)).unwrap();
+                    cache.insert(1, ledger.make(key));
                 }
                 1 => {
                     drop(cache.get_with(&2, || ledger.make(key)));
@@ -2371,7 +2371,7 @@ fn c9_garbage_is_bounded_on_many_threads() {
                     let mut dice = Dice::new(thread + 9);
                     for _ in 0..20_000 {
                         let key = dice.roll(64);
-                        cache.insert(key, ledger.make(key)).unwrap();
+                        cache.insert(key, ledger.make(key));
                         cache.invalidate(&dice.roll(64));
                         peak.fetch_max(cache.retired(), SeqCst);
                     }
@@ -2502,7 +2502,7 @@ fn c11_a_setting_that_cannot_be_is_refused_by_name_and_value() {
     // Any other number of entries will do.
     for entries in [0, 1, 3, 1000] {
         let cache: Cache<u64, u64> = Cache::builder().initial_capacity(entries).build().unwrap();
-        (0..2000).for_each(|key| cache.insert(key, key).unwrap());
+        (0..2000).for_each(|key| cache.insert(key, key));
         assert_eq!(cache.len(), 2000);
     }
 }

@@ -665,7 +665,7 @@ impl<'s> Actor<'s> {
                 let id = self.new_id();
                 let (key, value) = (key.clone(), Value::new(id, &self.scene.tally));
                 self.record(number, Verb::Insert(id), |_| {
-                    cache.insert(key, value).unwrap();
+                    cache.insert(key, value);
                     Answer::Done
                 });
             }

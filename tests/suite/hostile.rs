@@ -260,13 +260,10 @@ fn h04_an_insert_during_a_fill_is_not_overwritten_by_it() {
             let cache = plain();
             // From inside, and from another thread.
             let came = verb.ask(&cache, 1, || {
-                cache.insert(1, 11).unwrap();
+                cache.insert(1, 11);
                 assert_eq!(cache.get(&1), Some(11));
                 let other = cache.clone();
-                thread::spawn(move || other.insert(1, 12))
-                    .join()
-                    .unwrap()
-                    .unwrap();
+                thread::spawn(move || other.insert(1, 12)).join().unwrap();
                 assert_eq!(cache.get_with(&1, || 13), 12);
                 Ok(10)
             });
@@ -331,7 +328,7 @@ fn h05_a_drop_that_panics_is_contained_and_every_other_value_is_dropped() {
                     for id in 0..2000 {
                         let key = dice.roll(32);
                         match dice.roll(4) {
-                            0 => cache.insert(key, make(id)).unwrap(),
+                            0 => cache.insert(key, make(id)),
                             1 => {
                                 cache.with(&key, |value| value.counted.id());
                                 cache.invalidate(&key);
@@ -377,9 +374,7 @@ fn h05_every_way_to_remove_survives_a_drop_that_panics() {
                 Cache::builder().opaque_keys().build().unwrap();
             let put = |id: u64| {
                 let key = make(id, explosive_keys && id % 2 == 0);
-                cache
-                    .insert(key, make(id, !explosive_keys && id % 2 == 0))
-                    .unwrap();
+                cache.insert(key, make(id, !explosive_keys && id % 2 == 0));
             };
             let probe = |id: u64| make(id, false);
             (0..400).for_each(put);
@@ -428,7 +423,7 @@ fn h05_a_drop_whose_panic_carries_a_bomb_is_contained() {
         let ledger = Ledger::new();
         let cache: Cache<u64, Carrier> = Cache::unbounded();
         for id in 0..10 {
-            cache.insert(id, Carrier(ledger.make(id))).unwrap();
+            cache.insert(id, Carrier(ledger.make(id)));
             cache.invalidate(&id);
         }
         cache.quiesce();
@@ -436,7 +431,7 @@ fn h05_a_drop_whose_panic_carries_a_bomb_is_contained() {
         assert_eq!(cache.stats().panicked_drops, 10);
         // And in the hash of a key that is moved, and so on: everywhere we catch.
         let other = plain();
-        other.insert(1, 1).unwrap();
+        other.insert(1, 1);
         other.invalidate(&1);
         other.quiesce();
         assert_eq!(other.retired(), 0);
@@ -474,7 +469,7 @@ fn h06_a_hash_whose_panic_carries_a_bomb_is_contained_while_the_table_grows() {
     let name = "hostile::h06_a_hash_whose_panic_carries_a_bomb_is_contained_while_the_table_grows";
     in_child(name, SECOND * 20, || {
         let cache: Cache<Mined, u64> = Cache::unbounded();
-        cache.insert(Mined(0), 0).unwrap();
+        cache.insert(Mined(0), 0);
         ARMED.store(true, SeqCst);
         for id in 1..5000 {
             assert!(!panics(|| cache.insert(Mined(id), id)), "{id}");
@@ -498,7 +493,7 @@ fn h05_a_key_and_its_value_may_both_panic_when_they_are_dropped() {
             counted: ledger.make(id),
             explodes,
         };
-        (0..10).for_each(|id| cache.insert(make(id, true), make(id, true)).unwrap());
+        (0..10).for_each(|id| cache.insert(make(id, true), make(id, true)));
         let probe = |id: u64| make(id, false);
         (0..5).for_each(|id| assert!(cache.invalidate(&probe(id))));
         cache.quiesce();
@@ -630,7 +625,7 @@ fn rogue_churn(rogue: Rogue, ttl: bool, operations: u64) {
                     }
                     // That it panics is what the key is for.
                     let _ = catch_unwind(AssertUnwindSafe(|| match what {
-                        0..25 => cache.insert(key(id), values.make(id)).unwrap(),
+                        0..25 => cache.insert(key(id), values.make(id)),
                         25..50 => drop(cache.get_with(&key(id), || values.make(id))),
                         50..60 => drop(cache.entry(key(id)).or_insert_with(|| values.make(id))),
                         60..70 => {
@@ -727,11 +722,11 @@ fn h07_the_table_grows_while_hashes_panic_and_flip() {
                 counted: keys.make(id),
                 turned: Arc::clone(&turned),
             };
-            (0..140).for_each(|id| cache.insert(key(id), values.make(id)).unwrap());
+            (0..140).for_each(|id| cache.insert(key(id), values.make(id)));
             turned.store(way, SeqCst);
             let odd = |id: &u64| id % 2 == 1;
             for id in (140..4000).filter(odd) {
-                cache.insert(key(id), values.make(id)).unwrap();
+                cache.insert(key(id), values.make(id));
             }
             for id in (0..4000).filter(odd) {
                 let found = cache.with(&key(id), Counted::id);
@@ -748,7 +743,7 @@ fn h07_the_table_grows_while_hashes_panic_and_flip() {
             assert!((2000..=2070).contains(&left), "{left}");
             assert_eq!((keys.alive(), values.alive()), (left, left));
             // Whatever has become of a key, it can be put in again.
-            cache.insert(key(2), values.make(2)).unwrap();
+            cache.insert(key(2), values.make(2));
             assert_eq!(cache.with(&key(2), Counted::id), Some(2));
             drop(cache);
             assert_eq!((keys.alive(), values.alive()), (0, 0));
@@ -779,7 +774,7 @@ fn h07_a_key_that_is_being_filled_while_its_hash_panics_and_flips_resolves_its_f
                 turned: Arc::clone(&turned),
             };
             if live {
-                cache.insert(key(2), values.make(5)).unwrap();
+                cache.insert(key(2), values.make(5));
             }
             let held = Held::new();
             thread::scope(|scope| {
@@ -801,7 +796,7 @@ fn h07_a_key_that_is_being_filled_while_its_hash_panics_and_flips_resolves_its_f
                 await_joined(|| cache.stats(), 3);
                 turned.store(way, SeqCst);
                 for id in (1..4000).step_by(2) {
-                    cache.insert(key(id), values.make(id)).unwrap();
+                    cache.insert(key(id), values.make(id));
                 }
                 assert_eq!(cache.with(&key(1), Counted::id), Some(1));
                 turned.store(0, SeqCst);
@@ -944,7 +939,7 @@ fn h11_with_ttl_zero_nothing_is_ever_a_hit() {
         for fill in 0..50 {
             assert_eq!(cache.get_with(&1, || fill), fill);
             assert_eq!((cache.get(&1), cache.peek(&1)), (None, None));
-            cache.insert(1, 99).unwrap();
+            cache.insert(1, 99);
             assert_eq!((cache.contains(&1), cache.len()), (false, 0));
             assert!(!cache.invalidate(&1));
             let computed = cache.entry(1).and_compute_with(|there| {
@@ -970,7 +965,7 @@ fn h11_with_ttl_zero_nothing_is_ever_a_hit() {
 #[test]
 fn h12_a_ttl_of_duration_max_is_taken_and_never_ends() {
     let (clock, cache) = timed(Duration::MAX);
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     assert_eq!(cache.get_with(&2, || 20), 20);
     clock.advance(Duration::MAX);
     assert_eq!((cache.get(&1), cache.get(&2)), (Some(10), Some(20)));
@@ -979,7 +974,7 @@ fn h12_a_ttl_of_duration_max_is_taken_and_never_ends() {
     // One less than the longest there is, too.
     let (clock, cache) = timed(Duration::from_nanos(i64::MAX as u64 - 1));
     clock.advance(SECOND);
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     clock.advance(SECOND);
     assert_eq!(cache.get(&1), Some(10));
 }
@@ -989,17 +984,17 @@ fn h13_a_clock_that_stalls_steps_back_or_jumps_expires_nothing_early_and_nothing
     watched(|| {
         let (clock, cache) = timed(SECOND);
         clock.set(SECOND * 100);
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         // It stalls: nothing expires.
         for key in 2..2000 {
-            cache.insert(key, key).unwrap();
+            cache.insert(key, key);
         }
         assert_eq!((cache.get(&1), cache.len()), (Some(10), 1999));
         // It steps back: nothing expires.
         clock.set(SECOND * 50);
         assert_eq!(cache.get(&1), Some(10));
         // What is put in meanwhile lives by the clock that there is.
-        cache.insert(1, 11).unwrap();
+        cache.insert(1, 11);
         clock.set(Duration::from_nanos(50_999_999_999));
         assert_eq!(cache.get(&1), Some(11));
         clock.set(SECOND * 51);
@@ -1011,7 +1006,7 @@ fn h13_a_clock_that_stalls_steps_back_or_jumps_expires_nothing_early_and_nothing
         assert_eq!((cache.get(&2), cache.iter().count()), (None, 0));
         // It jumps to its very end, and time still is counted.
         clock.set(Duration::from_nanos(u64::MAX));
-        cache.insert(1, 12).unwrap();
+        cache.insert(1, 12);
         assert_eq!(cache.get_with(&3, || 30), 30);
         assert_eq!(cache.get(&2), None);
     });
@@ -1342,7 +1337,7 @@ fn h15_fills_that_invalidate_each_others_keys_both_end() {
                 for round in 0..20 {
                     let cache = plain();
                     if round % 2 == 0 {
-                        cache.insert(1, 5).unwrap();
+                        cache.insert(1, 5);
                     }
                     let barrier = Arc::new(Barrier::new(2));
                     let fills = [(1, 2, one), (2, 1, two)].map(|(own, other, way)| {
@@ -1526,7 +1521,7 @@ fn h16_a_fill_that_removes_its_own_key_does_not_wait_for_itself() {
         for (name, way) in ways {
             for verb in Verb::ALL {
                 let cache = plain();
-                cache.insert(2, 20).unwrap();
+                cache.insert(2, 20);
                 let came = verb.ask(&cache, 1, || {
                     way(&cache);
                     assert!(!cache.contains(&1));
@@ -1560,7 +1555,7 @@ fn h16_a_compute_or_refresh_that_removes_its_own_live_key_keeps_nothing() {
         for (name, way) in ways {
             for op in [Op::Put(10), Op::Nop, Op::Remove] {
                 let cache = plain();
-                cache.insert(1, 5).unwrap();
+                cache.insert(1, 5);
                 cache.entry(1).and_compute_with(|there| {
                     way(&cache);
                     assert!(!cache.contains(&1), "{name}");
@@ -1601,7 +1596,7 @@ fn h16_a_fill_that_inserts_its_own_key_is_overruled_by_it() {
         for verb in Verb::ALL {
             let cache = plain();
             let came = verb.ask(&cache, 1, || {
-                cache.insert(1, 11).unwrap();
+                cache.insert(1, 11);
                 assert_eq!(verb.ask(&cache, 1, || Ok(12)), Ok(11));
                 Ok(10)
             });
@@ -1610,7 +1605,7 @@ fn h16_a_fill_that_inserts_its_own_key_is_overruled_by_it() {
             let cache = plain();
             let end = catch_unwind(AssertUnwindSafe(|| {
                 verb.ask(&cache, 1, || {
-                    cache.insert(1, 11).unwrap();
+                    cache.insert(1, 11);
                     unwind("on purpose")
                 })
             }));
@@ -1753,7 +1748,7 @@ fn h20_quiesce_under_a_view_is_refused_in_the_destructors_of_thread_locals_too()
             let end = at_the_end_of_a_thread(touched_first, || {
                 let cache = plain();
                 let view = cache.pin();
-                cache.insert(1, 10).unwrap();
+                cache.insert(1, 10);
                 cache.invalidate(&1);
                 let text = panic_text(|| cache.quiesce());
                 assert!(text.contains("drop the view first"), "{text}");
@@ -1844,7 +1839,7 @@ fn h21_a_cache_whose_handles_are_dropped_while_others_wait_leaves_nothing_behind
             let (keys, values) = (Ledger::new(), Ledger::new());
             let cache: Cache<Counted, Counted> = Cache::unbounded();
             for id in 0..20 {
-                cache.insert(keys.make(id), values.make(id)).unwrap();
+                cache.insert(keys.make(id), values.make(id));
                 cache.invalidate(&keys.make(id / 2));
             }
             let held = Held::new();
@@ -1900,11 +1895,11 @@ fn h21_the_last_handle_may_go_anywhere() {
         let outer: Cache<u64, Cache<u64, Counted>> = Cache::unbounded();
         for round in 0..300 {
             let inner: Cache<u64, Counted> = Cache::unbounded();
-            (0..3).for_each(|id| inner.insert(id, values.make(id)).unwrap());
+            (0..3).for_each(|id| inner.insert(id, values.make(id)));
             inner.invalidate(&1);
-            outer.insert(round % 4, inner).unwrap();
+            outer.insert(round % 4, inner);
             let inner: Cache<u64, Counted> = Cache::unbounded();
-            inner.insert(1, values.make(1)).unwrap();
+            inner.insert(1, values.make(1));
             assert_eq!(
                 outer
                     .get_with(&9, || {
@@ -1928,7 +1923,7 @@ fn h21_the_last_handle_may_go_anywhere() {
 fn h22_a_predicate_that_blocks_or_reenters_blocks_nobody() {
     watched(|| {
         let cache = plain();
-        (0..200).for_each(|key| cache.insert(key, key).unwrap());
+        (0..200).for_each(|key| cache.insert(key, key));
         let held = Held::new();
         let erasing = {
             let (cache, held) = (cache.clone(), held.clone());
@@ -1937,7 +1932,7 @@ fn h22_a_predicate_that_blocks_or_reenters_blocks_nobody() {
                     held.hold(());
                     // For the same key, and for others.
                     cache.get(&key);
-                    cache.insert(key + 10_000, key).unwrap();
+                    cache.insert(key + 10_000, key);
                     cache.get_with(&(key + 20_000), || key);
                     key % 2 == 0
                 });
@@ -1949,7 +1944,7 @@ fn h22_a_predicate_that_blocks_or_reenters_blocks_nobody() {
             assert_eq!(cache.get_with(&key, || key), key);
         }
         assert!(cache.invalidate(&1001));
-        cache.insert(1001, 1001).unwrap();
+        cache.insert(1001, 1001);
         assert_eq!(cache.iter().filter(|(key, _)| *key < 200).count(), 200);
         held.end.open();
         erasing.join().unwrap();
@@ -2074,7 +2069,7 @@ fn h26_an_old_flight_that_fails_after_a_newer_one_succeeded_changes_nothing() {
 fn h27_a_key_that_is_being_filled_is_not_there_yet() {
     watched(|| {
         let cache = plain();
-        cache.insert(2, 20).unwrap();
+        cache.insert(2, 20);
         for verb in Verb::ALL {
             let came = verb.ask(&cache, 1, || {
                 let look = || {
@@ -2134,7 +2129,7 @@ fn h28_memory_is_flat_over_distinct_keys_that_expire() {
             .unwrap();
         memory_stays_flat(10_000_000, 1 << 20, |key| {
             if key % 2 == 0 {
-                cache.insert(key, [key; 4]).unwrap();
+                cache.insert(key, [key; 4]);
             } else {
                 assert_eq!(cache.get_with(&key, || [key; 4]), [key; 4]);
             }
@@ -2151,7 +2146,7 @@ fn h28_memory_is_flat_over_distinct_keys_that_are_invalidated() {
     in_child(name, SECOND * 300, || {
         let cache: Cache<u64, [u64; 4]> = Cache::unbounded();
         memory_stays_flat(10_000_000, 1 << 20, |key| {
-            cache.insert(key, [key; 4]).unwrap();
+            cache.insert(key, [key; 4]);
             assert!(cache.invalidate(&key));
         });
         assert_eq!(cache.len(), 0);
@@ -2180,7 +2175,7 @@ fn h28_memory_is_flat_under_concurrent_churn() {
             let run = catch_unwind(AssertUnwindSafe(|| {
                 // The slack is what threads that are preempted while pinned may hold up.
                 memory_stays_flat(1_000_000, 16 << 20, |key| {
-                    cache.insert(key, [key; 4]).unwrap();
+                    cache.insert(key, [key; 4]);
                     cache.invalidate(&key);
                 });
             }));

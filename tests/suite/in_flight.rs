@@ -118,7 +118,7 @@ fn takeover_of_a_fill_that_fails_or_is_dropped_later() {
     let (cache, _) = clocked();
     let guard = lead(&cache);
     assert!(cache.takeover(&1));
-    cache.insert(1, 12).unwrap();
+    cache.insert(1, 12);
     drop(guard);
     assert_eq!(cache.get(&1), Some(12));
     let failed = cache.try_get_with(&2, || {
@@ -212,7 +212,7 @@ fn fill_timeout_holds_for_a_compute_over_a_value() {
         .fill_timeout(SECOND)
         .build()
         .unwrap();
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     cache.entry(1).and_compute_with(|_| {
         assert_eq!(cache.in_flight()[0].age, Some(Duration::ZERO));
         clock.advance(SECOND);
@@ -271,7 +271,7 @@ fn clause_11_a_timeout_of_nothing_is_refused() {
 #[test]
 fn a_closed_cache_refuses_fills_and_serves_what_it_has() {
     let (cache, _) = clocked();
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     cache.close();
     cache.close();
     assert!(cache.is_closed());
@@ -298,7 +298,7 @@ fn a_closed_cache_refuses_fills_and_serves_what_it_has() {
         Poll::Ready(Err(TryGetError::Closed(_)))
     ));
     // Everything else works.
-    cache.insert(3, 30).unwrap();
+    cache.insert(3, 30);
     assert!(cache.invalidate(&1));
     assert_eq!((cache.get(&3), cache.len()), (Some(30), 1));
     assert!(cache.in_flight().is_empty());

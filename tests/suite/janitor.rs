@@ -48,9 +48,9 @@ fn kept(builder: Builder<u64, u64>) -> Kept {
 fn c8_the_janitor_removes_what_has_expired_without_any_traffic_and_tells() {
     watched(|| {
         let Kept { cache, clock, told } = kept(Cache::builder().max_capacity(1000));
-        (0..100).for_each(|key| cache.insert(key, key).unwrap());
+        (0..100).for_each(|key| cache.insert(key, key));
         clock.advance(Duration::from_secs(5));
-        (100..150).for_each(|key| cache.insert(key, key).unwrap());
+        (100..150).for_each(|key| cache.insert(key, key));
         clock.advance(Duration::from_secs(5));
         let mut keys: Vec<u64> = (0..100)
             .map(|_| {
@@ -86,7 +86,7 @@ fn c9_what_the_janitor_removes_is_dropped() {
             .purge_interval(OFTEN)
             .build()
             .unwrap();
-        (0..2000).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+        (0..2000).for_each(|key| cache.insert(key, ledger.make(key)));
         clock.advance(LIFETIME);
         spin_until(|| cache.is_empty());
         cache.quiesce();
@@ -121,7 +121,7 @@ fn h21_the_janitor_keeps_no_cache_alive() {
                 .eviction_listener(move |_, _, _| drop(words.lock()))
                 .build()
                 .unwrap();
-            cache.insert(1, ledger.make(1)).unwrap();
+            cache.insert(1, ledger.make(1));
             let other = cache.clone();
             drop(cache);
             assert_eq!(other.len(), 1);
@@ -153,7 +153,7 @@ fn h21_h22_the_listener_in_a_round_may_drop_the_last_handle() {
             })
             .build()
             .unwrap();
-        (0..10).for_each(|key| cache.insert(key, key).unwrap());
+        (0..10).for_each(|key| cache.insert(key, key));
         *shared.lock().unwrap() = Some(cache);
         clock.advance(LIFETIME);
         gone.recv_timeout(PATIENCE)
@@ -166,17 +166,17 @@ fn h21_h22_the_listener_in_a_round_may_drop_the_last_handle() {
 fn close_ends_the_janitor_and_the_cache_goes_on() {
     watched(|| {
         let Kept { cache, clock, told } = kept(Cache::builder());
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         clock.advance(LIFETIME);
         told.recv_timeout(PATIENCE).expect("told of");
         cache.close();
         cache.close();
         // From here on there is no round: what expires waits for traffic.
-        cache.insert(2, 20).unwrap();
+        cache.insert(2, 20);
         clock.advance(LIFETIME);
         assert!(told.recv_timeout(20 * OFTEN).is_err());
         assert_eq!(cache.len(), 1);
-        cache.insert(2, 21).unwrap();
+        cache.insert(2, 21);
         assert_eq!(told.recv_timeout(PATIENCE).expect("told of").0, 2);
         cache.close();
     });
@@ -199,7 +199,7 @@ fn close_waits_for_the_last_round() {
             })
             .build()
             .unwrap();
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         clock.advance(LIFETIME);
         held.begun.pass();
         let (of_closer, closed) = (cache.clone(), Flag::default());
@@ -212,7 +212,7 @@ fn close_waits_for_the_last_round() {
         let_others_run();
         assert!(!closed.is_up());
         // Meanwhile what is in the cache is as usable as ever.
-        cache.insert(2, 20).unwrap();
+        cache.insert(2, 20);
         assert_eq!(cache.get(&2), Some(20));
         held.end.open();
         waiting.join().unwrap();
@@ -237,7 +237,7 @@ fn h22_close_from_inside_its_own_listener_does_not_wait_for_itself() {
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         clock.advance(LIFETIME);
         closed.pass();
         cache.close();
@@ -260,7 +260,7 @@ fn h22_close_from_inside_a_listener_elsewhere_waits_for_the_janitor() {
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        (0..100).for_each(|key| cache.insert(key, key).unwrap());
+        (0..100).for_each(|key| cache.insert(key, key));
         cache.clear();
         assert_eq!(cache.stats().panicked_listeners, 0);
         *shared.lock().unwrap() = None;
@@ -295,7 +295,7 @@ fn h22_the_janitor_survives_a_listener_and_a_value_that_panic() {
             .build()
             .unwrap();
         for round in 0..5 {
-            (0..100).for_each(|key| cache.insert(round * 100 + key, Grenade(66)).unwrap());
+            (0..100).for_each(|key| cache.insert(round * 100 + key, Grenade(66)));
             clock.advance(LIFETIME);
             for _ in 0..100 {
                 assert_eq!(told.recv_timeout(PATIENCE).expect("told of") / 100, round);
@@ -378,7 +378,7 @@ fn k4_short_lived_caches_leave_no_janitor_behind() {
                 .purge_interval([OFTEN, Duration::from_secs(3600)][round as usize % 2])
                 .build()
                 .unwrap();
-            cache.insert(round, ledger.make(round)).unwrap();
+            cache.insert(round, ledger.make(round));
             if round % 10 == 0 {
                 cache.close();
             }

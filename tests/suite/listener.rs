@@ -85,8 +85,8 @@ fn clear_during_a_compute(cache: &Cache<u64, u64>) {
 fn h22_every_verb_that_removes_a_live_entry_tells_once_with_its_cause() {
     type Deed = fn(&Cache<u64, u64>);
     let deeds: [(&str, Deed, &[Told]); 18] = [
-        ("insert", |c| c.insert(1, 11).unwrap(), &[(1, 10, Replaced)]),
-        ("another key", |c| c.insert(2, 20).unwrap(), &[]),
+        ("insert", |c| c.insert(1, 11), &[(1, 10, Replaced)]),
+        ("another key", |c| c.insert(2, 20), &[]),
         ("compute puts", |c| put(c, 1, 11), &[(1, 10, Replaced)]),
         (
             "compute removes",
@@ -141,7 +141,7 @@ fn h22_every_verb_that_removes_a_live_entry_tells_once_with_its_cause() {
         (
             "insert and invalidate",
             |c| {
-                c.insert(1, 11).unwrap();
+                c.insert(1, 11);
                 c.invalidate(&1);
             },
             &[(1, 10, Replaced), (1, 11, Explicit)],
@@ -156,14 +156,14 @@ fn h22_every_verb_that_removes_a_live_entry_tells_once_with_its_cause() {
             |c| {
                 c.set_max_capacity(1).unwrap();
                 c.demote(&1);
-                c.insert(2, 20).unwrap();
+                c.insert(2, 20);
             },
             &[(1, 10, Size)],
         ),
     ];
     for (name, deed, expected) in deeds {
         let (cache, log) = logged(Cache::builder().max_capacity(100));
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         assert_eq!(log.news(), []);
         deed(&cache);
         assert_eq!(log.news(), expected, "{name}");
@@ -205,7 +205,7 @@ fn h22_a_refresh_tells_of_the_value_that_it_replaces() {
 fn h22_c8_whoever_notices_an_expiry_tells_of_it_once() {
     type Deed = fn(&Cache<u64, u64>);
     let deeds: [(&str, Deed); 13] = [
-        ("insert", |c| c.insert(1, 11).unwrap()),
+        ("insert", |c| c.insert(1, 11)),
         ("get_with", |c| assert_eq!(c.get_with(&1, || 11), 11)),
         ("a fill that fails", |c| {
             assert!(c.try_get_with(&1, || Err::<u64, _>("no")).is_err());
@@ -230,7 +230,7 @@ fn h22_c8_whoever_notices_an_expiry_tells_of_it_once() {
         ("remove", |c| assert_eq!(c.remove(&1), None)),
         ("run_pending_tasks", Cache::run_pending_tasks),
         ("inserts of other keys", |c| {
-            (2..500).for_each(|key| c.insert(key, 0).unwrap());
+            (2..500).for_each(|key| c.insert(key, 0));
         }),
         ("fills of other keys", |c| {
             (2..500).for_each(|key| assert_eq!(c.get_with(&key, || 0), 0));
@@ -238,7 +238,7 @@ fn h22_c8_whoever_notices_an_expiry_tells_of_it_once() {
     ];
     for (name, deed) in deeds {
         let (cache, log, clock) = logged_and_timed();
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         clock.advance(LIFETIME);
         // Looking removes nothing.
         assert_eq!(
@@ -262,9 +262,9 @@ fn h22_c8_eviction_tells_what_has_expired_from_what_has_not() {
         .time_to_live(LIFETIME)
         .clock(clock.clone());
     let (cache, log) = logged(builder);
-    (0..10).for_each(|key| cache.insert(key, 0).unwrap());
+    (0..10).for_each(|key| cache.insert(key, 0));
     clock.advance(LIFETIME);
-    (10..40).for_each(|key| cache.insert(key, 1).unwrap());
+    (10..40).for_each(|key| cache.insert(key, 1));
     let news = log.news();
     assert_eq!((news.len(), cache.len()), (30, 10));
     let expected = |value| if value == 0 { Expired } else { Size };
@@ -302,9 +302,9 @@ fn h22_evictions_and_a_smaller_capacity_tell_of_everyone_that_goes() {
 #[test]
 fn h22_removals_are_told_in_their_order() {
     let (cache, log) = logged(Cache::builder());
-    cache.insert(1, 0).unwrap();
+    cache.insert(1, 0);
     let view = cache.pin();
-    (1..=500).for_each(|value| cache.insert(1, value).unwrap());
+    (1..=500).for_each(|value| cache.insert(1, value));
     drop(view);
     let values: Vec<u64> = log.news().into_iter().map(|told| told.1).collect();
     assert!(values.into_iter().eq(0..500));
@@ -341,7 +341,7 @@ fn h22_one_thread_at_a_time_tells_and_each_ones_removals_in_their_order() {
                     for round in 0..rounds {
                         turn.wait();
                         for value in 1..=EACH {
-                            cache.insert(key, round * EACH + value).unwrap();
+                            cache.insert(key, round * EACH + value);
                             cache.invalidate(&key);
                         }
                         // All of it is told of before more is removed.
@@ -378,7 +378,8 @@ fn h22_c1_what_was_never_kept_is_not_told_of() {
                 .max_capacity(capacity)
                 .weigher(|_, &value| value);
             let (cache, log) = logged(builder);
-            assert!(cache.insert(1, 10).is_err());
+            assert!(cache.try_insert(1, 10).is_err());
+            cache.insert(1, 10);
             for verb in Verb::ALL {
                 assert_eq!(verb.ask(&cache, 1, || Ok(10)), Ok(10));
             }
@@ -404,7 +405,7 @@ fn h22_c1_what_was_never_kept_is_not_told_of() {
         assert_eq!((log.news(), cache.len()), (vec![], 0));
         // Beaten by an insert: the insert's value is the one that was kept.
         cache.get_with(&5, || {
-            cache.insert(5, 11).unwrap();
+            cache.insert(5, 11);
             10
         });
         cache.invalidate(&5);
@@ -428,7 +429,7 @@ fn h22_a_listener_that_panics_is_counted_and_told_the_rest() {
         })
         .build()
         .unwrap();
-    (0..100).for_each(|key| cache.insert(key, key).unwrap());
+    (0..100).for_each(|key| cache.insert(key, key));
     for key in 0..50 {
         assert!(cache.invalidate(&key));
     }
@@ -459,7 +460,7 @@ fn h22_c9_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
             })
             .build()
             .unwrap();
-        cache.insert(u64::MAX, 0).unwrap();
+        cache.insert(u64::MAX, 0);
         let of_blocked = cache.clone();
         let blocked = thread::spawn(move || assert!(of_blocked.invalidate(&u64::MAX)));
         held.begun.pass();
@@ -470,7 +471,7 @@ fn h22_c9_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
                 let (cache, most) = (&cache, &most);
                 scope.spawn(move || {
                     for round in 0..rounds {
-                        cache.insert(thread, round).unwrap();
+                        cache.insert(thread, round);
                         most.fetch_max(cache.retired(), SeqCst);
                     }
                 });
@@ -518,7 +519,7 @@ fn h22_a_few_removals_wait_for_a_listener_that_blocks_and_are_told_by_it() {
             })
             .build()
             .unwrap();
-        (0..100).for_each(|key| cache.insert(key, key).unwrap());
+        (0..100).for_each(|key| cache.insert(key, key));
         let of_blocked = cache.clone();
         let blocked = thread::spawn(move || assert!(of_blocked.invalidate(&0)));
         held.begun.pass();
@@ -551,7 +552,7 @@ fn h22_c9_quiesce_waits_for_a_listener_that_is_being_told() {
             })
             .build()
             .unwrap();
-        (0..10).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+        (0..10).for_each(|key| cache.insert(key, ledger.make(key)));
         let of_blocked = cache.clone();
         let blocked = thread::spawn(move || of_blocked.clear());
         held.begun.pass();
@@ -589,7 +590,7 @@ fn h22_c6_a_listener_may_use_the_cache_for_the_same_key() {
                 let cache = handle(&inner);
                 assert!(cache.pin().get(&key).is_none(), "it is gone");
                 match value {
-                    0..20 => cache.insert(key, value + 1).unwrap(),
+                    0..20 => cache.insert(key, value + 1),
                     20..40 => assert_eq!(cache.get_with(&key, || value + 1), value + 1),
                     40..60 => drop(cache.entry(key).and_compute_with(|_| Op::Put(value + 1))),
                     _ => assert!(!cache.invalidate(&key)),
@@ -611,7 +612,7 @@ fn h22_c6_a_listener_may_use_the_cache_for_the_same_key() {
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        cache.insert(1, 0).unwrap();
+        cache.insert(1, 0);
         assert!(cache.invalidate(&1));
         let news = log.news();
         assert!(news.iter().map(|told| told.1).eq(0..=60), "{news:?}");
@@ -631,13 +632,13 @@ fn h22_c9_a_listener_that_puts_back_what_is_evicted_gets_tired_of_it() {
             .max_capacity(10)
             .eviction_listener(move |&key, &value, _| {
                 if let Some(cache) = inner.lock().unwrap().clone() {
-                    cache.insert(key, value).unwrap();
+                    cache.insert(key, value);
                 }
             })
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        (0..12).for_each(|key| cache.insert(key, key).unwrap());
+        (0..12).for_each(|key| cache.insert(key, key));
         assert_eq!((cache.len(), cache.weighted_size()), (10, 10));
         // Two keys are never there: those that wait to be told of.
         assert!(cache.retired() < 4 * PLENTY as usize);
@@ -651,10 +652,10 @@ fn h22_a_listener_may_use_another_cache_that_has_one() {
     let (second, log) = logged(Cache::builder());
     let inner = second.clone();
     let first: Cache<u64, u64> = Cache::builder()
-        .eviction_listener(move |&key, &value, _| inner.insert(key % 10, value).unwrap())
+        .eviction_listener(move |&key, &value, _| inner.insert(key % 10, value))
         .build()
         .unwrap();
-    (0..100).for_each(|key| first.insert(key, key).unwrap());
+    (0..100).for_each(|key| first.insert(key, key));
     (0..100).for_each(|key| assert!(first.invalidate(&key)));
     assert_eq!((second.len(), log.news().len()), (10, 90));
 }
@@ -676,7 +677,7 @@ fn h22_h21_a_listener_may_drop_handles_also_the_last_one() {
             })
             .build()
             .unwrap();
-        (0..10).for_each(|key| second.insert(key, ledger.make(key)).unwrap());
+        (0..10).for_each(|key| second.insert(key, ledger.make(key)));
         *second_shared.lock().unwrap() = Some(second);
         let (of_other, of_own) = (Arc::clone(&second_shared), Arc::clone(&shared));
         let cache: Cache<u64, Counted> = Cache::builder()
@@ -691,7 +692,7 @@ fn h22_h21_a_listener_may_drop_handles_also_the_last_one() {
             })
             .build()
             .unwrap();
-        (0..10).for_each(|key| cache.insert(key, ledger.make(key)).unwrap());
+        (0..10).for_each(|key| cache.insert(key, ledger.make(key)));
         *shared.lock().unwrap() = Some(cache.clone());
         thread::spawn(move || {
             cache.invalidate(&1);
@@ -711,11 +712,11 @@ fn h22_h21_a_listener_may_drop_handles_also_the_last_one() {
 fn h22_c6_on_a_thread_with_a_view_the_listener_is_told_when_the_view_is_gone() {
     let (cache, log) = logged(Cache::builder().max_capacity(100));
     let other: Cache<u64, u64> = Cache::unbounded();
-    (0..10).for_each(|key| cache.insert(key, key).unwrap());
+    (0..10).for_each(|key| cache.insert(key, key));
     let (outer, view) = (other.pin(), cache.pin());
     let lent = view.get(&1).unwrap();
     cache.invalidate(&1);
-    cache.insert(2, 20).unwrap();
+    cache.insert(2, 20);
     cache.set_max_capacity(5).unwrap();
     cache.run_pending_tasks();
     assert_eq!((log.news(), *lent), (vec![], 1));
@@ -741,7 +742,7 @@ fn h22_c6_on_a_thread_with_a_view_the_listener_is_told_when_the_view_is_gone() {
 #[test]
 fn h22_others_tell_for_a_thread_that_holds_a_view() {
     let (cache, log) = logged(Cache::builder());
-    (0..10).for_each(|key| cache.insert(key, key).unwrap());
+    (0..10).for_each(|key| cache.insert(key, key));
     let view = cache.pin();
     cache.invalidate(&1);
     assert_eq!(log.news(), []);
@@ -757,7 +758,7 @@ fn h22_others_tell_for_a_thread_that_holds_a_view() {
 #[test]
 fn h22_c6_what_is_removed_inside_with_is_told_of_after_it() {
     let (cache, log) = logged(Cache::builder());
-    cache.insert(1, 10).unwrap();
+    cache.insert(1, 10);
     let removed = cache.with(&1, |&value| {
         assert!(cache.invalidate(&1));
         cache.run_pending_tasks();
@@ -786,7 +787,7 @@ fn h22_c6_a_listener_may_wait_for_others_that_use_the_cache() {
                 let other = thread::spawn(move || {
                     assert_eq!(cache.get_with(&key, || 77), 77);
                     assert!(cache.invalidate(&key));
-                    cache.insert(100, 1).unwrap();
+                    cache.insert(100, 1);
                     cache.clear();
                     cache.set_max_capacity(9).unwrap();
                     cache.run_pending_tasks();
@@ -796,7 +797,7 @@ fn h22_c6_a_listener_may_wait_for_others_that_use_the_cache() {
             .build()
             .unwrap();
         *shared.lock().unwrap() = Some(cache.clone());
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         assert!(cache.invalidate(&1));
         assert_eq!(cache.stats().panicked_listeners, 0);
         *shared.lock().unwrap() = None;
@@ -818,7 +819,7 @@ fn one_step(
         0..=5 => {
             let value = make();
             let id = value.id();
-            if cache.insert(key, value).is_ok() {
+            if cache.try_insert(key, value).is_ok() {
                 return Some(id);
             }
         }
@@ -976,7 +977,7 @@ fn h22_r10_events_are_what_was_put_in_less_what_is_there() {
                 scope.spawn(move || {
                     let mut dice = Dice::new(seed + 5);
                     for value in 0..steps {
-                        cache.insert(dice.roll(100), value).unwrap();
+                        cache.insert(dice.roll(100), value);
                     }
                 });
             }

@@ -661,7 +661,7 @@ impl Run<'_, '_> {
 
     fn insert(&self) {
         let (key, id) = (self.key(), self.new_id());
-        self.cache.insert(self.owned(key), self.value(id)).unwrap();
+        self.cache.insert(self.owned(key), self.value(id));
         self.model.borrow_mut().insert(key, id);
         self.check(key);
     }

@@ -45,7 +45,7 @@ fn beside(other: impl Fn() + Sync, mut main: impl FnMut()) {
 #[test]
 fn a_value_that_is_computed_anew_is_there_all_along() {
     let cache: Cache<u32, u32> = Cache::unbounded();
-    cache.insert(1, 0).unwrap();
+    cache.insert(1, 0);
     let increment = || {
         let seen = |seen: Option<&u32>| Op::Put(seen.expect("nobody removes it") + 1);
         cache.entry(1).and_compute_with(seen);
@@ -78,7 +78,7 @@ fn a_walk_that_invalidates_beats_a_compute() {
     let mut id = 0;
     beside(leave, || {
         id += 1;
-        cache.insert(1, id).unwrap();
+        cache.insert(1, id);
         if id % 2 == 0 {
             cache.invalidate_all();
         } else {
@@ -120,9 +120,9 @@ fn a_lead_that_is_handed_over_is_no_cycle() {
 #[test]
 fn a_compute_is_shown_what_is_there_all_along() {
     let cache: Cache<u32, u32> = Cache::unbounded();
-    cache.insert(1, 0).unwrap();
+    cache.insert(1, 0);
     beside(
-        || cache.insert(1, 0).unwrap(),
+        || cache.insert(1, 0),
         || {
             cache.entry(1).and_compute_with(|seen| {
                 assert!(seen.is_some(), "nobody removes it");
@@ -157,7 +157,7 @@ fn a_compute_is_shown_what_there_was_when_it_was_cut_off() {
         });
         let mut lost = 0;
         for turn in 1..=TRIES {
-            cache.insert(1, 1).unwrap();
+            cache.insert(1, 1);
             begun.store(turn, Ordering::SeqCst);
             (0..turn % 64).for_each(|_| hint::spin_loop());
             assert!(cache.invalidate_nowait(&1));
@@ -305,7 +305,7 @@ fn a_key_that_lies_is_put_back_although_a_growth_begins() {
                 .build()
                 .unwrap();
             let liar = key(12_345);
-            cache.insert(liar.clone(), ledger.make(7)).unwrap();
+            cache.insert(liar.clone(), ledger.make(7));
             // A table of 4096 words grows at 2561: how many inserts before that are left to the
             // other thread, and when that begins.
             let (spare, delay) = (dice.roll(60), dice.roll(400));
@@ -316,16 +316,16 @@ fn a_key_that_lies_is_put_back_although_a_growth_begins() {
                         hint::spin_loop();
                     }
                     for n in 0..spare {
-                        cache.insert(key(1_000_000 + n), ledger.make(1)).unwrap();
+                        cache.insert(key(1_000_000 + n), ledger.make(1));
                     }
                     for (&n, other) in near.iter().zip(2_000_000..) {
-                        cache.insert(key(n), ledger.make(1)).unwrap();
-                        cache.insert(key(other), ledger.make(1)).unwrap();
+                        cache.insert(key(n), ledger.make(1));
+                        cache.insert(key(other), ledger.make(1));
                     }
                 });
                 cache.entry(liar.clone()).and_compute_with(|_| {
                     liar.0.store(lie, Ordering::SeqCst);
-                    (0..2545).for_each(|n| cache.insert(key(n * 7919), ledger.make(1)).unwrap());
+                    (0..2545).for_each(|n| cache.insert(key(n * 7919), ledger.make(1)));
                     go.store(true, Ordering::SeqCst);
                     (0..delay).for_each(|_| hint::spin_loop());
                     Op::Nop

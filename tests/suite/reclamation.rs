@@ -30,7 +30,7 @@ impl Clone for Nosy {
         self.cache.invalidate_nowait(&1);
         assert_eq!((lent, view.get(&1)), (&10, None));
         drop(view);
-        self.cache.insert(1, 10).unwrap();
+        self.cache.insert(1, 10);
         Self {
             cache: self.cache.clone(),
             counted: self.counted.clone(),
@@ -43,13 +43,13 @@ fn c6_a_clone_may_pin_within_the_pin_of_its_hit() {
     watched(|| {
         let ledger = Ledger::new();
         let inner = Cache::unbounded();
-        inner.insert(1, 10).unwrap();
+        inner.insert(1, 10);
         let cache: Cache<u64, Nosy> = Cache::unbounded();
         let nosy = Nosy {
             cache: inner.clone(),
             counted: ledger.make(7),
         };
-        cache.insert(1, nosy).unwrap();
+        cache.insert(1, nosy);
         for _ in 0..100 {
             assert_eq!(cache.get(&1).map(|nosy| nosy.counted.id()), Some(7));
         }
@@ -67,7 +67,7 @@ fn c9_a_view_that_was_taken_inside_a_hit_outlives_it() {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
         for key in 0..3 {
-            cache.insert(key, ledger.make(key)).unwrap();
+            cache.insert(key, ledger.make(key));
         }
         let view = cache.with(&0, |_| cache.pin()).expect("it is there");
         let lent = view.get(&1).expect("it is there");
@@ -93,7 +93,7 @@ fn c9_views_may_be_dropped_in_any_order() {
         let cache: Cache<u64, Counted> = Cache::unbounded();
         let mut dice = Dice::new(5);
         for round in 0..200 {
-            cache.insert(1, ledger.make(round)).unwrap();
+            cache.insert(1, ledger.make(round));
             let mut views: Vec<_> = (0..4).map(|_| cache.pin()).collect();
             cache.invalidate(&1);
             while views.len() > 1 {
@@ -121,7 +121,7 @@ fn h20_pins_in_the_destructors_of_thread_locals() {
                 assert_eq!(cache.get(&1), Some(10));
                 let view = cache.pin();
                 assert_eq!(view[&1], 10);
-                cache.insert(2, 20).unwrap();
+                cache.insert(2, 20);
                 cache.invalidate_nowait(&2);
                 assert_eq!(cache.with(&1, |ten| *ten + view[&1]), Some(20));
             }
@@ -134,7 +134,7 @@ fn h20_pins_in_the_destructors_of_thread_locals() {
     }
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         for _ in 0..50 {
             let cache = cache.clone();
             let ends = thread::spawn(move || {
@@ -206,7 +206,7 @@ fn c9_what_is_removed_under_a_view_that_sleeps_piles_up_and_goes_with_it() {
         };
         asleep.pass();
         for key in 0..5_000 {
-            cache.insert(1, ledger.make(key)).unwrap();
+            cache.insert(1, ledger.make(key));
         }
         assert_eq!((cache.retired(), ledger.alive()), (4_999, 5_000));
         enough.open();
@@ -228,7 +228,7 @@ fn h28_cells_are_used_again_wherever_they_come_back() {
             thread::scope(|scope| {
                 let (cache, put, taken) = (&cache, &put, &taken);
                 scope.spawn(move || {
-                    (0..keys).for_each(|key| cache.insert(round * keys + key, key).unwrap());
+                    (0..keys).for_each(|key| cache.insert(round * keys + key, key));
                     put.open();
                     taken.pass();
                 });

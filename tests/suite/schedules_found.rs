@@ -113,11 +113,11 @@ fn c9_computes_that_put_in_under_a_capacity_that_was_made_less() {
     }
     watched(|| {
         let cache: Cache<u64, u64> = Cache::new(4);
-        (0..4).for_each(|key| cache.insert(key, key).unwrap());
+        (0..4).for_each(|key| cache.insert(key, key));
         compute_all(&cache, 0, &|| cache.set_max_capacity(1).unwrap());
         assert_eq!(at_rest(&cache), (1, 1));
         for key in 100..200 {
-            cache.insert(key, key).unwrap();
+            cache.insert(key, key);
             cache.get_with(&(key + 1000), || 1);
         }
         assert_eq!(at_rest(&cache), (1, 1));
@@ -140,7 +140,7 @@ fn c9_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
             })
             .build()
             .unwrap();
-        cache.insert(1, 10).unwrap();
+        cache.insert(1, 10);
         weighs.raise();
         thread::scope(|scope| {
             scope.spawn(|| cache.entry(1).and_compute_with(|_| Op::Put(5)));
@@ -157,12 +157,12 @@ fn c9_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
 fn c9_an_insert_that_has_charged_when_the_capacity_is_made_less() {
     watched(|| {
         let cache: Cache<Hooked, u64> = Cache::new(10);
-        cache.insert(Hooked(1), 1).unwrap();
+        cache.insert(Hooked(1), 1);
         let other = cache.clone();
         next_time(&ON_EQ, move || {
             on_another_thread(move || other.set_max_capacity(0).unwrap());
         });
-        cache.insert(Hooked(1), 2).unwrap();
+        cache.insert(Hooked(1), 2);
         assert!(is_over(&ON_EQ));
         assert_eq!(at_rest(&cache), (0, 0));
     });
@@ -174,7 +174,7 @@ fn c9_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
     watched(|| {
         let cache: Cache<Hooked, u64> = Cache::new(1);
         let (old, new) = (Held::new(), Held::new());
-        cache.insert(Hooked(1_000), 1).unwrap();
+        cache.insert(Hooked(1_000), 1);
         let compute = |key, held: &Held| {
             let (cache, holds) = (cache.clone(), held.clone());
             let put = move |_: Option<&u64>| holds.hold(Op::Put(2));
@@ -197,7 +197,7 @@ fn c9_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
             }));
             begun.pass();
         });
-        cache.insert(Hooked(7), 3).unwrap();
+        cache.insert(Hooked(7), 3);
         assert!(is_over(&ON_HASH));
         old.end.open();
         new.end.open();
@@ -242,9 +242,9 @@ fn h10_a_batch_of_garbage_that_weighs_more_than_64_bits() {
             .build()
             .unwrap();
         let view = cache.pin();
-        (0..66_000).for_each(|n| cache.insert(1, n).unwrap());
+        (0..66_000).for_each(|n| cache.insert(1, n));
         drop(view);
-        cache.insert(1, 0).unwrap();
+        cache.insert(1, 0);
         cache.quiesce();
         assert_eq!(cache.retired(), 0);
     });
@@ -269,7 +269,7 @@ fn in_front_of_a_fill_that_hangs(act: impl FnOnce(&Cache<Hooked, u64, OneHome>) 
     let hangs = thread::spawn(move || running.get_with(&Hooked(1), || fill.hold(7)));
     held.begun.pass();
     // Stands behind the fill: it is hashed after that has been seen.
-    cache.insert(Hooked(1_000), 1).unwrap();
+    cache.insert(Hooked(1_000), 1);
     watched_for(A_MOMENT, move || {
         act(&cache);
         assert!(is_over(&ON_HASH));
@@ -303,7 +303,7 @@ fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
         let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
         let of_fill = cache.clone();
         cache.get_with(&Hooked(1), move || {
-            of_fill.insert(Hooked(1_000), 1).unwrap();
+            of_fill.insert(Hooked(1_000), 1);
             takeover_on_hash(of_fill.clone());
             of_fill.invalidate_all();
             assert!(is_over(&ON_HASH));
@@ -321,12 +321,12 @@ fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
 fn c2_invalidate_if_whose_predicate_inserts_ends() {
     watched_for(A_MOMENT, || {
         let cache: Cache<u64, u64> = Cache::unbounded();
-        cache.insert(1, 0).unwrap();
+        cache.insert(1, 0);
         let mut asked = 0;
         let other = cache.clone();
         cache.invalidate_if(|&key, &value| {
             asked += 1;
-            other.insert(key, value + 1).unwrap();
+            other.insert(key, value + 1);
             true
         });
         assert!(asked <= 2, "{asked} times");
@@ -351,7 +351,7 @@ fn c2_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
         let other = cache.clone();
         cache.invalidate_if(|&key, &value| {
             asked += 1;
-            other.insert(key, value + 1).unwrap();
+            other.insert(key, value + 1);
             true
         });
         assert!(asked <= 2, "{asked} times");
@@ -365,7 +365,7 @@ fn c2_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
 fn beside_a_fill_that_begins_later(walk: impl FnOnce(&Cache<Hooked, u64>) + Send + 'static) {
     watched_for(A_MOMENT, move || {
         let cache: Cache<Hooked, u64> = Cache::unbounded();
-        cache.insert(Hooked(1_000), 5).unwrap();
+        cache.insert(Hooked(1_000), 5);
         let held = Held::new();
         let (other, fill) = (cache.clone(), held.clone());
         let filler: Arc<Mutex<Option<thread::JoinHandle<u64>>>> = Arc::default();
@@ -424,7 +424,7 @@ fn beside_a_compute_and_a_hash_that_panics(
 ) {
     watched_for(A_MOMENT, move || {
         let cache: Cache<Hooked, u64> = Cache::unbounded();
-        cache.insert(Hooked(1_000), 5).unwrap();
+        cache.insert(Hooked(1_000), 5);
         let held = Held::new();
         let (other, fill) = (cache.clone(), held.clone());
         let panics = move || {
@@ -461,7 +461,7 @@ fn c2_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
 fn c2_invalidate_if_inside_a_compute_takes_what_that_was_to_replace() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
-        cache.insert(1, 5).unwrap();
+        cache.insert(1, 5);
         cache.entry(1).and_compute_with(|_| {
             cache.invalidate_if(|_, &value| value == 99);
             Op::Nop

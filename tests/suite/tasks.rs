@@ -201,7 +201,7 @@ fn the_futures_are_small() {
 #[test]
 fn c7_a_hit_never_waits() {
     let cache: Cache<u64, u64> = Cache::unbounded();
-    cache.insert(1, 10).expect("not too heavy");
+    cache.insert(1, 10);
     let never = std::future::pending::<u64>;
     let never_ends = std::future::pending::<Result<u64, Refused>>;
     assert_eq!(poll(pin!(cache.get_with_async(&1, never))), Poll::Ready(10));

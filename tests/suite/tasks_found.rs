@@ -128,7 +128,7 @@ fn r4_a_takeover_beside_an_invalidation_puts_nothing_back() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         for round in 0..rounds("ATOMIC_CACHE_ROUNDS", 20_000) {
-            cache.insert(1, round).unwrap();
+            cache.insert(1, round);
             let compute = cache
                 .entry(1)
                 .and_compute_with_async(|_| std::future::pending());
@@ -176,7 +176,7 @@ fn r10_what_a_fill_that_was_taken_over_comes_to_is_accounted_for() {
         .max_capacity(10)
         .build()
         .expect("good settings");
-    cache.insert(1, ledger.make(1)).unwrap();
+    cache.insert(1, ledger.make(1));
     for (key, old) in [(1, 1), (2, 0)] {
         for value in [Some(7), None] {
             let latch = Latch::new();
@@ -257,7 +257,7 @@ fn c6_the_value_before_may_wait_for_the_lead_that_a_closed_cache_refuses() {
     watched(|| {
         let cache = Cache::unbounded();
         let armed = Arc::new(Mutex::new(None));
-        cache.insert(1, Invalidates(armed.clone())).unwrap();
+        cache.insert(1, Invalidates(armed.clone()));
         cache.close();
         *armed.lock().unwrap() = Some(cache.clone());
         let compute = cache.entry(1).and_compute_with_async(|_| async { Op::Nop });
