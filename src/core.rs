@@ -7,6 +7,7 @@
 //! `Hash` and `Eq`, the value's `Clone`, and predicates.
 
 mod claim;
+mod expiring;
 mod fence;
 mod heat;
 mod in_flight;
@@ -687,9 +688,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     fn take_expired(&self, spot: &Spot<'_>, now: u64, pin: &Pin) {
         // SAFETY: linked at the load of its word, under this pin.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        let expired = node.slot.state().is_live() && node.slot.is_expired(now);
-        if expired && self.table.unlink(spot) {
-            self.released(node, Event::Expired);
+        if node.slot.state().is_live() && node.slot.is_expired(now) {
+            self.take_out_expired(spot, None, pin);
         }
     }
 
@@ -717,14 +717,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes a node out of the table; false if it is not there.
     fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) -> bool {
         let linked = || node.slot.state().is_linked();
-        let unlinked = linked()
-            && self
-                .table
-                .exchange(hash, node, None, pin, self, &self.domain, &linked);
-        if unlinked {
-            self.released(node, event);
-        }
-        unlinked
+        let exchange = || {
+            self.table
+                .exchange(hash, node, None, pin, self, &self.domain, &linked)
+        };
+        let Some(mark) = linked().then(exchange).flatten() else {
+            return false;
+        };
+        self.remember(mark, || Some(hash), pin);
+        self.released(node, event);
+        true
     }
 
     /// Puts `prior` back in the place of `node`. False: that has lost its place.
@@ -733,7 +735,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let restored = linked()
             && self
                 .table
-                .exchange(hash, node, Some(prior), pin, self, &self.domain, &linked);
+                .exchange(hash, node, Some(prior), pin, self, &self.domain, &linked)
+                .is_some();
         if restored {
             self.let_go(node, Event::Replaced);
             // SAFETY: in the table by now; what is taken out of it is kept by our pin.

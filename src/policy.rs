@@ -46,7 +46,7 @@
 #[cfg(all(test, not(atomic_cache_loom)))]
 mod simulation;
 
-use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, prefetch};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed, prefetch, zeroed_words};
 use crate::table::PROBATION;
 use crossbeam_utils::CachePadded;
 use std::ops::Range;
@@ -116,6 +116,12 @@ impl Mark {
         Self(count)
     }
 
+    /// What was removed with this count, and is put in again.
+    const fn returned(count: u8, main: bool) -> Self {
+        let probation = if main { 0 } else { Self::PROBATION };
+        Self(count | probation | Self::USED)
+    }
+
     pub(crate) const fn count(self) -> u8 {
         self.0 & Self::COUNT
     }
@@ -165,13 +171,16 @@ impl Mark {
         self == Self::DEMOTED
     }
 
+    /// The most that [`heat`](Self::heat) can be.
+    pub(crate) const HOTTEST: u8 = 1 + 4 * Self::COUNT + 3;
+
     /// A number that is higher for what is to go later.
     pub(crate) fn heat(self) -> u8 {
         if self.is_demoted() {
             return 0;
         }
-        // Who is on probation loses a tie.
-        1 + 2 * self.count() + u8::from(!self.on_probation())
+        // Of two with one count the one that was used lately stays, and who is on probation loses a tie.
+        1 + 4 * self.count() + 2 * u8::from(self.was_used()) + u8::from(!self.on_probation())
     }
 
     /// After a hit. `None`: as it is.
@@ -198,8 +207,7 @@ pub(crate) trait Ring: Census {
     fn positions(&self) -> usize;
     /// The mark of the entry at a position. `None`: none there, or not to be touched now.
     fn mark(&self, at: usize) -> Option<Mark>;
-    /// Of a stretch of positions the first entry that is on probation, or is not; none if something that
-    /// had expired has left on the way.
+    /// Of a stretch of positions the first entry that is on probation, or is not.
     fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
         one_by_one(self, stretch, on_probation)
     }
@@ -217,8 +225,6 @@ pub(crate) trait Ring: Census {
     /// How many entries there are above the capacity, at least one: that which room is made for,
     /// and those of other threads that make room just now.
     fn surplus(&self) -> usize;
-    /// Whether an entry has left already: one that had expired goes as soon as a hand comes by it.
-    fn is_done(&self) -> bool;
 }
 
 /// See [`Ring::next`].
@@ -227,14 +233,10 @@ pub(crate) fn one_by_one(
     mut stretch: Range<usize>,
     on_probation: bool,
 ) -> Option<(usize, Mark)> {
-    let wanted = |at: usize| {
-        let mark = ring
-            .mark(at)
-            .filter(|mark| mark.on_probation() == on_probation);
-        (mark.is_some() || ring.is_done()).then_some((at, mark))
-    };
-    let (at, mark) = stretch.find_map(wanted)?;
-    mark.filter(|_| !ring.is_done()).map(|mark| (at, mark))
+    stretch.find_map(|at| {
+        let mark = ring.mark(at)?;
+        (mark.on_probation() == on_probation).then_some((at, mark))
+    })
 }
 
 /// The state of the policy, shared by all threads.
@@ -290,7 +292,10 @@ impl Policy {
     /// The mark of a key that is put in. `room`: nobody will have to leave for it.
     pub(crate) fn arrive(&self, hash: u64, room: bool, ring: &impl Census) -> Mark {
         if let Some(ghost) = self.ghosts.take(hash) {
-            return Mark::newcomer(self.returned(ghost, ring));
+            return match ghost.left {
+                Left::Removed { main } => Mark::returned(ghost.count, main),
+                _ => Mark::newcomer(self.returned(ghost, ring)),
+            };
         }
         // While there is room it is main that is filled, or all would be on probation when the
         // room ends, and be swept out by whatever comes next.
@@ -300,12 +305,19 @@ impl Policy {
         Mark::newcomer(0)
     }
 
+    /// Keeps the mark of a key that its user has removed, or whose time was over. If it comes again, it goes on as if it
+    /// had been overwritten. Nothing is learnt from that: no other size of probation would have kept it.
+    pub(crate) fn remember(&self, hash: u64, mark: Mark) {
+        let main = !mark.on_probation();
+        self.ghosts.keep(hash, mark.count(), Left::Removed { main });
+    }
+
     /// Learns from a ghost that came back. The count it begins with.
     fn returned(&self, ghost: Ghost, ring: &impl Census) -> u8 {
         match ghost.left {
             Left::Main => self.ousted.returned(),
             Left::Contest => self.sent_away.returned(),
-            Left::Unused => {}
+            Left::Unused | Left::Removed { .. } => {}
         }
         if ghost.young && ghost.left != Left::Main {
             self.resize(1, ring);
@@ -342,12 +354,11 @@ impl Policy {
     pub(crate) fn evict(&self, ring: &impl Ring) -> bool {
         self.age(ring);
         let quota = self.quota(ring);
-        if ring.is_done() || ring.on_probation() > quota && self.judge_newcomers(quota, ring) {
+        if ring.on_probation() > quota && self.judge_newcomers(quota, ring) {
             return true;
         }
         let weakest = self.weakest(ring);
-        ring.is_done()
-            || weakest.is_some_and(|(at, mark)| self.oust(at, mark, ring))
+        weakest.is_some_and(|(at, mark)| self.oust(at, mark, ring))
             // There is no main, or all of it is being filled.
             || self.judge_newcomers(0, ring)
     }
@@ -374,13 +385,12 @@ impl Policy {
             refused += usize::from(!left);
             (left || refused == REFUSALS).then_some(left)
         });
-        walked == Some(true) || ring.is_done()
+        walked == Some(true)
     }
 
     /// One of two leaves: the newcomer at `at`, or the weakest of main that it meets.
     fn contest(&self, at: usize, mark: Mark, ring: &impl Ring) -> bool {
         match self.weakest(ring) {
-            _ if ring.is_done() => true,
             Some((rival, its)) if mark.beats(its) => {
                 let left = self.oust(rival, its, ring);
                 if left {
@@ -486,8 +496,7 @@ fn farthest(ring: &impl Ring) -> usize {
 struct Hand(AtomicUsize);
 
 impl Hand {
-    /// Shows entries on probation, or others, to `look` until it has an answer, or something that had expired
-    /// has left on the way; goes so far at most. Positions are claimed a stretch at a time, so that
+    /// Shows entries on probation, or others, to `look` until it has an answer; goes so far at most. Positions are claimed a stretch at a time, so that
     /// threads that walk at once look at different ones; what a walk does not get to is given back (but what is known
     /// to be of no interest),
     /// unless another has gone on from there.
@@ -514,7 +523,7 @@ impl Hand {
             while let Some((at, mark)) = ring.next(from..end, on_probation) {
                 from = at + 1;
                 let answer = look(at, mark);
-                if answer.is_some() || ring.is_done() {
+                if answer.is_some() {
                     let rest = if on_probation {
                         ring.rest(from..end)
                     } else {
@@ -523,10 +532,6 @@ impl Hand {
                     give_back(rest);
                     return answer;
                 }
-            }
-            if ring.is_done() {
-                give_back(from);
-                return None;
             }
         }
         None
@@ -575,6 +580,8 @@ enum Left {
     Contest,
     /// From main.
     Main,
+    /// Not for want of room.
+    Removed { main: bool },
 }
 
 /// What is known of a key that left.
@@ -594,6 +601,7 @@ struct Ghost {
 /// | stamp | m | count |   print   |
 /// +-------+---+-------+-----------+
 /// ```
+/// `m`: it was in main. The last stamp is of what did not leave for want of room.
 struct Ghosts {
     buckets: Box<[AtomicU64]>,
     /// How many have left: the clock of the stamps.
@@ -614,13 +622,12 @@ impl Ghosts {
     const COUNTS: u64 = 7 << 11 | 7 << 32 | 7 << 53;
     const COUNT_TOPS: u64 = 4 << 11 | 4 << 32 | 4 << 53;
     const STAMPS: usize = 64;
+    const REMOVED: usize = Self::STAMPS - 1;
     const YOUNG: usize = 5;
 
     fn new(ghosts: usize) -> Self {
         Self {
-            buckets: (0..ghosts.div_ceil(Self::WAYS).max(4))
-                .map(|_| AtomicU64::new(0))
-                .collect(),
+            buckets: zeroed_words(ghosts.div_ceil(Self::WAYS).max(4)),
             now: CachePadded::default(),
             ticks: u64::MAX / (ghosts / GHOSTS / 16).max(1) as u64,
             entries: ghosts / GHOSTS,
@@ -639,18 +646,28 @@ impl Ghosts {
     fn stamp(&self) -> usize {
         // `now / tick`, without a division: every miss asks twice.
         let ticks = u128::from(self.ticks) * self.now.load(Relaxed) as u128;
-        (ticks >> 64) as usize % Self::STAMPS
+        let stamp = (ticks >> 64) as usize % Self::STAMPS;
+        stamp.min(Self::REMOVED - 1)
     }
 
     fn put(&self, hash: u64, count: u8, left: Left) {
+        self.keep(hash, count, left);
+        // (A racing update may be lost.)
+        self.now.store(self.now.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// As [`put`](Self::put), of what did not leave for want of room.
+    fn keep(&self, hash: u64, count: u8, left: Left) {
         let (bucket, print) = self.bucket(hash);
-        let main = if left == Left::Main { Self::MAIN } else { 0 };
-        let ghost = print | u64::from(count.min(7)) << 11 | main | (self.stamp() as u64) << 15;
+        let (main, stamp) = match left {
+            Left::Removed { main } => (main, Self::REMOVED),
+            _ => (left == Left::Main, self.stamp()),
+        };
+        let main = if main { Self::MAIN } else { 0 };
+        let ghost = print | u64::from(count.min(7)) << 11 | main | (stamp as u64) << 15;
         let old = bucket.load(Relaxed);
         // The oldest falls out at the top. A racing update may be lost.
         bucket.store((old << Self::BITS | ghost) & (u64::MAX >> 1), Relaxed);
-        // (So may this one.)
-        self.now.store(self.now.load(Relaxed) + 1, Relaxed);
     }
 
     /// Halves the counts of the part `at` of `of` equal parts.
@@ -675,10 +692,12 @@ impl Ghosts {
         let older = old >> shift >> Self::BITS << shift;
         bucket.store(older | younger, Relaxed);
         let count = (ghost >> 11) as u8 & 7;
-        let age = (self.stamp() + Self::STAMPS - (ghost >> 15) as usize) % Self::STAMPS;
+        let (main, stamp) = (ghost & Self::MAIN != 0, (ghost >> 15) as usize);
+        let age = (self.stamp() + Self::STAMPS - stamp) % Self::STAMPS;
         Some(Ghost {
             count,
-            left: match (ghost & Self::MAIN != 0, count) {
+            left: match (main, count) {
+                _ if stamp == Self::REMOVED => Left::Removed { main },
                 (true, _) => Left::Main,
                 (false, 0) => Left::Unused,
                 (false, _) => Left::Contest,

@@ -270,6 +270,15 @@ impl<V> Slot<V> {
         self.aux.load(Ordering::Relaxed) <= now
     }
 
+    /// The deadline, if the slot is live. Of one who asks whether it has been published since he has said something, as
+    /// [`state_now`](Self::state_now).
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let live = self.state_now().is_live();
+        // Relaxed: as above.
+        let deadline = live.then(|| self.aux.load(Ordering::Relaxed));
+        deadline.filter(|&deadline| deadline < PRIOR)
+    }
+
     /// While filling: the address of what this slot stands before. A look that races `publish`
     /// sees that there is nothing any more, never a deadline taken for an address.
     pub(crate) fn prior(&self) -> Option<usize> {

@@ -435,8 +435,8 @@ impl<T> Table<T> {
         unlinked
     }
 
-    /// Takes `object` out (or puts `instead` in its place) wherever it stands. False when it is
-    /// not in the table.
+    /// Takes `object` out (or puts `instead` in its place) wherever it stands; the mark of its word. `None` when it
+    /// is not in the table.
     ///
     /// It is looked for by address, first where `hash` says, then, if `still_linked`,
     /// everywhere: a key whose `Hash` answers differently each time may stand anywhere.
@@ -450,7 +450,7 @@ impl<T> Table<T> {
         rehash: &dyn Rehash<T>,
         domain: &Domain,
         still_linked: &dyn Fn() -> bool,
-    ) -> bool {
+    ) -> Option<u8> {
         let is_it = |other: *const T| std::ptr::eq(other, object);
         let change = |spot: &Spot<'_>| match instead {
             Some(other) => self.replace(spot, other),
@@ -458,12 +458,12 @@ impl<T> Table<T> {
         };
         while let Some(spot) = self.find_to_change(hash, pin, rehash, domain, &is_it) {
             if change(&spot) {
-                return true;
+                return Some(spot.mark());
             }
         }
         for turn in 0.. {
             if !still_linked() {
-                return false;
+                return None;
             }
             // Most likely somebody has just taken it out and is about to say so.
             if turn < PATIENCE {
@@ -476,14 +476,14 @@ impl<T> Table<T> {
                     // A growth has begun meanwhile, and may have moved it behind our back.
                     continue;
                 }
-                return false;
+                return None;
             };
             level.settle_fresh(spot.at, object as usize);
             if change(&spot) {
-                return true;
+                return Some(spot.mark());
             }
         }
-        false
+        None
     }
 }
 

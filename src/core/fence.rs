@@ -69,6 +69,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 }
             }
             if self.table.unlink(&spot) {
+                self.remember(spot.mark(), || Some(hash), &pin);
                 let event = if value.is_some() {
                     event
                 } else {
@@ -250,6 +251,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return false;
             }
             if self.table.unlink(&spot) {
+                self.remember(spot.mark(), || Some(hash), pin);
                 // If that was a flight at its end: its leader takes away what is behind it.
                 self.released(there, self.unless_expired(there, Event::Explicit));
                 return true;

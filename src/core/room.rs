@@ -1,5 +1,6 @@
 //! Making room: what the policy names is taken out.
 
+use super::expiring::Expiring;
 use super::{Core, GARBAGE, Node};
 use crate::bound::{Bound, Weight};
 use crate::interlude::come_by;
@@ -18,6 +19,8 @@ pub(super) struct Room<K, V> {
     bound: Bound<K, V>,
     /// Made anew when it was made for another number of entries.
     policy: AtomicPtr<Policy>,
+    /// What expires next, of a cache whose entries expire.
+    pub(super) expiring: Expiring,
     /// The hashes of keys that were demoted by their user.
     pub(super) demoted: SegQueue<u64>,
 }
@@ -28,6 +31,7 @@ impl<K, V> Room<K, V> {
         Self {
             bound,
             policy: AtomicPtr::new(Box::into_raw(Box::new(policy))),
+            expiring: Expiring::new(),
             demoted: SegQueue::new(),
         }
     }
@@ -89,7 +93,7 @@ const A_MOMENT: u32 = if cfg!(atomic_cache_loom) { 1 } else { 32 };
 
 /// A table with so many words to an entry is sparse: a hand that found nothing in it is helped by a
 /// smaller one. Of those made for their capacity, none is.
-const SPARSE: usize = 16;
+pub(super) const SPARSE: usize = 16;
 
 /// How often a live change of the capacity looks for victims in vain before it leaves the rest to
 /// those who are filling them: each look lowers the counts of what it comes by.
@@ -118,40 +122,22 @@ impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
         unsafe { deref(spot.object::<Node<K, V>>(), self.pin) }
     }
 
-    /// Whether a word says all about its entry that a hand wants to know.
-    fn sees_all(&self) -> bool {
-        self.now.is_none() && !self.weightless
-    }
-
     /// Whether an entry may be taken out by now: a slot that fills is none, and what weighs nothing makes no room.
     fn may_go(&self, spot: &Spot<'a>) -> bool {
-        let node = self.node(spot);
-        let state = node.slot.state_now();
-        state.is_live() && state.weight() > 0 && !std::ptr::eq(node, self.own)
+        may_go(self.node(spot), self.own)
     }
 
     /// Takes an entry out, if it may go and its word is what it was.
     fn take(&self, spot: &Spot<'a>) -> bool {
-        if !self.may_go(spot) {
-            return false;
-        }
-        come_by("take");
-        let node = self.node(spot);
-        let state = node.slot.state();
-        let expired = self.now.is_some_and(|now| node.slot.is_expired(now));
-        // Live it stays for as long as it stands here: a slot never goes back.
-        let taken = self.core.table.unlink(spot);
-        if taken {
-            self.freed.set(self.freed.get() + state.weight());
-            let event = if expired {
-                Event::Expired
-            } else {
-                Event::Evicted
-            };
-            self.core.released(node, event);
-        }
-        taken
+        let freed = self.core.take(spot, self.own, self.now, self.pin);
+        self.freed.set(self.freed.get() + freed);
+        freed > 0
     }
+}
+
+fn may_go<K, V>(node: &Node<K, V>, own: *const Node<K, V>) -> bool {
+    let state = node.slot.state_now();
+    state.is_live() && state.weight() > 0 && !std::ptr::eq(node, own)
 }
 
 /// Counted once for a step of the policy, which asks often.
@@ -188,29 +174,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
     #[inline]
     fn mark(&self, at: usize) -> Option<Mark> {
         let spot = self.dial.spot(at)?;
-        if self.sees_all() {
-            return Some(Mark(spot.mark()));
-        }
         // What weighs nothing makes no room: to the hands it is not there, or it would be the weakest
         // of every few again and again, and nothing would ever leave.
-        let state = self.node(&spot).slot.state();
-        if self.weightless && state.is_live() && state.weight() == 0 {
-            return None;
-        }
-        // An expired entry goes first, whatever hand comes by it.
-        let expired = self.now.is_some_and(|now| {
-            let node = self.node(&spot);
-            node.slot.state().is_live() && node.slot.is_expired(now)
-        });
-        if expired && self.take(&spot) {
-            return None;
+        if self.weightless {
+            let state = self.node(&spot).slot.state();
+            if state.is_live() && state.weight() == 0 {
+                return None;
+            }
         }
         Some(Mark(spot.mark()))
     }
 
     #[inline]
     fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
-        if self.sees_all() {
+        if !self.weightless {
             let next = self.dial.next(stretch, on_probation);
             return next.map(|(at, mark)| (at, Mark(mark)));
         }
@@ -218,10 +195,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
     }
 
     fn rest(&self, stretch: Range<usize>) -> usize {
-        if self.sees_all() {
-            self.dial.rest(stretch)
-        } else {
+        if self.weightless {
             stretch.start
+        } else {
+            self.dial.rest(stretch)
         }
     }
 
@@ -242,10 +219,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
             .room
             .as_ref()
             .map_or(1, |room| room.bound.surplus(self.entries))
-    }
-
-    fn is_done(&self) -> bool {
-        self.freed.get() > 0
     }
 }
 
@@ -286,6 +259,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
+    /// Keeps the count of what is no longer at a word with this mark, for when it comes again. Not of what the policy
+    /// has named: it has noted that.
+    pub(super) fn remember(&self, mark: u8, hash: impl FnOnce() -> Option<u64>, pin: &Pin) {
+        let Some(room) = self.room.as_ref().filter(|_| Mark(mark).count() > 0) else {
+            return;
+        };
+        if let Some(hash) = hash() {
+            room.policy(pin).remember(hash, Mark(mark));
+        }
+    }
+
     /// Notes a use of the entry at `spot`: at most one swap, and none once its count is full.
     #[inline(always)]
     pub(super) fn touch(&self, spot: &Spot<'_>) {
@@ -302,6 +286,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(room) = &self.room else {
             return;
         };
+        if self.ttl.is_some() {
+            if let Some(deadline) = own.slot.deadline() {
+                room.expiring.comes(deadline, pin);
+            }
+        }
         let state = own.slot.state();
         let owed = if state.is_live() {
             owed.max(room.bound.left_to(state.weight()))
@@ -356,6 +345,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes out one entry that the policy names: the weight that this has freed; zero when it
     /// found none within its bound.
     fn evict(&self, room: &Room<K, V>, own: *const Node<K, V>, pin: &Pin) -> u64 {
+        if self.ttl.is_some() {
+            let freed = self.evict_expired(room, pin);
+            if freed > 0 {
+                return freed;
+            }
+        }
         let clock = self.face(room, own, pin);
         self.evict_demoted(room, &clock);
         if clock.freed.get() == 0 {
@@ -439,7 +434,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         };
         let owed = room.bound.set_capacity(capacity);
         self.bound_garbage();
-        let (mut paid, mut in_vain) = (0, 0);
+        let (mut paid, mut in_vain) = (self.shed(room, owed), 0);
         while paid < owed && room.bound.excess() > 0 && in_vain < IN_VAIN {
             let freed = self.evict(room, std::ptr::null(), &pin());
             paid += freed;
@@ -451,6 +446,89 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             self.tidy();
         }
         true
+    }
+
+    /// Takes out what a smaller capacity has no room for: first what has expired, then by heat, the coldest first. What
+    /// this has freed.
+    ///
+    /// It looks at all entries three times: to weigh each rank, to take out the ranks that go whole, and to take out as
+    /// much as is needed of the next. What is used beside it may go with the rank it had.
+    fn shed(&self, room: &Room<K, V>, owed: u64) -> u64 {
+        if owed == 0 {
+            return 0;
+        }
+        let now = self.ttl.map(|_| self.clock.now());
+        let rank = |spot: &Spot<'_>, node: &Node<K, V>| {
+            if now.is_some_and(|now| node.slot.is_expired(now)) {
+                0
+            } else {
+                1 + usize::from(Mark(spot.mark()).heat())
+            }
+        };
+        let mut weights = [0; 2 + Mark::HOTTEST as usize];
+        self.each_entry(|spot, node, _| weights[rank(spot, node)] += node.slot.state().weight());
+        let mut sum = 0_u64;
+        let last = weights.iter().position(|weight| {
+            sum = sum.saturating_add(*weight);
+            sum >= owed
+        });
+        let last = last.unwrap_or(weights.len());
+        let mut paid = 0;
+        for ranks in [0..last, last..last + 1] {
+            self.each_entry(|spot, node, pin| {
+                let due = paid < owed && room.bound.excess() > 0;
+                if due && ranks.contains(&rank(spot, node)) {
+                    let freed = self.take(spot, std::ptr::null(), now, pin);
+                    if freed > 0 {
+                        self.remember(spot.mark(), || self.rehash(node), pin);
+                    }
+                    paid += freed;
+                }
+            });
+        }
+        paid
+    }
+
+    /// Shows every live entry once, and tidies up in between.
+    fn each_entry(&self, mut show: impl FnMut(&Spot<'_>, &Node<K, V>, &Pin)) {
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+                if node.slot.state().is_live() {
+                    show(&spot, node, &pin);
+                }
+            }
+            drop(pin);
+            self.tidy();
+        }
+    }
+
+    /// Takes an entry out, if it may go and its word is what it was: the weight that this has freed.
+    fn take(&self, spot: &Spot<'_>, own: *const Node<K, V>, now: Option<u64>, pin: &Pin) -> u64 {
+        // SAFETY: linked at the load of its word, under this pin.
+        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+        if !may_go(node, own) {
+            return 0;
+        }
+        come_by("take");
+        let state = node.slot.state();
+        let expired = now.is_some_and(|now| node.slot.is_expired(now));
+        // Live it stays for as long as it stands here: a slot never goes back.
+        if !self.table.unlink(spot) {
+            return 0;
+        }
+        let event = if expired {
+            Event::Expired
+        } else {
+            Event::Evicted
+        };
+        self.released(node, event);
+        state.weight()
     }
 
     /// Sets what garbage may weigh: a share of what the entries may. Where each weighs one, their number is what

@@ -114,10 +114,6 @@ impl Ring for Words {
     fn surplus(&self) -> usize {
         self.entries().saturating_sub(self.capacity).max(1)
     }
-
-    fn is_done(&self) -> bool {
-        false
-    }
 }
 
 /// What came of a run.

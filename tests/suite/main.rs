@@ -7,6 +7,8 @@ mod checker;
 mod common;
 mod contract;
 mod corpus;
+mod eviction;
+mod expired_first;
 mod history;
 mod hostile;
 mod in_flight;
