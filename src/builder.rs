@@ -117,8 +117,12 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// The total never exceeds it by more than the inserts in progress. What is evicted to make
     /// room is what was not used, or less often than others: see the
-    /// [policy](crate::internals#the-policy). Zero is fine: concurrent callers still share one
-    /// fill, and nothing is kept.
+    /// [policy](crate::internals#the-policy). What has expired goes before anything that lives. Zero is fine: concurrent
+    /// callers still share one fill, and nothing is kept.
+    ///
+    /// In a cache of a few entries chance has a part in it: an entry that was read just before as many others came as fit
+    /// beside it was gone in 37, 24, 12 and 3 of 100 runs at a capacity of 2, 4, 8 and 16. Where an entry must outlive the
+    /// next few, leave room for 32.
     ///
     /// A cache bounded in entries takes its table at once, 16 to 32 bytes an entry of address space
     /// (for a capacity of up to 2^24; with a larger one the table grows), and memory as that is
@@ -247,7 +251,8 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// Zero is fine: a fill's value goes to everyone who joined its flight and is not kept. So
     /// is `Duration::MAX`. An expired entry is never served. It is reclaimed by later inserts and
-    /// fills, a few each; look-ups reclaim nothing. In a cache that is only read it stays in memory,
+    /// fills, a few each; look-ups reclaim nothing. In a bounded cache it makes room before anything that lives does: now
+    /// and then an insert looks at all entries for what expires next, once for an eighth of them that leave. In a cache that is only read it stays in memory,
     /// and the listener hears nothing of it, until [`run_pending_tasks`](Cache::run_pending_tasks) or
     /// a janitor ([`purge_interval`](Self::purge_interval)) comes.
     pub fn time_to_live(mut self, ttl: Duration) -> Self {

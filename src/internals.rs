@@ -124,7 +124,9 @@
 //! weakest of the next few main entries, and the one with the lower count goes. Who goes leaves a
 //! ghost in a small table of fingerprints, with its count, for when it comes back. Counts are halved
 //! by a third hand, as misses come. How large probation is, and how much a newcomer is trusted, is
-//! learnt from which ghosts come back: from misses alone. `policy.rs` has the rules, where each
+//! learnt from which ghosts come back: from misses alone. A key that is removed, or expires, leaves a ghost too: it goes on
+//! where it was when it comes again. What has expired leaves before the policy is asked (`core/expiring.rs`), and a smaller
+//! capacity takes out by rank, over all entries. `policy.rs` has the rules, where each
 //! comes from, and what each constant was measured to be worth.
 //!
 //! # The listener

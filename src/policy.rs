@@ -16,6 +16,9 @@
 //! * The **aging hand** halves counts, once round for every eight turnovers of the cache, and up to
 //!   six times as fast the more of main has a full count: those are no longer told apart, and
 //!   where popularity drifts they are the ones it has left.
+//! * A key that leaves for another reason than want of room, because its user removed it or its time was over, leaves a
+//!   ghost with its count too. It goes on with that when it is put in again, as if it had been overwritten. Nothing is
+//!   learnt from it.
 //!
 //! No setting of this is best for every workload, so two things are learnt. Both learn from misses
 //! only, by what became of those that had to leave. A hit raises one count in a word that
@@ -290,6 +293,7 @@ impl Policy {
     }
 
     /// The mark of a key that is put in. `room`: nobody will have to leave for it.
+    #[inline]
     pub(crate) fn arrive(&self, hash: u64, room: bool, ring: &impl Census) -> Mark {
         if let Some(ghost) = self.ghosts.take(hash) {
             return match ghost.left {
@@ -657,6 +661,7 @@ impl Ghosts {
     }
 
     /// As [`put`](Self::put), of what did not leave for want of room.
+    #[inline(always)]
     fn keep(&self, hash: u64, count: u8, left: Left) {
         let (bucket, print) = self.bucket(hash);
         let (main, stamp) = match left {

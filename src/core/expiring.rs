@@ -33,7 +33,7 @@ use super::{Core, Node};
 use crate::interlude::come_by;
 use crate::reclaim::{Domain, Garbage, Pin, deref};
 use crate::stats::Event;
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch};
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, store_load};
 use crate::table::{Rehash, Spot};
 use std::hash::{BuildHasher, Hash};
 use std::sync::OnceLock;
@@ -103,7 +103,9 @@ impl Expiring {
     }
 
     /// An entry with this deadline can be seen from now on.
+    #[inline(never)]
     pub(super) fn comes(&self, deadline: u64, pin: &Pin) {
+        store_load();
         let newcomers = &self.list(pin).newcomers;
         // Relaxed: who must see it has the whole word; see the module.
         if deadline < newcomers.load(Ordering::Relaxed) {
@@ -119,6 +121,7 @@ impl Expiring {
         let swapped = self
             .list
             .compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed);
+        store_load();
         // SAFETY: both are from `Box::into_raw`. Of all who try, one swaps the old one out, and retires it; a new one
         // that was not put up has been seen by nobody.
         unsafe {
@@ -188,6 +191,7 @@ impl<'p, K, V> First<'p, K, V> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes out what has expired until that has freed some weight, which it returns; or nothing has expired any more.
+    #[inline(never)]
     pub(super) fn evict_expired(&self, room: &Room<K, V>, pin: &Pin) -> u64 {
         let mut walked = false;
         loop {
@@ -374,10 +378,9 @@ mod tests {
             let listed = (most / SHARE).max(FEWEST.min(most / 2));
             let paid_for = usize::try_from(inserts).unwrap() / listed + 2;
             println!("{walks} walks, {paid_for} paid for, at {capacity}");
-            assert!(
-                (1..=paid_for).contains(&walks),
-                "{walks} for {paid_for}, at {capacity}"
-            );
+            assert!(walks <= paid_for, "{walks} for {paid_for}, at {capacity}");
+            // Where as many live at once as there is room for, inserts do not find all that has expired by themselves.
+            assert!(walks > 100 || (capacity, step) != (1000, 1), "{walks}");
         }
     }
 

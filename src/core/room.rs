@@ -509,6 +509,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// Takes an entry out, if it may go and its word is what it was: the weight that this has freed.
+    #[inline(always)]
     fn take(&self, spot: &Spot<'_>, own: *const Node<K, V>, now: Option<u64>, pin: &Pin) -> u64 {
         // SAFETY: linked at the load of its word, under this pin.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };

@@ -2,7 +2,8 @@
 //!
 //! A level has 16 words here, so that a hand that goes round comes by everything soon.
 
-use crate::Op;
+use crate::{ManualClock, Op};
+use std::time::Duration;
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, models, start};
 
@@ -21,9 +22,7 @@ fn actor(cache: &TestCache, act: impl FnOnce(&TestCache) + 'static) -> Actor {
 }
 
 fn insert(cache: &TestCache, key: u64, weight: u64) {
-    cache
-        .insert(Token::new(key), Token::new(weight))
-        .expect("it fits");
+    cache.insert(Token::new(key), Token::new(weight));
 }
 
 /// At rest: the books say what is there, and that is not too much.
@@ -251,5 +250,34 @@ models! {
         cache.set_max_capacity(0).expect("bounded");
         others.join();
         assert!(balanced(&cache).is_empty());
+    };
+
+    /// L12: what comes while somebody looks for what expires next is on the list, or its list is told. One that has expired
+    /// goes, and not one that is less used and lives.
+    l12_what_comes_beside_a_walk_is_known_of: Explore::AtMost(2) => || {
+        let clock = ManualClock::new();
+        let at = |time| clock.set(Duration::from_nanos(time));
+        let cache = builder()
+            .max_capacity(2)
+            .time_to_live(Duration::from_nanos(10))
+            .clock(clock.clone())
+            .build()
+            .expect("good settings");
+        insert(&cache, 1, 1);
+        at(5);
+        insert(&cache, 2, 1);
+        at(10);
+        // 1 has expired. Whoever is the first to make room looks at everything.
+        let others = start([actor(&cache, |cache| insert(cache, 2, 1))]);
+        insert(&cache, 3, 1);
+        others.join();
+        assert_eq!(balanced(&cache), [(2, 1), (3, 1)]);
+        at(12);
+        insert(&cache, 3, 1);
+        (0..7).for_each(|_| drop(cache.get(&Token::new(2))));
+        // 2 has expired, and 3 has not.
+        at(20);
+        insert(&cache, 4, 1);
+        assert_eq!(balanced(&cache), [(3, 1), (4, 1)]);
     };
 }

@@ -246,7 +246,8 @@ fn d6_the_coldest_are_often_the_next_to_go() {
         (1 << octave) - 1 + (dice >> 8) % (1 << octave)
     });
     println!("of the next hundred: uniform {uniform} %, used once {once} %, Zipf {zipf} %");
-    assert!(uniform >= 1 && once >= 1 && zipf >= 1);
+    // (18, 75 and 73: see the documentation of `coldest`.)
+    assert!(uniform >= 12 && once >= 60 && zipf >= 60);
 }
 
 /// C8: room for ten million costs memory when they come.
