@@ -347,6 +347,9 @@ mutant debt-left-too-late src/bound.rs \
 mutant debt-forgotten-for-another src/bound.rs \
     's/\.compare_exchange\(left, left \+ 1, Ordering::SeqCst, Ordering::Relaxed\)/.swap(left + 1, Ordering::SeqCst)/' \
     l12_a_debt_that_is_left_again
+mutant list-not-told src/core/expiring.rs \
+    's/if deadline < newcomers\.load\(Ordering::Relaxed\)/if false/' \
+    l12_what_comes_beside_a_walk
 mutant gives-up-without-paying src/core/room.rs \
     's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \{/if true {/' \
     l10_who_finds_no_victim_goes
