@@ -225,12 +225,17 @@ impl ManualClock {
         Self::default()
     }
 
-    /// Moves the time forward by `span`.
+    /// Moves the time forward by `span`. The clock stops at 2^63 - 1 nanoseconds (292 years), where every
+    /// deadline has passed but that of an entry without one.
     pub fn advance(&self, span: Duration) {
-        self.nanos.fetch_add(nanos(span), Ordering::AcqRel);
+        let span = nanos(span);
+        let later = |now: u64| Some(now.saturating_add(span).min(NEVER));
+        // Cannot fail: there is always a later time, or the same.
+        let _ = (self.nanos).fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
-    /// Sets the time to `since_start`, forward or back: a test of what a broken clock does.
+    /// Sets the time to `since_start`, forward or back: a test of what a broken clock does. Stops where
+    /// [`advance`](Self::advance) does.
     pub fn set(&self, since_start: Duration) {
         self.nanos.store(nanos(since_start), Ordering::Release);
     }

@@ -2,7 +2,7 @@
 //! has been removed, which are within the bounds that the documentation gives.
 
 use crate::common::*;
-use atomic_cache::Weigh;
+use atomic_cache::{BuildError, Cache, Weigh};
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::cmp::Reverse;
@@ -362,6 +362,57 @@ fn shared_things_that_are_counted_again_and_again_do_not_overflow() {
         u64::MAX
     );
     assert_eq!(Arc::new([huge(), huge(), huge()]).weigh(), u64::MAX);
+}
+
+/// A bound that is a part of a byte was zero bytes, in which nothing is ever kept.
+#[test]
+fn c11_a8_a_bound_that_is_no_whole_number_of_bytes_is_refused_by_name_and_value() {
+    let build = |size: &str| Cache::<u8, String>::builder().max_bytes(size).build();
+    for text in [
+        "0.5",
+        "0.0001K",
+        "0.0000001 MiB",
+        "1.1K",
+        "0.000000000000000000000000000000001T",
+    ] {
+        let error = build(text).unwrap_err();
+        assert!(matches!(error, BuildError::MaxBytes(_)), "{error:?}");
+        let words = error.to_string();
+        assert!(
+            words.starts_with(&format!("max_bytes: {text:?} is ")),
+            "{words}"
+        );
+
+        let cache = build("1M").unwrap();
+        let error = cache.set_max_bytes(text).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+        assert_eq!(cache.capacity(), Some(1 << 20));
+    }
+    for text in [
+        "1e-3M", "1e3", "-1K", "", " ", "K", ".5K", "1,5K", "1.5\tK", "0x10",
+    ] {
+        assert!(build(text).is_err(), "{text}");
+    }
+    for text in [
+        "16777216T",
+        "16777215.99999999999999999999T",
+        "99999999999999999999.5T",
+    ] {
+        assert!(build(text).is_err(), "{text}");
+    }
+    // A zero that is written as one is a capacity like any other: nothing is kept.
+    for text in ["0", "0K", "0.0K", " 0.000 M "] {
+        let cache = build(text).unwrap();
+        assert_eq!(cache.get_with(&1, || "spam".to_owned()), "spam");
+        assert_eq!((cache.capacity(), cache.len()), (Some(0), 0));
+    }
+    for (text, bytes) in [
+        ("1.5K", 1536),
+        ("0.0009765625K", 1),
+        (" 0.25 gib ", 1 << 28),
+    ] {
+        assert_eq!(build(text).unwrap().capacity(), Some(bytes), "{text}");
+    }
 }
 
 /// What is not `Weigh` is told what to do.
