@@ -85,7 +85,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
     {
         let fill = PerCall::new(fill, Ok::<V, Infallible>);
-        self.fetch_async(key, fill, sure_value)
+        self.fetch_async(key, Aim::Value, fill, sure_value)
     }
 
     /// As [`try_get_with`](Self::try_get_with), for tasks: see
@@ -113,7 +113,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Clone + Send + Sync + 'static,
     {
-        self.fetch_async(key, PerCall::new(fill, |result| result), value)
+        let fill = PerCall::new(fill, |result| result);
+        self.fetch_async(key, Aim::Value, fill, value)
     }
 
     /// As [`optionally_get_with`](Self::optionally_get_with), for tasks: see
@@ -139,7 +140,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
     {
         let fill = PerCall::new(fill, |value: Option<V>| value.ok_or(NoValue));
-        self.fetch_async(key, fill, |result| match value(result) {
+        self.fetch_async(key, Aim::Value, fill, |result| match value(result) {
             Ok(value) => Some(value),
             Err(TryGetError::Fill(NoValue)) => None,
             Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
@@ -147,20 +148,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         })
     }
 
-    /// As [`get_with_async`](Self::get_with_async), with a fill that whoever waits polls, as the one
-    /// of an [`AtomicCache`]. Called again if a fill that it has made was lost.
-    pub(crate) fn get_with_run<'a, Q>(
+    /// As [`try_get_with_async`](Self::try_get_with_async), or a refresh, with a fill that every caller polls
+    /// that waits, as the one of an [`AtomicCache`]. Called again if a fill that it has made was lost.
+    pub(crate) fn fetch_run<'a, Q, E>(
         &'a self,
         key: &'a Q,
-        make: impl Fn() -> BoxFill<V, Infallible>,
-    ) -> impl Future<Output = V>
+        aim: Aim,
+        make: impl Fn() -> BoxFill<V, E>,
+    ) -> impl Future<Output = Result<V, TryGetError<E>>>
     where
         K: Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
         S: Send + Sync + 'static,
+        E: Clone + Send + Sync + 'static,
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, LeftToAll { cache: self, make }, sure_value)
+        self.fetch_async(key, aim, LeftToAll { cache: self, make }, value)
     }
 
     /// As [`get_value_or_guard`](Self::get_value_or_guard), for tasks: with a guard that may be held over an
@@ -191,6 +194,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     fn fetch_async<'c, Q, F, O>(
         &'c self,
         key: &'c Q,
+        aim: Aim,
         fill: F,
         finish: O,
     ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, F, fn(&V) -> V, O>
@@ -201,7 +205,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         let spare = Spare::none(core, 0);
         let read = V::clone as fn(&V) -> V;
-        Fetch::new(core, spare, Borrowed(key), Aim::Value, fill, read, finish)
+        Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
     }
 
     /// As [`invalidate`](Self::invalidate), for tasks: waits without blocking the thread.

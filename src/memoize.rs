@@ -31,9 +31,14 @@
 /// | `name: &str`, `path: &Path`, `list: &[T]`, `site: &Site` | the owned form: `String`, `PathBuf`, `Vec<T>`, `Site` | [`ToOwned`], and the above of the owned form |
 /// | `name: &'static str` | itself | as the first |
 ///
-/// Twelve of them at most. The result needs `Clone + Send + Sync + 'static`. It is kept whole,
-/// whatever it is: an `Err` or a `None` is as good as any other value, and stays until it is
-/// invalidated.
+/// Twelve of them at most.
+///
+/// # Results
+///
+/// The result needs `Clone + Send + Sync + 'static`. **The `Err` of a `Result` is not kept**: every caller
+/// that has joined the run gets a clone of it, and the next call runs the function anew. An `Ok` is kept.
+/// Everything else is kept whole, whatever it is: a `None` is as good as any other value, and stays until it
+/// is invalidated. (For a `None` that is not kept return a `Result`.)
 ///
 /// ```
 /// use std::path::Path;
@@ -45,9 +50,16 @@
 /// }
 ///
 /// assert_eq!(depth(Path::new("a/b/c"), 1), Ok(2));
+/// assert_eq!(depth::peek(Path::new("a/b/c"), 1), Some(Ok(2)));
 /// assert!(depth(Path::new("a"), 2).is_err());
-/// assert!(depth::contains(Path::new("a"), 2));
+/// assert!(!depth::contains(Path::new("a"), 2));
 /// ```
+///
+/// A `Result` is recognised by its type, not by its name: `std::io::Result<T>`, or an alias of your own with
+/// any number of parameters, is one. A `Result` inside of something else (an `Option`, an `Arc`, a
+/// tuple) is kept as that is. An error that is not `Clone` (`std::io::Error`, `Box<dyn Error + Send + Sync>`)
+/// goes into an `Arc`: return `Result<T, Arc<E>>` and `.map_err(Arc::new)`. The cache holds the whole `Result`:
+/// [`prime`](#companions) puts an `Err` in, too, if it is given one.
 ///
 /// # Options
 ///
@@ -202,18 +214,37 @@
 /// assert_eq!(first_with_this_digit(23), 13);
 /// ```
 ///
+/// **`cache_err`**, of a function that returns a `Result`: an `Err` is kept like an `Ok`, until it is
+/// invalidated, refreshed, or older than `ttl`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// atomic_cache::memoize! {
+///     #[memoize(cache_err, ttl = Duration::from_secs(60))]
+///     fn port(text: &str) -> Result<u16, std::num::ParseIntError> {
+///         text.parse()
+///     }
+/// }
+///
+/// assert!(port("eighty").is_err());
+/// assert!(port::contains("eighty"));
+/// assert!(port::peek("eighty").unwrap().is_err());
+/// ```
+///
 /// # Companions
 ///
 /// What belongs to `f` is found under its name, and is as visible as `f` is. (It is an empty enum
 /// of that name. So no type or module of that name can stand beside the function, and importing
-/// `f` imports both.) The arguments are the ones of `f` without the skipped ones; `uncached` takes
-/// them all.
+/// `f` imports both.) The arguments are the ones of `f` without the skipped ones; `refresh` and `uncached`
+/// take them all. `V` is what `f` returns.
 ///
 /// | companion | what it does |
 /// |---|---|
 /// | `f::peek(args) -> Option<V>` | the value if the cache has it; computes nothing, waits for nobody |
 /// | `f::contains(args) -> bool` | whether it has |
-/// | `f::prime(args, value)` | puts a value there |
+/// | `f::refresh(args) -> V` | computes the value anew and replaces the old one, which others get meanwhile; an `Err` leaves the old one there |
+/// | `f::prime(args, value)` | puts a value there, over whatever there is: an [`insert`](crate::Cache::insert) |
 /// | `f::invalidate(args) -> bool` | drops the value, and says whether there was one |
 /// | `f::invalidate_all()` | drops every value |
 /// | `f::uncached(args) -> V` | runs the function itself; what it calls by name is still memoized |
@@ -241,6 +272,29 @@
 /// assert_eq!(area::stats().fills, 2);
 /// area::invalidate_all();
 /// assert!(!area::contains(2, 3));
+/// ```
+///
+/// **For a newer value, call `refresh`.** It is one run for all who ask for these arguments meanwhile, and
+/// nothing older ever replaces what it has put there. `prime` puts in what it is given: it beats every run
+/// that has begun before, but of two threads that compute a value by `uncached` and `prime` it, the one with the older
+/// value may come last.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+///
+/// static RATE: AtomicU32 = AtomicU32::new(7);
+///
+/// atomic_cache::memoize! {
+///     fn rate() -> u32 {
+///         RATE.load(Relaxed)
+///     }
+/// }
+///
+/// assert_eq!(rate(), 7);
+/// RATE.store(8, Relaxed);
+/// assert_eq!(rate(), 7);
+/// assert_eq!(rate::refresh(), 8);
+/// assert_eq!(rate(), 8);
 /// ```
 ///
 /// The key in `f::cache()` is the tuple of the owned arguments, `(u64,)` for a single one; with
@@ -329,7 +383,7 @@
 /// were an `async fn`. A hit never answers `Pending` and allocates nothing. A miss costs, beside what it
 /// costs in other functions, the clones, the flight, and boxes for the run.
 ///
-/// **Companions.** `f::uncached` is an `async fn`. `f::invalidate` and `f::invalidate_all` wait for runs in
+/// **Companions.** `f::uncached` is an `async fn`, and so is `f::refresh`. `f::invalidate` and `f::invalidate_all` wait for runs in
 /// progress and block the thread meanwhile; in a task call `f::invalidate_async(args).await` and
 /// `f::invalidate_all_async().await`, which only async functions have. The others wait for nobody.
 ///
@@ -584,130 +638,142 @@ macro_rules! __memoize {
         [$vis:tt $name:ident $args:tt () $block:block]
     ) => {
         $crate::__memoize! {
-            @opts [] [] [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
+            @opts [Outcome] [] [] [] [] [] $opts [$all $func $body $vis $name $args [[] ()] $block]
         }
     };
     (@attrs $all:tt $func:tt $body:tt $opts:tt []
         [$vis:tt $name:ident $args:tt ($ret:ty) $block:block]
     ) => {
         $crate::__memoize! {
-            @opts [] [] [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
+            @opts [Outcome] [] [] [] [] [] $opts [$all $func $body $vis $name $args [[-> $ret] $ret] $block]
         }
     };
 
-    // ---- The options: [ttl] [clock] [bound] [key] [skip] [those still to be read] [the function].
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
-        $crate::__memoize! { @opts $ttl $clock $bound $key $skip [$($opts)*] $item }
+    // ---- The options: [what tells an error from a value] [ttl] [clock] [bound] [key] [skip] [those still to be read] [the function].
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
+        $crate::__memoize! { @opts $err $ttl $clock $bound $key $skip [$($opts)*] $item }
     };
-    (@opts [] $clock:tt $bound:tt $key:tt $skip:tt [
+    (@opts $err:tt [] $clock:tt $bound:tt $key:tt $skip:tt [
         (ttl = $ttl:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
-        $crate::__memoize! { @opts [$ttl] $clock $bound $key $skip [($($($opt)*)?) $($opts)*] $item }
+        $crate::__memoize! { @opts $err [$ttl] $clock $bound $key $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt [] $bound:tt $key:tt $skip:tt [
+    (@opts $err:tt $ttl:tt [] $bound:tt $key:tt $skip:tt [
         (clock = $clock:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
-        $crate::__memoize! { @opts $ttl [$clock] $bound $key $skip [($($($opt)*)?) $($opts)*] $item }
+        $crate::__memoize! { @opts $err $ttl [$clock] $bound $key $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt $clock:tt [] $key:tt $skip:tt [
+    (@opts $err:tt $ttl:tt $clock:tt [] $key:tt $skip:tt [
         (max_capacity = $capacity:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
         $crate::__memoize! {
-            @opts $ttl $clock [max_capacity $capacity] $key $skip [($($($opt)*)?) $($opts)*] $item
+            @opts $err $ttl $clock [max_capacity $capacity] $key $skip [($($($opt)*)?) $($opts)*] $item
         }
     };
-    (@opts $ttl:tt $clock:tt [] $key:tt $skip:tt [
+    (@opts $err:tt $ttl:tt $clock:tt [] $key:tt $skip:tt [
         (max_bytes = $bytes:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
         $crate::__memoize! {
-            @opts $ttl $clock [max_bytes $bytes] $key $skip [($($($opt)*)?) $($opts)*] $item
+            @opts $err $ttl $clock [max_bytes $bytes] $key $skip [($($($opt)*)?) $($opts)*] $item
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt [] $skip:tt [
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt [] $skip:tt [
         (key = $key:expr $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
-        $crate::__memoize! { @opts $ttl $clock $bound [$key] $skip [($($($opt)*)?) $($opts)*] $item }
+        $crate::__memoize! { @opts $err $ttl $clock $bound [$key] $skip [($($($opt)*)?) $($opts)*] $item }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt [$($skip:ident)*] [
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt [$($skip:ident)*] [
         (skip($($more:ident),* $(,)?) $(, $($opt:tt)*)?) $($opts:tt)*
     ] $item:tt) => {
         $crate::__memoize! {
-            @opts $ttl $clock $bound $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
+            @opts $err $ttl $clock $bound $key [$($skip)* $($more)*] [($($($opt)*)?) $($opts)*] $item
         }
     };
-    (@opts [$old:expr] $clock:tt $bound:tt $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
+    (@opts [Outcome] $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [
+        (cache_err $(, $($opt:tt)*)?) $($opts:tt)*
+    ] $item:tt) => {
+        $crate::__memoize! {
+            @opts [KeptErrors] $ttl $clock $bound $key $skip [($($($opt)*)?) $($opts)*] $item
+        }
+    };
+    (@opts [KeptErrors] $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [
+        (cache_err $(, $($opt:tt)*)?) $($opts:tt)*
+    ] [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]) => {
+        $crate::__memoize! { @error $name "has the option `cache_err` twice" }
+    };
+    (@opts $err:tt [$old:expr] $clock:tt $bound:tt $key:tt $skip:tt [(ttl = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `ttl` twice" }
     };
-    (@opts $ttl:tt [$old:expr] $bound:tt $key:tt $skip:tt [(clock = $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt [$old:expr] $bound:tt $key:tt $skip:tt [(clock = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `clock` twice" }
     };
-    (@opts $ttl:tt $clock:tt [max_capacity $old:expr] $key:tt $skip:tt
+    (@opts $err:tt $ttl:tt $clock:tt [max_capacity $old:expr] $key:tt $skip:tt
         [(max_capacity = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `max_capacity` twice" }
     };
-    (@opts $ttl:tt $clock:tt [max_bytes $old:expr] $key:tt $skip:tt
+    (@opts $err:tt $ttl:tt $clock:tt [max_bytes $old:expr] $key:tt $skip:tt
         [(max_bytes = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `max_bytes` twice" }
     };
-    (@opts $ttl:tt $clock:tt [max_bytes $old:expr] $key:tt $skip:tt
+    (@opts $err:tt $ttl:tt $clock:tt [max_bytes $old:expr] $key:tt $skip:tt
         [(max_capacity = $($opt:tt)*) $($opts:tt)*] $item:tt
     ) => {
         $crate::__memoize! { @bounds $item }
     };
-    (@opts $ttl:tt $clock:tt [max_capacity $old:expr] $key:tt $skip:tt
+    (@opts $err:tt $ttl:tt $clock:tt [max_capacity $old:expr] $key:tt $skip:tt
         [(max_bytes = $($opt:tt)*) $($opts:tt)*] $item:tt
     ) => {
         $crate::__memoize! { @bounds $item }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt [$old:expr] $skip:tt [(key = $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name "has the option `key` twice" }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(ttl $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `ttl` in a form that is not `ttl = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(clock $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(clock $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `clock` in a form that is not `clock = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(max_capacity $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(max_capacity $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `max_capacity` in a form that is not `max_capacity = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(max_bytes $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(max_bytes $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `max_bytes` in a form that is not `max_bytes = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(key $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
             "has the option `key` in a form that is not `key = expression`"
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(skip $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         $crate::__memoize! { @error $name
@@ -715,23 +781,30 @@ macro_rules! __memoize {
              arguments"
         }
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [(cache_err $($opt:tt)*) $($opts:tt)*]
+        [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
+    ) => {
+        $crate::__memoize! { @error $name
+            "has the option `cache_err` in a form that is not `cache_err`: it takes nothing"
+        }
+    };
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [($unknown:tt $($opt:tt)*) $($opts:tt)*]
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]
     ) => {
         ::core::compile_error!(::core::concat!(
             "memoize!: `", ::core::stringify!($name), "` has the unknown option `",
             ::core::stringify!($unknown),
             "`; the options are `ttl = expression`, `clock = expression`, \
-             `max_capacity = expression`, `max_bytes = expression`, `key = expression` and \
-             `skip(argument, ..)`",
+             `max_capacity = expression`, `max_bytes = expression`, `key = expression`, \
+             `skip(argument, ..)` and `cache_err`",
         ));
     };
-    (@opts $ttl:tt $clock:tt $bound:tt $key:tt [$($skip:ident)*] []
+    (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt [$($skip:ident)*] []
         [$all:tt $func:tt $battr:tt $vis:tt $name:ident $args:tt $ret:tt $body:block]
     ) => {
         $crate::__memoize! {
             @start ($) $key [$($skip)*] $args
-            [$all $func $battr $vis $name $ret $body $ttl $clock $bound [$($skip)*]]
+            [$all $func $battr $vis $name $ret $body $ttl $clock $bound [$($skip)*] $err]
         }
     };
 
@@ -950,7 +1023,7 @@ macro_rules! __memoize {
     (@done [$key:expr] [$sig:tt $look:tt $inner:tt [] [] $call:tt]
         [
             $all:tt $func:tt $battr:tt $vis:tt $name:ident $ret:tt $body:block
-            $ttl:tt $clock:tt [max_bytes $bytes:expr] $skip:tt
+            $ttl:tt $clock:tt [max_bytes $bytes:expr] $skip:tt $err:tt
         ]
     ) => {
         $crate::__memoize! { @emit [$crate::__memoize::WeighedKey]
@@ -958,7 +1031,7 @@ macro_rules! __memoize {
             [$crate::__memoize::AnyKeyRef<'_, ()>]
             [$crate::__memoize::AnyKeyRef::new(&$key)]
             $sig $look $inner $call
-            [$all $func $battr $vis $name $ret $body $ttl $clock [max_bytes $bytes] $skip]
+            [$all $func $battr $vis $name $ret $body $ttl $clock [max_bytes $bytes] $skip $err]
         }
     };
     (@done [$key:expr] [$sig:tt $look:tt $inner:tt [] [] $call:tt] $item:tt) => {
@@ -976,7 +1049,7 @@ macro_rules! __memoize {
         [
             [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
             ($vis:vis $($async:ident)?) $name:ident [[$($arrow:tt)*] $value:ty] $body:block
-            [$($ttl:expr)?] [$($clock:expr)?] $bound:tt [$($skip:ident)*]
+            [$($ttl:expr)?] [$($clock:expr)?] $bound:tt [$($skip:ident)*] [$err:ident]
         ]
     ) => {
         $($all)*
@@ -1001,6 +1074,15 @@ macro_rules! __memoize {
             #[must_use]
             #[inline]
             $vis fn cache() -> &'static $crate::Cache<$key, $value> {
+                // Refused where there are no errors to keep, and where one cannot be shared.
+                const _: () = $crate::__memoize::$err::<$value>::allowed();
+                const _: fn() = || {
+                    #[allow(unused_imports)]
+                    use $crate::__memoize::{CannotBeShared as _, Whole as _};
+                    $crate::__memoize::shared(
+                        $crate::__memoize::Outcome::<$value>::error().can_be_shared()
+                    );
+                };
                 static MEMOIZE_CACHE: $crate::__memoize::LazyLock<$crate::Cache<$key, $value>> =
                     $crate::__memoize::LazyLock::new(|| {
                         let name = ::core::concat!(
@@ -1028,7 +1110,8 @@ macro_rules! __memoize {
                 )
             }
 
-            /// Gives the cache the value of these arguments, as if it had been computed.
+            /// Gives the cache the value of these arguments, over whatever there is: an insert. To have
+            /// the newer of two values stay, use `refresh`.
             $vis fn prime($($look)* value: $value) {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::insert(
                     &$query, $name::cache(), value,
@@ -1057,7 +1140,7 @@ macro_rules! __memoize {
 
         $crate::__memoize! { @call $($async)? [$key] [$value] [$lookup] [$any] [$query]
             [$($sig)*] [$($look)*] [$($inner)*] [$($call)*]
-            [$($all)*] [$($func)*] [$($battr)*] ($vis) $name [$($arrow)*] $body [$($skip)*]
+            [$($all)*] [$($func)*] [$($battr)*] ($vis) $name [$($arrow)*] $body [$($skip)*] $err
         }
     };
 
@@ -1065,7 +1148,7 @@ macro_rules! __memoize {
     (@call [$key:ty] [$value:ty] [$lookup:ty] $any:tt [$query:expr]
         [$($sig:tt)*] $look:tt [$($inner:tt)*] [$($call:tt)*]
         [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
-        ($vis:vis) $name:ident [$($arrow:tt)*] $body:block [$($skip:ident)*]
+        ($vis:vis) $name:ident [$($arrow:tt)*] $body:block [$($skip:ident)*] $err:ident
     ) => {
         $($all)*
         #[allow(
@@ -1080,20 +1163,44 @@ macro_rules! __memoize {
         }
 
         $($all)*
+        #[allow(
+            dead_code, unused_variables, unused_qualifications, unused_results,
+            clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
+        )]
+        impl $name {
+            /// Computes the value of these arguments anew and puts it in the place of the old one, which
+            /// others get meanwhile. Waits for a run of these arguments that is under way, and takes
+            /// its value.
+            $vis fn refresh($($sig)*) $($arrow)* {
+                #[allow(unused_imports)]
+                use $crate::__memoize::Whole as _;
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::ask(
+                    &$query,
+                    $name::cache(),
+                    true,
+                    || $crate::__memoize::$err::<$value>::of($name::uncached($($call)*)),
+                )
+            }
+        }
+
+        $($all)*
         // What there is to say of the signature is said of the body's.
         #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
         $($func)*
         $vis fn $name($($sig)*) $($arrow)* {
+            #[allow(unused_imports)]
+            use $crate::__memoize::Whole as _;
             $(let _ = &$skip;)*
-            <$lookup as $crate::__memoize::Lookup<$key, $value>>::get_with(
+            <$lookup as $crate::__memoize::Lookup<$key, $value>>::ask(
                 &$query,
                 $name::cache(),
-                || $name::uncached($($call)*),
+                false,
+                || $crate::__memoize::$err::<$value>::of($name::uncached($($call)*)),
             )
         }
     };
     (@call async $key:tt $value:tt $lookup:tt $any:tt $query:tt [$($sig:tt)*] $($state:tt)*) => {
-        $crate::__memoize_async! { @owned [] [] [] ($($sig)*)
+        $crate::__memoize_async! { @owned [] [] [] [] ($($sig)*)
             $key $value $lookup $any $query [$($sig)*] $($state)*
         }
     };
@@ -1136,36 +1243,39 @@ macro_rules! __memoize {
 }
 
 /// What is different of an `async fn`. The run outlives the call, so that it has clones of the
-/// arguments: `@owned` says [how it takes them] [how they are made] [how the body gets them].
+/// arguments: `@owned` says [how it takes them] [how they are made] [how the body gets them] [their
+/// names].
 #[cfg(feature = "async")]
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __memoize_async {
-    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*]
+    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*] [$($pass:tt)*]
         ($arg:tt : & $ty:ty, $($rest:tt)*) $($state:tt)*
     ) => {
         $crate::__memoize_async! { @owned
             [$($run)* $arg: <$ty as $crate::__memoize::ToOwned>::Owned,]
             [$($own)* <$ty as $crate::__memoize::ToOwned>::to_owned($arg),]
             [$($lend)* $crate::__memoize::lend::<$ty>(&$arg),]
+            [$($pass)* $arg,]
             ($($rest)*) $($state)*
         }
     };
-    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*]
+    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*] [$($pass:tt)*]
         ($arg:tt : $ty:ty, $($rest:tt)*) $($state:tt)*
     ) => {
         $crate::__memoize_async! { @owned
             [$($run)* $arg: $ty,]
             [$($own)* <$ty as ::core::clone::Clone>::clone(&$arg),]
             [$($lend)* $arg,]
+            [$($pass)* $arg,]
             ($($rest)*) $($state)*
         }
     };
-    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*] ()
+    (@owned [$($run:tt)*] [$($own:tt)*] [$($lend:tt)*] [$($pass:tt)*] ()
         [$key:ty] [$value:ty] [$lookup:ty] [$any:ty] [$query:expr]
         [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] $call:tt
         [$($all:tt)*] [$($func:tt)*] [$($battr:tt)*]
-        ($vis:vis) $name:ident [$($arrow:tt)*] $body:block [$($skip:ident)*]
+        ($vis:vis) $name:ident [$($arrow:tt)*] $body:block [$($skip:ident)*] $err:ident
     ) => {
         $($all)*
         #[allow(
@@ -1185,6 +1295,37 @@ macro_rules! __memoize_async {
                 <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all_async(
                     $name::cache(),
                 ).await
+            }
+
+            /// Computes the value of these arguments anew and puts it in the place of the old one, which
+            /// others get meanwhile. Waits for a run of these arguments that is under way, and takes
+            /// its value.
+            $vis fn refresh($($sig)*)
+                -> impl ::core::future::Future<Output = $value> + ::core::marker::Send
+            {
+                $name::memoize_ask(true, $($pass)*)
+            }
+
+            fn memoize_ask(memoize_anew: ::core::primitive::bool, $($sig)*)
+                -> impl ::core::future::Future<Output = $value> + ::core::marker::Send
+            {
+                #[allow(unused_imports)]
+                use $crate::__memoize::Whole as _;
+                // A function, for the sake of what the compiler says of a future that is not `Send`.
+                async fn memoize_run($($run)*) $($arrow)* {
+                    $name::uncached($($lend)*).await
+                }
+                async move {
+                    $(let _ = &$skip;)*
+                    <$lookup as $crate::__memoize::Lookup<$key, $value>>::ask_async(
+                        &$query,
+                        $name::cache(),
+                        memoize_anew,
+                        || $crate::__memoize::run(
+                            memoize_run($($own)*), $crate::__memoize::$err::<$value>::of,
+                        ),
+                    ).await
+                }
             }
         }
 
@@ -1208,18 +1349,7 @@ macro_rules! __memoize_async {
         $vis fn $name($($sig)*)
             -> impl ::core::future::Future<Output = $value> + ::core::marker::Send
         {
-            // A function, for the sake of what the compiler says of a future that is not `Send`.
-            async fn memoize_run($($run)*) $($arrow)* {
-                $name::uncached($($lend)*).await
-            }
-            async move {
-                $(let _ = &$skip;)*
-                <$lookup as $crate::__memoize::Lookup<$key, $value>>::get_with_async(
-                    &$query,
-                    $name::cache(),
-                    || $crate::__memoize::run(memoize_run($($own)*)),
-                ).await
-            }
+            $name::memoize_ask(false, $($pass)*)
         }
     };
 }
@@ -1229,7 +1359,7 @@ macro_rules! __memoize_async {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __memoize_async {
-    (@owned $run:tt $own:tt $lend:tt $args:tt
+    (@owned $run:tt $own:tt $lend:tt $pass:tt $args:tt
         $key:tt $value:tt $lookup:tt $any:tt $query:tt $sig:tt $look:tt $inner:tt $call:tt
         $all:tt $func:tt $battr:tt $vis:tt $name:ident $($state:tt)*
     ) => {
@@ -1246,9 +1376,13 @@ pub mod __memoize {
     use std::borrow::Borrow;
     use std::fmt;
     use std::hash::{Hash, Hasher};
+    use std::marker::PhantomData;
     use std::time::Duration;
 
-    use crate::{Builder, ByteSize, Cache, CacheStats, Clock, Equivalent, ToKey, Weigh};
+    use crate::core::Aim;
+    use crate::{
+        Builder, ByteSize, Cache, CacheStats, Clock, Equivalent, ToKey, TryGetError, Weigh,
+    };
 
     pub use std::borrow::ToOwned;
     pub use std::sync::LazyLock;
@@ -1337,15 +1471,21 @@ pub mod __memoize {
         fn build(options: Options) -> Cache<K, V>;
         fn invalidate_all(cache: &Cache<K, V>);
         fn stats(cache: &Cache<K, V>) -> CacheStats;
-        fn get_with(&self, cache: &Cache<K, V>, fill: impl FnOnce() -> V) -> V;
+        fn ask(
+            &self,
+            cache: &Cache<K, V>,
+            anew: bool,
+            fill: impl FnOnce() -> Result<V, NotKept<V>>,
+        ) -> V;
         fn peek(&self, cache: &Cache<K, V>) -> Option<V>;
         fn contains(&self, cache: &Cache<K, V>) -> bool;
         fn insert(&self, cache: &Cache<K, V>, value: V);
         fn invalidate(&self, cache: &Cache<K, V>) -> bool;
         #[cfg(feature = "async")]
-        fn get_with_async(
+        fn ask_async(
             &self,
             cache: &Cache<K, V>,
+            anew: bool,
             run: impl Fn() -> Run<V>,
         ) -> impl Future<Output = V>;
         #[cfg(feature = "async")]
@@ -1375,8 +1515,13 @@ pub mod __memoize {
 
         #[inline]
         #[track_caller]
-        fn get_with(&self, cache: &Cache<K, V>, fill: impl FnOnce() -> V) -> V {
-            cache.get_with(&Query(self), fill)
+        fn ask(
+            &self,
+            cache: &Cache<K, V>,
+            anew: bool,
+            fill: impl FnOnce() -> Result<V, NotKept<V>>,
+        ) -> V {
+            whole(cache.fetch(&Query(self), aim(anew), |_| fill(), V::clone))
         }
 
         fn peek(&self, cache: &Cache<K, V>) -> Option<V> {
@@ -1389,7 +1534,7 @@ pub mod __memoize {
 
         fn insert(&self, cache: &Cache<K, V>, value: V) {
             // What is too heavy to be kept would not be kept if it had been computed, either.
-            let _ = cache.insert(self.make_key(), value);
+            cache.insert(self.make_key(), value);
         }
 
         fn invalidate(&self, cache: &Cache<K, V>) -> bool {
@@ -1397,8 +1542,8 @@ pub mod __memoize {
         }
 
         #[cfg(feature = "async")]
-        async fn get_with_async(&self, cache: &Cache<K, V>, run: impl Fn() -> Run<V>) -> V {
-            cache.get_with_run(&Query(self), || run().0).await
+        async fn ask_async(&self, cache: &Cache<K, V>, anew: bool, run: impl Fn() -> Run<V>) -> V {
+            whole(cache.fetch_run(&Query(self), aim(anew), || run().0).await)
         }
 
         #[cfg(feature = "async")]
@@ -1412,13 +1557,133 @@ pub mod __memoize {
         }
     }
 
-    /// A run of the body of an `async fn`, which whoever waits can poll.
+    /// A result that all get who have joined the run, and that is not kept.
+    #[derive(Clone)]
+    pub struct NotKept<V>(V);
+
+    /// Tells what is kept of a function's results from what is not. By the type and not by its tokens: so an
+    /// alias of `Result` is one, whatever its name.
+    ///
+    /// Of a `Result` the functions below are taken, because those of a type itself go before those of a
+    /// trait; of every other type those of [`Whole`].
+    pub struct Outcome<V>(PhantomData<V>);
+
+    impl<T, E> Outcome<Result<T, E>> {
+        /// # Errors
+        /// An `Err` is not kept.
+        pub fn of(result: Result<T, E>) -> Result<Result<T, E>, NotKept<Result<T, E>>> {
+            if result.is_ok() {
+                Ok(result)
+            } else {
+                Err(NotKept(result))
+            }
+        }
+
+        pub fn error() -> Error<E> {
+            Error(PhantomData)
+        }
+    }
+
+    impl<V> Outcome<V> {
+        pub const fn allowed() {}
+    }
+
+    /// As [`Outcome`], with `cache_err`.
+    pub struct KeptErrors<V>(PhantomData<V>);
+
+    impl<V> KeptErrors<V> {
+        pub const fn allowed()
+        where
+            V: HasErrors,
+        {
+        }
+    }
+
+    /// Results that are kept, whatever they are.
+    pub trait Whole<V> {
+        /// # Errors
+        /// None.
+        fn of(result: V) -> Result<V, NotKept<V>> {
+            Ok(result)
+        }
+
+        fn error() -> Error<()> {
+            Error(PhantomData)
+        }
+    }
+
+    impl<V> Whole<V> for Outcome<V> {}
+    impl<V> Whole<V> for KeptErrors<V> {}
+
+    /// Whether a function's error can be handed to all who wait for it: a question to the compiler. Below are
+    /// both answers; that of the type itself goes before that of the trait, if its bounds hold.
+    pub struct Error<E>(PhantomData<E>);
+
+    impl<E: Clone + Send + Sync + 'static> Error<E> {
+        pub fn can_be_shared(self) -> Shared {
+            Shared
+        }
+    }
+
+    pub trait CannotBeShared<E> {
+        fn can_be_shared(self) -> NotShared<E>;
+    }
+
+    impl<E> CannotBeShared<E> for Error<E> {
+        fn can_be_shared(self) -> NotShared<E> {
+            NotShared(PhantomData)
+        }
+    }
+
+    pub struct Shared;
+    pub struct NotShared<E>(PhantomData<E>);
+
+    /// What the compiler says then, beside which bound it is that does not hold.
+    #[diagnostic::on_unimplemented(
+        message = "the error of a memoized function goes to every caller that waits for it: it has to be `Clone + Send + Sync + 'static`",
+        note = "`{Self}` holds the type of the error",
+        note = "if it lacks `Clone`, return `Result<_, Arc<_>>`, with `.map_err(Arc::new)` in the body"
+    )]
+    pub trait SharedError {}
+
+    impl SharedError for Shared {}
+
+    pub fn shared(_: impl SharedError) {}
+
+    /// What `cache_err` is for.
+    #[diagnostic::on_unimplemented(
+        message = "`cache_err` of a function that returns `{Self}`, which is no `Result`",
+        label = "has no errors to keep",
+        note = "leave `cache_err` out: everything but the `Err` of a `Result` is kept anyway"
+    )]
+    pub trait HasErrors {}
+
+    impl<T, E> HasErrors for Result<T, E> {}
+
+    fn aim(anew: bool) -> Aim {
+        if anew { Aim::Refresh } else { Aim::Value }
+    }
+
+    /// What the function returns; a cycle and a closed cache are a panic.
+    #[track_caller]
+    fn whole<V>(result: Result<V, TryGetError<NotKept<V>>>) -> V {
+        match result {
+            Ok(value) | Err(TryGetError::Fill(NotKept(value))) => value,
+            Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
+            Err(TryGetError::Closed(closed)) => panic!("{closed}"),
+        }
+    }
+
+    /// A run of the body of an `async fn`, which every caller that waits can poll.
     #[cfg(feature = "async")]
-    pub struct Run<V>(crate::core::BoxFill<V, std::convert::Infallible>);
+    pub struct Run<V>(crate::core::BoxFill<V, NotKept<V>>);
 
     #[cfg(feature = "async")]
-    pub fn run<V>(body: impl Future<Output = V> + Send + 'static) -> Run<V> {
-        Run(Box::pin(async move { Ok(body.await) }))
+    pub fn run<V: 'static>(
+        body: impl Future<Output = V> + Send + 'static,
+        outcome: fn(V) -> Result<V, NotKept<V>>,
+    ) -> Run<V> {
+        Run(Box::pin(async move { outcome(body.await) }))
     }
 
     /// What an argument was that is owned now.

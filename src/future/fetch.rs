@@ -14,7 +14,6 @@ use crate::entry::{Entry, EntrySelector};
 use crate::key::Equivalent;
 use crate::reclaim::{Pin as EpochPin, pin};
 use pin_project_lite::pin_project;
-use std::convert::Infallible;
 use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -212,20 +211,21 @@ pub(crate) struct LeftToAll<'a, K, V, S, M> {
     pub(crate) make: M,
 }
 
-impl<K, V, S, M> AsyncFill<K, V, S> for LeftToAll<'_, K, V, S, M>
+impl<K, V, S, M, E> AsyncFill<K, V, S> for LeftToAll<'_, K, V, S, M>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
-    M: Fn() -> BoxFill<V, Infallible>,
+    M: Fn() -> BoxFill<V, E>,
+    E: Clone + Send + Sync + 'static,
 {
-    type Error = Infallible;
+    type Error = E;
 
     fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S> {
         Begun::Waits(leader.keep(&self.cache.core, |_| (self.make)()))
     }
 
-    fn poll(self: Pin<&mut Self>, _: &K, _: &mut Context<'_>) -> Poll<Result<V, Infallible>> {
+    fn poll(self: Pin<&mut Self>, _: &K, _: &mut Context<'_>) -> Poll<Result<V, E>> {
         unreachable!("a fill that is left to all is kept by its flight")
     }
 

@@ -3,7 +3,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
-use crate::common::panic_text;
+use crate::common::{THREADS, panic_text, watched};
 use atomic_cache::{Clock, ManualClock, memoize};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -386,8 +386,21 @@ fn the_function_without_its_cache_still_calls_memoized_ones() {
     assert!(fib::contains(29));
 }
 
+/// Until the only run of this function has so many who wait for it.
+macro_rules! until_joined {
+    ($name:ident, $waiters:expr) => {
+        while $name::cache()
+            .in_flight()
+            .iter()
+            .all(|fill| fill.waiters < $waiters)
+        {
+            thread::yield_now();
+        }
+    };
+}
+
 #[test]
-fn a_result_is_kept_whole() {
+fn c4_a4_an_err_goes_to_all_who_wait_and_is_not_kept() {
     static RUNS: Runs = Runs::none();
     memoize! {
         fn parse(text: &str) -> Result<i32, String> {
@@ -398,15 +411,283 @@ fn a_result_is_kept_whole() {
             }
             Ok(number)
         }
+
+        fn down(_: u8) -> Result<u8, u64> {
+            until_joined!(down, THREADS - 1);
+            RUNS.one_more();
+            Err(RUNS.so_far())
+        }
     }
-    assert_eq!(parse("17"), Ok(17));
-    assert!(parse("x").is_err());
+    assert_eq!((parse("17"), parse("17")), (Ok(17), Ok(17)));
+    assert_eq!(RUNS.so_far(), 1);
     assert_eq!(parse("x"), parse("x"));
     assert_eq!(parse("-1"), Err("negative".to_owned()));
-    assert_eq!(RUNS.so_far(), 3);
-    assert!(parse::invalidate("x"));
-    assert!(parse("x").is_err());
     assert_eq!(RUNS.so_far(), 4);
+    assert!(!parse::contains("x") && !parse::invalidate("x"));
+    assert_eq!((parse::peek("x"), parse::peek("17")), (None, Some(Ok(17))));
+    assert_eq!((parse::cache().len(), parse::stats().fill_errors), (1, 3));
+
+    // One run, one error, for all.
+    watched(|| {
+        for round in 5..25 {
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(move || assert_eq!(down(1), Err(round)));
+                }
+            });
+        }
+    });
+    assert_eq!((down::cache().len(), RUNS.so_far()), (0, 24));
+}
+
+#[test]
+#[allow(clippy::unnecessary_wraps)]
+fn c4_a4_a_result_is_told_by_its_type() {
+    use std::io;
+
+    type Answer<T> = Result<T, Arc<io::Error>>;
+    type Both = Result<u8, &'static str>;
+
+    mod own {
+        #[derive(Clone, Debug, PartialEq)]
+        pub(super) enum Result<T, E> {
+            Err(E),
+            #[allow(dead_code)]
+            Ok(T),
+        }
+    }
+
+    fn no<E: From<io::Error>>() -> E {
+        io::Error::other("no").into()
+    }
+
+    memoize! {
+        fn one_parameter(_: u8) -> Answer<u8> { Err(no::<io::Error>().into()) }
+        fn no_parameter(_: u8) -> Both { Err("no") }
+        fn std_path(_: u8) -> ::std::result::Result<(), ()> { Err(()) }
+        fn of_a_unit(_: u8) -> Result<u8, ()> { Err(()) }
+        fn nested(_: u8) -> Result<Option<u8>, Result<u8, u8>> { Err(Ok(1)) }
+        #[memoize(max_bytes = "1M", key = _n, ttl = Duration::MAX)]
+        fn with_options(_n: u8) -> Both { Err("no") }
+
+        // What is none, and is kept.
+        fn option(_: u8) -> Option<u8> { None }
+        fn inside(_: u8) -> Arc<Result<u8, u8>> { Arc::new(Err(1)) }
+        fn beside(_: u8) -> (Result<u8, u8>, u8) { (Err(1), 1) }
+        fn maybe(_: u8) -> Option<Result<u8, u8>> { Some(Err(1)) }
+        fn of_ones_own(_: u8) -> own::Result<u8, u8> { own::Result::Err(1) }
+        fn nothing(_: u8) {}
+    }
+    assert!(one_parameter(1).is_err() && !one_parameter::contains(1));
+    assert!(no_parameter(1).is_err() && !no_parameter::contains(1));
+    assert!(std_path(1).is_err() && !std_path::contains(1));
+    assert!(of_a_unit(1).is_err() && !of_a_unit::contains(1));
+    assert!(nested(1).is_err() && !nested::contains(1));
+    assert!(with_options(1).is_err() && !with_options::contains(1));
+
+    assert!(option(1).is_none() && option::contains(1));
+    assert!(inside(1).is_err() && inside::contains(1));
+    assert!(beside(1).0.is_err() && beside::contains(1));
+    assert!(maybe(1).is_some() && maybe::contains(1));
+    assert!(of_ones_own(1) == own::Result::Err(1) && of_ones_own::contains(1));
+    nothing(1);
+    assert!(nothing::contains(1));
+}
+
+#[test]
+fn c4_a4_an_err_is_kept_if_that_is_asked_for() {
+    static RUNS: Runs = Runs::none();
+    static CLOCK: LazyLock<ManualClock> = LazyLock::new(ManualClock::new);
+    memoize! {
+        #[memoize(cache_err)]
+        fn parse(text: &str) -> Result<i32, String> {
+            RUNS.one_more();
+            text.parse().map_err(|_| format!("{text}?"))
+        }
+
+        #[memoize(skip(log), cache_err, ttl = Duration::from_secs(60))]
+        #[memoize(clock = CLOCK.clone(), max_capacity = 10)]
+        fn short(text: &str, log: &dyn Fn()) -> Result<i32, String> {
+            log();
+            text.parse().map_err(|_| format!("{text}?"))
+        }
+    }
+    for _ in 0..3 {
+        assert_eq!((parse("17"), parse("x")), (Ok(17), Err("x?".to_owned())));
+    }
+    assert_eq!(RUNS.so_far(), 2);
+    assert_eq!(parse::peek("x"), Some(Err("x?".to_owned())));
+    assert!(parse::invalidate("x") && !parse::contains("x"));
+    assert!(parse("x").is_err());
+    assert_eq!((RUNS.so_far(), parse::stats().fill_errors), (3, 0));
+
+    let logged = Cell::new(0);
+    let log = || logged.set(logged.get() + 1);
+    for seconds in [59, 1] {
+        assert!(short("x", &log).is_err() && short::contains("x"));
+        CLOCK.advance(Duration::from_secs(seconds));
+    }
+    assert!(!short::contains("x") && short("x", &log).is_err());
+    assert_eq!(logged.get(), 2);
+    assert!(short::refresh("x", &log).is_err() && short::contains("x"));
+    assert_eq!(logged.get(), 3);
+}
+
+#[test]
+fn c4_a4_the_companions_of_a_function_that_can_fail() {
+    static GOOD: AtomicU64 = AtomicU64::new(0);
+    memoize! {
+        fn ask(_: &str) -> Result<u64, String> {
+            match GOOD.load(Ordering::Relaxed) {
+                0 => Err("down".to_owned()),
+                good => Ok(good),
+            }
+        }
+
+        /// The error of an inner call goes through.
+        fn sum(n: u64) -> Result<u64, String> {
+            if n == 0 { ask("x") } else { Ok(sum(n - 1)? + 1) }
+        }
+    }
+    let down = || Err("down".to_owned());
+    assert_eq!((sum(3), sum::cache().len()), (down(), 0));
+    assert_eq!((ask::uncached("x"), ask::refresh("x")), (down(), down()));
+    assert!(!ask::contains("x"));
+    GOOD.store(1, Ordering::Relaxed);
+    assert_eq!((sum(3), sum::cache().len()), (Ok(4), 4));
+    assert_eq!(ask::peek("x"), Some(Ok(1)));
+    // A refresh that fails leaves what there is.
+    GOOD.store(0, Ordering::Relaxed);
+    assert_eq!((ask::refresh("x"), ask("x")), (down(), Ok(1)));
+    GOOD.store(2, Ordering::Relaxed);
+    assert_eq!((ask::refresh("x"), ask("x")), (Ok(2), Ok(2)));
+    // What is put in is kept, whatever it is.
+    ask::prime("x", down());
+    assert_eq!((ask("x"), ask::contains("x")), (down(), true));
+    assert!(ask::invalidate("x"));
+    assert_eq!(ask("x"), Ok(2));
+    ask::invalidate_all();
+    assert!(!ask::contains("x"));
+}
+
+#[test]
+fn c4_a4_a_panic_beside_an_err_and_a_cycle_inside_of_one() {
+    static RUNS: Runs = Runs::none();
+    memoize! {
+        fn moody(_: u8) -> Result<u8, u8> {
+            RUNS.one_more();
+            if RUNS.so_far() == 1 {
+                until_joined!(moody, THREADS - 1);
+                panic!("the first run");
+            }
+            Err(7)
+        }
+
+        fn ouroboros(n: u64) -> Result<u64, String> {
+            Ok(ouroboros(n)? + 1)
+        }
+    }
+    let failed = watched(|| {
+        thread::scope(|scope| {
+            let callers: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| moody(1))).collect();
+            let answers = callers.into_iter().map(thread::ScopedJoinHandle::join);
+            answers
+                .filter(|answer| matches!(answer, Ok(Err(7))))
+                .count()
+        })
+    });
+    assert_eq!((failed, moody::cache().len()), (THREADS - 1, 0));
+    let text = panic_text(|| ouroboros(1));
+    assert!(text.contains("(1,)"), "{text}");
+    assert!(ouroboros::cache().is_empty());
+}
+
+#[test]
+fn c1_a5_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
+    static RUNS: Runs = Runs::none();
+    memoize! {
+        #[memoize(skip(gate))]
+        fn rate(_: &str, gate: &dyn Fn()) -> u64 {
+            RUNS.one_more();
+            let read = RUNS.so_far();
+            gate();
+            read
+        }
+    }
+    watched(|| {
+        assert_eq!(rate("EUR", &|| ()), 1);
+        // The old value is served while all refreshes are one run.
+        let gate = || {
+            until_joined!(rate, THREADS - 1);
+            assert_eq!((rate("EUR", &|| ()), rate::peek("EUR")), (1, Some(1)));
+        };
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| assert_eq!(rate::refresh("EUR", &gate), 2));
+            }
+        });
+        assert_eq!((rate("EUR", &|| ()), RUNS.so_far()), (2, 2));
+        // Of what is not there it is the first run.
+        assert_eq!(rate::refresh("USD", &|| ()), 3);
+        assert_eq!(rate::peek("USD"), Some(3));
+        // One that panics leaves the old value.
+        assert_eq!(panic_text(|| rate::refresh("USD", &|| panic!("no"))), "no");
+        assert_eq!(rate::peek("USD"), Some(3));
+    });
+}
+
+#[test]
+fn c3_a5_nothing_older_overwrites_what_a_refresh_or_a_prime_has_put_in() {
+    static SOURCE: AtomicU64 = AtomicU64::new(0);
+    memoize! {
+        fn version(_: u8) -> u64 {
+            let read = SOURCE.fetch_add(1, Ordering::SeqCst);
+            thread::yield_now();
+            read
+        }
+
+        fn slow(_: u8) -> u64 {
+            let read = SOURCE.load(Ordering::SeqCst);
+            slow::prime(1, read + 10);
+            read
+        }
+    }
+    watched(|| {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut newest = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let seen = version(1);
+                    assert!(seen >= newest, "{seen} after {newest}");
+                    newest = seen;
+                }
+            });
+            let refreshers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for _ in 0..2000 {
+                            let got = version::refresh(1);
+                            assert!(version::peek(1) >= Some(got));
+                        }
+                    })
+                })
+                .collect();
+            for refresher in refreshers {
+                refresher.join().unwrap();
+            }
+            stop.store(true, Ordering::SeqCst);
+            reader.join().unwrap();
+        });
+    });
+    // What is primed during a run, or a refresh, beats it.
+    SOURCE.store(1, Ordering::SeqCst);
+    assert_eq!((slow(1), slow::peek(1)), (1, Some(11)));
+    SOURCE.store(2, Ordering::SeqCst);
+    assert_eq!((slow::refresh(1), slow::peek(1)), (2, Some(12)));
+    // It is an insert: what comes last stays, however old it is.
+    slow::prime(1, 5);
+    assert_eq!(slow(1), 5);
 }
 
 #[test]

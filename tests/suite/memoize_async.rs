@@ -175,17 +175,106 @@ fn a_panic_goes_on_in_who_polls_and_another_runs_anew() {
 }
 
 #[test]
-fn a_result_is_kept_whole() {
+fn c4_a4_an_err_goes_to_all_who_wait_and_is_not_kept() {
+    static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
+    static RUNS: AtomicU64 = AtomicU64::new(0);
     memoize! {
         async fn depth(path: &Path, from: usize) -> Result<usize, String> {
             path.components().count().checked_sub(from).ok_or_else(|| "too short".to_owned())
+        }
+
+        async fn down(_: &str) -> Result<u8, u64> {
+            GATE.clone().await;
+            Err(RUNS.fetch_add(1, SeqCst))
+        }
+
+        #[memoize(cache_err)]
+        async fn port(text: &str) -> Result<u16, std::num::ParseIntError> {
+            RUNS.fetch_add(1, SeqCst);
+            text.parse()
         }
     }
     assert_eq!(block_on(send(depth(Path::new("a/b/c"), 1))), Ok(2));
     assert!(block_on(depth(Path::new("a"), 2)).is_err());
     assert!(block_on(depth(Path::new("a"), 2)).is_err());
-    assert!(depth::contains(Path::new("a"), 2));
-    assert_eq!(depth::stats().fills, 2);
+    assert!(!depth::contains(Path::new("a"), 2));
+    let stats = depth::stats();
+    assert_eq!((stats.fills, stats.fill_errors), (3, 2));
+
+    let mut callers: Vec<_> = (0..5).map(|_| Box::pin(down("x"))).collect();
+    let mut refresh = Box::pin(send(down::refresh("x")));
+    for caller in &mut callers {
+        assert!(poll(caller.as_mut()).is_pending());
+    }
+    assert!(poll(refresh.as_mut()).is_pending());
+    // A thread that waits has it, too; and the one that began is gone.
+    drop(callers.remove(0));
+    GATE.open();
+    for caller in &mut callers {
+        assert_eq!(poll(caller.as_mut()), Poll::Ready(Err(0)));
+    }
+    assert_eq!(poll(refresh.as_mut()), Poll::Ready(Err(0)));
+    assert!(!down::contains("x"));
+    assert_eq!(block_on(down("x")), Err(1));
+
+    assert!(block_on(send(port("x"))).is_err() && block_on(send(port("x"))).is_err());
+    assert!(port::contains("x") && RUNS.load(SeqCst) == 3);
+}
+
+#[test]
+fn c3_a5_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
+    static SOURCE: AtomicU64 = AtomicU64::new(1);
+    static GATES: [LazyLock<Latch>; 2] = [const { LazyLock::new(Latch::default) }; 2];
+    memoize! {
+        #[memoize(skip(gate))]
+        async fn read(_: &str, gate: usize) -> Result<u64, String> {
+            let read = SOURCE.fetch_add(1, SeqCst);
+            GATES[gate].clone().await;
+            if read == 4 { Err("four".to_owned()) } else { Ok(read) }
+        }
+    }
+    GATES[0].open();
+    assert_eq!(block_on(read("x", 0)), Ok(1));
+    let mut first = Box::pin(read::refresh("x", 1));
+    let mut second = Box::pin(read::refresh("x", 0));
+    assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+    // Others are served, and a refresh that is dropped loses nothing for the other.
+    assert_eq!(poll(pin!(read("x", 0)).as_mut()), Poll::Ready(Ok(1)));
+    drop(first);
+    GATES[1].open();
+    assert_eq!(poll(second.as_mut()), Poll::Ready(Ok(2)));
+    assert_eq!(read::peek("x"), Some(Ok(2)));
+    assert_eq!(SOURCE.load(SeqCst), 3);
+
+    // One that is beaten by a prime, one that fails, one that is dropped.
+    let gate = Latch::default();
+    assert_eq!(block_on(read::refresh("x", 0)), Ok(3));
+    read::prime("x", Ok(30));
+    assert_eq!(block_on(read::refresh("x", 0)), Err("four".to_owned()));
+    assert_eq!(read::peek("x"), Some(Ok(30)));
+    drop((gate, read::refresh("x", 0)));
+    assert_eq!(SOURCE.load(SeqCst), 5);
+    assert_eq!(block_on(read::refresh("x", 0)), Ok(5));
+    assert_eq!(block_on(read("x", 0)), Ok(5));
+}
+
+#[test]
+fn c3_a5_a_prime_beats_a_refresh_that_runs() {
+    static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
+    memoize! {
+        async fn read(n: u64) -> u64 {
+            GATE.clone().await;
+            n
+        }
+    }
+    read::prime(1, 10);
+    let mut refresh = Box::pin(read::refresh(1));
+    assert!(poll(refresh.as_mut()).is_pending());
+    read::prime(1, 11);
+    assert_eq!(read::peek(1), Some(11));
+    GATE.open();
+    let _ = block_on(refresh);
+    assert_eq!(block_on(read(1)), 11);
 }
 
 #[test]

@@ -138,4 +138,22 @@ mod option_form {
     }
 }
 
+mod cache_err_form {
+    atomic_cache::memoize! {
+        #[memoize(cache_err = true)]
+        fn f(n: u64) -> Result<u64, u64> {
+            Ok(n)
+        }
+    }
+}
+
+mod cache_err_twice {
+    atomic_cache::memoize! {
+        #[memoize(cache_err, ttl = std::time::Duration::MAX, cache_err)]
+        fn f(n: u64) -> Result<u64, u64> {
+            Ok(n)
+        }
+    }
+}
+
 fn main() {}
