@@ -102,6 +102,10 @@ impl<K, V, E, S> fmt::Debug for AtomicCache<K, V, E, S> {
     }
 }
 
+// As of `Cache`: a panic of the fill leaves the cache usable.
+impl<K, V, E, S> std::panic::UnwindSafe for AtomicCache<K, V, E, S> {}
+impl<K, V, E, S> std::panic::RefUnwindSafe for AtomicCache<K, V, E, S> {}
+
 impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
     /// A cache of what `fill` computes, each value served for `ttl` from when it was computed;
     /// `None`: for ever.

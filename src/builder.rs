@@ -255,6 +255,10 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// and then an insert looks at all entries for what expires next, once for an eighth of them that leave. In a cache that is only read it stays in memory,
     /// and the listener hears nothing of it, until [`run_pending_tasks`](Cache::run_pending_tasks) or
     /// a janitor ([`purge_interval`](Self::purge_interval)) comes.
+    ///
+    /// The time is that of [`Instant`](std::time::Instant): on Linux `CLOCK_MONOTONIC`, which stands still while the
+    /// machine sleeps. An entry of one minute that was put in before a night of sleep is served in the morning for
+    /// what was left of its minute. If that matters, [`invalidate_all`](Cache::invalidate_all) at wake-up.
     pub fn time_to_live(mut self, ttl: Duration) -> Self {
         self.settings.ttl = Some(ttl);
         self

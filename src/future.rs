@@ -663,6 +663,18 @@ where
     /// polled where that can be found: inside the `enter` of a tokio runtime of several threads, say; one of
     /// a single thread drives its timers only in its own `block_on`.
     ///
+    /// **The runtime.** A fill uses the timers and sockets of the runtime that it was first polled on. If that runtime
+    /// is shut down, or its only thread polls nothing any more, while a caller on another runtime waits for the
+    /// fill, the fill panics or is never woken. So ask on one runtime, or give the builder a
+    /// [`spawner`](Builder::spawner) and let the fill itself be `spawn`ed there
+    /// (`|id| { let task = handle.spawn(query(id)); async move { task.await.unwrap() } }`). A fill that is stuck is given up
+    /// by [`fill_timeout`](Builder::fill_timeout) or [`takeover`](AtomicCache::takeover), and one who waits starts it anew on its own
+    /// runtime. In tests, give each `#[tokio::test]` a cache of its own, or one runtime to all.
+    ///
+    /// **Task-locals and the like.** What the fill finds in a task-local, in a thread-local, or in a tracing span that
+    /// is entered, is that of the caller that polls it at that moment, which may be another one at each poll. What it needs of
+    /// its caller it has to have in its key.
+    ///
     /// Cost of a fill: besides what [`Cache`] says, the flight and two boxes, one of them with the future.
     ///
     /// ```
@@ -758,7 +770,8 @@ where
     S: BuildHasher + Send + Sync + 'static,
     N: Naming<K>,
 {
-    /// A cache with its own async fill: see [`AtomicCache::new_async`].
+    /// A cache with its own async fill: see [`AtomicCache::new_async`], also for which runtime's timers and
+    /// whose task-locals the fill has.
     ///
     /// # Errors
     /// As [`build`](Self::build).

@@ -94,6 +94,10 @@ pub struct PlaceholderGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBui
     leader: Leader<'c, K, V, S>,
 }
 
+// As of `Cache`: a guard that is dropped while its thread unwinds gives up the lead.
+impl<K: Hash + Eq, V, S: BuildHasher> std::panic::UnwindSafe for PlaceholderGuard<'_, K, V, S> {}
+impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for PlaceholderGuard<'_, K, V, S> {}
+
 impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
     /// Puts the value in: everyone who waits gets it. Returns a clone of it.
     ///
@@ -158,6 +162,12 @@ impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for TaskGuardResult
 pub struct TaskGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
     lead: TaskLead<'c, K, V, S>,
 }
+
+// As of a `PlaceholderGuard`.
+#[cfg(feature = "async")]
+impl<K: Hash + Eq, V, S: BuildHasher> std::panic::UnwindSafe for TaskGuard<'_, K, V, S> {}
+#[cfg(feature = "async")]
+impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for TaskGuard<'_, K, V, S> {}
 
 #[cfg(feature = "async")]
 impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {

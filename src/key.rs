@@ -8,7 +8,7 @@ pub use equivalent::Equivalent;
 /// for it, never on a hit.
 ///
 /// Everything that is [`ToOwned`] has it: `&str` for `String` keys, `&[T]` for `Vec<T>`, and
-/// `&K` for any `K: Clone`. Implement it, beside [`Hash`] and [`Equivalent`], for a borrowed form
+/// `&K` for any `K: Clone`. (So where keys are `&str`, ask by `&"a"`.) Implement it, beside [`Hash`] and [`Equivalent`], for a borrowed form
 /// of a key of your own. The two forms must hash alike.
 ///
 /// ```
@@ -44,9 +44,28 @@ pub trait ToKey<K>: Hash + Equivalent<K> {
 
 impl<Q, K> ToKey<K> for Q
 where
-    Q: ?Sized + ToOwned<Owned = K> + Hash + Equivalent<K>,
+    Q: ?Sized + ToOwned + Hash + Equivalent<K>,
+    Q::Owned: IsKey<K>,
 {
     fn to_key(&self) -> K {
-        self.to_owned()
+        self.to_owned().into_key()
+    }
+}
+
+/// The same type: `Owned = K` by a trait, so that the compiler has words of ours where it is not.
+#[diagnostic::on_unimplemented(
+    message = "the keys of this cache are `{K}`, and what it is asked by here becomes a `{Self}`",
+    label = "a reference to a `{K}` is wanted",
+    note = "where a key is a reference itself, ask by a reference to that: `&\"a\"`, and not `\"a\"`, for keys of type `&str`",
+    note = "a key is looked up by a reference to it, or to its borrowed form (`&str` for `String`); for another form see `atomic_cache::ToKey`"
+)]
+pub trait IsKey<K> {
+    #[doc(hidden)]
+    fn into_key(self) -> K;
+}
+
+impl<K> IsKey<K> for K {
+    fn into_key(self) -> K {
+        self
     }
 }

@@ -66,6 +66,8 @@ pub use crate::guard::{GuardResult, PlaceholderGuard};
 #[cfg(feature = "async")]
 pub use crate::guard::{TaskGuard, TaskGuardResult};
 pub use crate::in_flight::{InFlight, LedBy};
+#[doc(hidden)]
+pub use crate::key::IsKey;
 pub use crate::key::{Equivalent, ToKey};
 pub use crate::listener::RemovalCause;
 #[doc(hidden)]

@@ -379,6 +379,11 @@
 /// `Send`. A pool or a client is best skipped as `&Arc<Pool>`, or as what is cheap to clone. What is
 /// skipped cannot be of a borrowed type other than a plain reference: no `Option<&str>`, no `&dyn Fn()`.
 ///
+/// The run uses the timers and sockets of the runtime it was first polled on, and its task-locals are those of
+/// the caller that polls it at that moment: see [`AtomicCache::new_async`](crate::AtomicCache::new_async). The cache is one for
+/// the whole program, so that two `#[tokio::test]`s, each with a runtime of its own, may meet in one run: let
+/// each test use keys of its own, or share one runtime.
+///
 /// `f` becomes a plain function whose result is `impl Future<Output = V> + Send`; it is called as if it
 /// were an `async fn`. A hit never answers `Pending` and allocates nothing. A miss costs, beside what it
 /// costs in other functions, the clones, the flight, and boxes for the run.

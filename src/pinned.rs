@@ -25,6 +25,10 @@ pub struct Pinned<'c, K, V, S = DefaultHashBuilder> {
     pin: Option<Pin>,
 }
 
+// As of `Cache`; a fill that panics leaves the guard pinned again.
+impl<K, V, S> std::panic::UnwindSafe for Pinned<'_, K, V, S> {}
+impl<K, V, S> std::panic::RefUnwindSafe for Pinned<'_, K, V, S> {}
+
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     pub(crate) fn new(cache: &'c Cache<K, V, S>) -> Self {
         Self {
@@ -246,6 +250,10 @@ pub struct PinnedIter<'p, K, V, S = DefaultHashBuilder> {
     from: Option<u64>,
     batch: VecDeque<(&'p K, &'p V)>,
 }
+
+// As of `Cache`.
+impl<K, V, S> std::panic::UnwindSafe for PinnedIter<'_, K, V, S> {}
+impl<K, V, S> std::panic::RefUnwindSafe for PinnedIter<'_, K, V, S> {}
 
 impl<'p, K: Hash + Eq, V, S: BuildHasher> Iterator for PinnedIter<'p, K, V, S> {
     type Item = (&'p K, &'p V);

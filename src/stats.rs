@@ -244,7 +244,8 @@ pub struct CacheStats {
     /// and not kept.
     pub oversize: u64,
     /// Entries that were removed right after they had been put in, because the search for a
-    /// victim had reached its bound: a sign that all else was being filled, or weighs nothing.
+    /// victim had reached its bound: a sign that all else was being filled, or weighs nothing. They are part
+    /// of `evicted`: do not add the two.
     pub gave_up: u64,
     /// Calls of the eviction listener that panicked.
     pub panicked_listeners: u64,

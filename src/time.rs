@@ -46,7 +46,8 @@ enum Kind {
 }
 
 impl Clock {
-    /// The system's monotonic clock: that of [`Instant`](std::time::Instant). This is the default.
+    /// The system's monotonic clock: that of [`Instant`](std::time::Instant). This is the default. On Linux it
+    /// stands still while the machine sleeps: see [`time_to_live`](crate::Builder::time_to_live).
     pub fn system() -> Self {
         Self(Kind::System(System::new()))
     }

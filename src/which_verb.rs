@@ -44,10 +44,11 @@
 //! | ... lent, not cloned | [`pin()`](Cache::pin) and [`get_or_fill_with`](Pinned::get_or_fill_with) | [`with`](AtomicCache::with); [`pin()`](AtomicCache::pin) and [`get_or_fill`](AtomicPinned::get_or_fill) | [`with_async`](AtomicCache::with_async) | `&V`, while the view lives; what the closure makes of it | the key's fill |
 //! | ... but not to wait longer than | [`get_value_or_guard`](Cache::get_value_or_guard) | - | your runtime's timeout | [`GuardResult`] | the key's fill, or the timeout |
 //! | to compute without a closure | [`get_value_or_guard`](Cache::get_value_or_guard) | - | [`get_value_or_guard_async`](Cache::get_value_or_guard_async) | a [`PlaceholderGuard`]; a [`TaskGuard`](crate::TaskGuard) | the key's fill |
-//! | **to put a value in** | [`insert`](Cache::insert) | - | the same | an error if it is too heavy | nobody |
+//! | **to put a value in** | [`insert`](Cache::insert) | - | the same | nothing; what is too heavy is not kept, and the older value goes | nobody |
+//! | ... and to have it back if it is too heavy | [`try_insert`](Cache::try_insert) | - | the same | `Result<(), `[`OversizeError<V>`](crate::OversizeError)`>` | nobody |
 //! | ... if there is none | [`entry(k).or_insert`](EntrySelector::or_insert) | - | `or_insert_with_async` | [`Entry<V>`](Entry) | the key's fill |
 //! | to read and change in one step | [`entry(k).and_compute_with`](EntrySelector::and_compute_with) | - | [`and_compute_with_async`](EntrySelector::and_compute_with_async) | [`CompResult<V>`](CompResult) | the key's fill |
-//! | **a newer value**, and the old one served meanwhile | `and_compute_with` | [`refresh`](AtomicCache::refresh), [`try_refresh`](AtomicCache::try_refresh) | [`refresh_async`](AtomicCache::refresh_async), [`try_refresh_async`](AtomicCache::try_refresh_async) | as `get`, `try_get` | the key's fill, and its own |
+//! | **a newer value**, and the old one served meanwhile | `and_compute_with`; `f::refresh(..)` of a [`memoize!`]d `f` | [`refresh`](AtomicCache::refresh), [`try_refresh`](AtomicCache::try_refresh) | [`refresh_async`](AtomicCache::refresh_async), [`try_refresh_async`](AtomicCache::try_refresh_async) | as `get`, `try_get` | the key's fill, and its own |
 //! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether there was a value | the key's fill |
 //! | ... and to have what was removed | [`remove`](Cache::remove) | [`remove`](AtomicCache::remove) | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
 //! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether there was a value | nobody |
@@ -104,7 +105,8 @@
 //! | the first is kept and not polled | cannot be | **all wait, until it is** | cannot be | the others poll it |
 //! | it panics | in its caller; one who waits runs its own | as with a thread | in its caller; one who waits runs it | in who polls just then; one who waits starts it anew |
 //! | it fails | all get a clone of the error, and nothing is kept | as with a thread | as with a thread | as with a thread |
-//! | needs a runtime (a timer, a socket) | - | its caller's | - | that of each who may poll it |
+//! | needs a runtime (a timer, a socket) | - | its caller's | - | the one it is first polled on; it may die with that |
+//! | has the task-locals of | - | its caller | - | whoever polls it at that moment |
 //!
 //! A fill per call allocates no flight while nobody waits for it, a stored future always does. So for
 //! a quick fill, or one that borrows, take a fill per call; for a slow one, whose clients come and go, an
@@ -240,7 +242,8 @@
 //! | the cache is [closed](Cache::close), and there is something to compute | [`TryGetError::Closed`] | panic with that text |
 //! | the removal of a key whose fill waits for us | - | it does not wait, as [`invalidate_nowait`](Cache::invalidate_nowait) |
 //!
-//! Errors are not kept: the next call computes again. To keep them, let the value be a `Result`.
+//! Errors are not kept: the next call computes again. To keep them, let the value be a `Result`; of a
+//! [`memoize!`]d function, say `cache_err`.
 //!
 //! A cycle is found over threads and tasks alike, as long as the waits are made inside the fills. What
 //! a fill *spawns* and then waits for is not seen: ask for the other key in the fill itself.
@@ -305,11 +308,13 @@
 //! # });
 //! ```
 //!
-//! Three rules for tasks:
+//! Four rules for tasks:
 //!
 //! * **Do not call a verb that waits where there is a twin.** It blocks a thread of the runtime. If that
 //!   is the only one, and the fill is of a task per call, that task is never polled again: this is no
 //!   cycle that could be seen, and hangs.
+//! * **Where the compiler says "remove the `.await`", add `_async` instead.** `cache.invalidate(&key).await` is an error,
+//!   "`bool` is not a future", and rustc's help for it compiles and blocks: it is `cache.invalidate_async(&key).await`.
 //! * **Hold no view and no [`PlaceholderGuard`] over an `.await`.** They are not `Send`, so that the compiler
 //!   says so where tasks move between threads; on one thread, a view keeps removed values in memory. A task's
 //!   guard is [`TaskGuard`](crate::TaskGuard).
@@ -317,6 +322,7 @@
 //!   `close`). If it needs a runtime, they have to be inside of it: `enter` of a tokio runtime of several
 //!   threads (one of a single thread drives its timers only in its own `block_on`), or `block_on` of the
 //!   runtime itself. Outside, the fill panics; whoever has asked for the value then starts it anew.
+//!   With several runtimes see [`AtomicCache::new_async`].
 //!
 //! ```
 //! use atomic_cache::AtomicCache;

@@ -7,6 +7,7 @@ use atomic_cache::{AtomicCache, Cache, TryGetError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -447,5 +448,50 @@ fn soak_k3_ten_thousand_tasks_three_in_ten_dropped() {
                 break;
             }
         }
+    });
+}
+
+// ---- B6: a stored fill outlives the runtime that it was first polled on.
+
+fn runtime_of_one_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime")
+}
+
+/// A begins the fill on one runtime and goes, as by a timeout; that runtime goes, too, while B waits on another.
+/// (Today B meets the panic of a timer without a runtime, or is never woken: said in `new_async`.)
+#[test]
+#[ignore = "lands with the issue of TTLs and staleness: run_fills_on"]
+fn c4_b6_a_stored_fill_whose_runtime_goes_is_begun_anew_for_who_waits() {
+    watched(|| {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let cache = AtomicCache::new_async(
+            move |key: u64| {
+                counted.fetch_add(1, SeqCst);
+                async move {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    key * 10
+                }
+            },
+            None,
+        );
+        let first = runtime_of_one_thread();
+        let mut hasty = Box::pin(cache.get_async(&1));
+        let begun = first.block_on(async { futures_lite::future::poll_once(&mut hasty).await });
+        assert_eq!(begun, None);
+        let waits = thread::spawn({
+            let cache = cache.clone();
+            move || runtime_of_one_thread().block_on(cache.get_async(&1))
+        });
+        while cache.in_flight()[0].waiters < 2 {
+            thread::yield_now();
+        }
+        drop(hasty);
+        drop(first);
+        assert_eq!(waits.join().expect("B has a value"), 10);
+        assert_eq!(runs.load(SeqCst), 2);
     });
 }

@@ -1,0 +1,114 @@
+//! C9: the stack that large values take, as the documentation of `Cache` has it.
+
+use crate::common::in_child;
+use atomic_cache::{AtomicCache, Cache, CompResult, GuardResult, Op};
+use futures_lite::future::block_on;
+use std::hint::black_box;
+use std::thread;
+use std::time::Duration;
+
+const LARGE: usize = 256 << 10;
+
+/// What a debug build takes more: the documented figures are those of a release build.
+const DEBUG: usize = if cfg!(debug_assertions) { 7 } else { 1 };
+
+type Value = [u8; LARGE];
+
+struct Caches {
+    plain: Cache<u64, Value>,
+    by_call: AtomicCache<u64, Value>,
+    by_future: AtomicCache<u64, Value>,
+}
+
+#[inline(never)]
+fn make(key: u64) -> Value {
+    black_box([key as u8; LARGE])
+}
+
+/// One call on a thread with a stack of so many values, and a little for all else.
+fn on_a_stack_of(values: usize, call: fn(&Caches)) {
+    let caches = Caches {
+        plain: Cache::unbounded(),
+        by_call: AtomicCache::new(|key: &u64| make(*key), None),
+        by_future: AtomicCache::new_async(|key: u64| async move { make(key) }, None),
+    };
+    let thread = thread::Builder::new()
+        .stack_size(values * DEBUG * LARGE + (64 << 10))
+        .spawn(move || call(&caches));
+    thread.unwrap().join().unwrap();
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs a process")]
+fn c9_values_of_256_kib_take_no_more_stack_than_is_documented() {
+    in_child(
+        "stack::c9_values_of_256_kib_take_no_more_stack_than_is_documented",
+        Duration::from_secs(60),
+        || {
+            on_a_stack_of(2, |caches| caches.plain.insert(1, make(1)));
+            on_a_stack_of(2, |caches| {
+                black_box(&caches.plain.get(&1));
+            });
+            on_a_stack_of(5, |caches| {
+                black_box(&caches.plain.get_with(&1, || make(1)));
+            });
+            on_a_stack_of(5, |caches| {
+                let got = caches.plain.try_get_with(&1, || Ok::<_, u8>(make(1)));
+                assert!(black_box(&got).is_ok());
+            });
+            on_a_stack_of(5, |caches| {
+                let put = |_: Option<&Value>| Op::Put(make(1));
+                let computed = caches.plain.entry(1).and_compute_with(put);
+                assert!(matches!(black_box(&computed), CompResult::Inserted(_)));
+            });
+            on_a_stack_of(7, |caches| {
+                black_box(&caches.by_call.get(&1));
+            });
+            on_a_stack_of(7, |caches| {
+                black_box(&caches.plain.entry(1).or_insert_with(|| make(1)));
+            });
+            on_a_stack_of(7, |caches| {
+                match caches.plain.get_value_or_guard(&1, None) {
+                    GuardResult::Guard(guard) => {
+                        black_box(&guard.insert(make(1)));
+                    }
+                    _ => unreachable!("nobody else is there"),
+                }
+            });
+            on_a_stack_of(7, |caches| {
+                let first = caches.by_future.with_async(&1, |value| value[0]);
+                assert_eq!(block_on(first), 1);
+            });
+            on_a_stack_of(12, |caches| {
+                block_on(async {
+                    black_box(&caches.plain.get_with_async(&1, || async { make(1) }).await);
+                });
+            });
+            on_a_stack_of(12, |caches| {
+                block_on(async {
+                    black_box(&caches.by_future.get_async(&1).await);
+                });
+            });
+            on_a_stack_of(12, |caches| {
+                let entry = caches.plain.entry(1);
+                block_on(async {
+                    black_box(&entry.or_insert_with_async(|| async { make(1) }).await);
+                });
+            });
+            on_a_stack_of(20, |caches| {
+                let entry = caches.plain.entry(1);
+                block_on(async {
+                    let put = |_| async { Op::Put(make(1)) };
+                    black_box(&entry.and_compute_with_async(put).await);
+                });
+            });
+            // A hit that lends takes nothing.
+            let caches: Cache<u64, Box<Value>> = Cache::unbounded();
+            caches.insert(1, vec![1; LARGE].into_boxed_slice().try_into().unwrap());
+            let caches = caches.clone();
+            let lent = move || caches.with(&1, |value| value[0]);
+            let thread = thread::Builder::new().stack_size(64 << 10).spawn(lent);
+            assert_eq!(thread.unwrap().join().unwrap(), Some(1));
+        },
+    );
+}
