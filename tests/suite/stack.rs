@@ -20,6 +20,7 @@ struct Caches {
     by_future: AtomicCache<u64, Value>,
 }
 
+#[allow(clippy::large_stack_arrays)]
 #[inline(never)]
 fn make(key: u64) -> Value {
     black_box([key as u8; LARGE])
@@ -39,6 +40,7 @@ fn on_a_stack_of(values: usize, call: fn(&Caches)) {
 }
 
 #[test]
+#[allow(clippy::large_futures)]
 #[cfg_attr(miri, ignore = "needs a process")]
 fn c9_values_of_256_kib_take_no_more_stack_than_is_documented() {
     in_child(
