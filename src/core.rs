@@ -532,7 +532,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     fn insert_weighed(&self, hash: u64, key: K, value: V, weight: Weight) {
-        let (deadline, replaces) = match weight {
+        let (deadline, event) = match weight {
             Ok(_) => (self.deadline(), Event::Replaced),
             Err(_) => (Deadline::Past, Event::Evicted),
         };
@@ -548,7 +548,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: ours until it is in the table, and kept by the pin after that.
             let node = unsafe { &*spare.node };
             let mut replaced = 0;
-            let fenced = self.put(hash, node, replaces, &mut replaced, &pin);
+            let fenced = self.put(hash, node, event, &mut replaced, &pin);
             spare.used();
             if fits {
                 self.stats.count(Event::Inserted);
@@ -583,7 +583,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         &'c self,
         hash: u64,
         node: &Node<K, V>,
-        replaces: Event,
+        event: Event,
         replaced: &mut u64,
         pin: &Pin,
     ) -> Option<(Part<'c, K, V, S>, *const Node<K, V>)> {
@@ -615,7 +615,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // First out of the table, then fenced off: who comes between joins for the value, which
             // we bring. The other way round it would see a flight that is fenced off in its place,
             // and wait for the fill to end.
-            *replaced = self.released(old, self.unless_expired(old, replaces));
+            *replaced = self.released(old, self.unless_expired(old, event));
             let part = if filling { self.cut_off(old) } else { None };
             if old.slot.state().has_tasks() {
                 if let Some(generation) = node.slot.hold_for_tasks() {

@@ -392,11 +392,7 @@ fn c11_a8_a_bound_that_is_less_than_a_byte_is_refused_by_name_and_value() {
     ] {
         assert!(build(text).is_err(), "{text}");
     }
-    for text in [
-        "16777216T",
-        "16777215.99999999999999999999T",
-        "99999999999999999999.5T",
-    ] {
+    for text in ["16777216T", "99999999999999999999.5T"] {
         assert!(build(text).is_err(), "{text}");
     }
     // A zero that is written as one is a capacity like any other: nothing is kept.
