@@ -71,10 +71,7 @@ fn crowd_keeps_the_bound(cache: &Cache<u64, u64>, heaviest: u64, keys: u64, step
                     for _ in 0..steps {
                         let (key, value) = (dice.roll(keys), dice.roll(heaviest + 1));
                         match dice.roll(16) {
-                            0..=4 => {
-                                // In an entry-bounded cache of no capacity it is an error.
-                                let _ = cache.insert(key, value);
-                            }
+                            0..=4 => cache.insert(key, value),
                             5..=9 => drop(cache.get_with(&key, || value)),
                             10 => drop(cache.entry(key).and_compute_with(|_| Op::Put(value))),
                             11 => drop(cache.entry(key).and_compute_with(|_| Op::Nop)),
@@ -818,9 +815,7 @@ fn c9_a_capacity_that_changes_under_load_is_kept_in_the_end() {
                         while !over.is_up() {
                             let (key, value) = (dice.roll(200), dice.roll(heaviest + 1));
                             match dice.roll(4) {
-                                0 => {
-                                    let _ = cache.insert(key, value);
-                                }
+                                0 => cache.insert(key, value),
                                 1 => drop(cache.get_with(&key, || value)),
                                 2 => drop(cache.entry(key).and_compute_with(|_| Op::Put(value))),
                                 _ => drop(cache.get(&key)),

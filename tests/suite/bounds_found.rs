@@ -186,7 +186,7 @@ fn h10_the_total_does_not_overflow() {
         for builder in [Cache::builder(), Cache::builder().max_capacity(u64::MAX)] {
             let cache: Cache<u64, u64> = builder.weigher(|_, _| HEAVIEST).build().unwrap();
             for key in 0..65_600 {
-                let _ = cache.insert(key, key);
+                cache.insert(key, key);
             }
             let sum = u128::from(HEAVIEST) * cache.len() as u128;
             assert_eq!(u128::from(cache.weighted_size()), sum);
