@@ -698,7 +698,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 self.core.give_up(hash, &cut_off);
             }
         }
-        self.core.tidy();
+        self.core.tidy_all();
     }
 
     /// Another name for [`invalidate_all`](Self::invalidate_all), the one that std's maps have.
@@ -738,7 +738,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 self.core.fence_again(hash, &cut_off, &mut which);
             }
         }
-        self.core.tidy();
+        self.core.tidy_all();
     }
 
     /// How many entries there are. A moment behind or, in a bounded cache, ahead while others write; entries that

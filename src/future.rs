@@ -267,7 +267,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let hash = core.hash(part.key());
             core.ended(Some(part), hash).await;
         }
-        core.tidy();
+        core.tidy_all();
     }
 
     /// As [`invalidate_if`](Self::invalidate_if), for tasks: waits without blocking the thread.
@@ -285,7 +285,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 core.fence_again(hash, &cut_off, &mut which);
             }
         }
-        core.tidy();
+        core.tidy_all();
     }
 }
 

@@ -4,7 +4,7 @@
 //! They are counted by generation. Who waits begins a new generation and waits for the count of
 //! the old one, to which nothing is added any more but what is being removed at that very moment.
 
-use crate::sync::{AtomicUsize, Ordering, relax};
+use crate::sync::{AtomicUsize, Ordering, back_off};
 
 /// The lingering slots of one cache.
 pub(crate) struct Lingering {
@@ -53,7 +53,7 @@ impl Lingering {
                 break;
             }
             meanwhile();
-            relax(turn);
+            back_off(turn);
         }
         let _settling = Settling(&self.settling);
         for _ in 0..2 {
@@ -64,7 +64,7 @@ impl Lingering {
                     meanwhile();
                     turn = 0;
                 }
-                relax(turn);
+                back_off(turn);
                 turn += 1;
             }
         }

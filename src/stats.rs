@@ -4,6 +4,8 @@ use crate::listener::RemovalCause;
 use crate::sync::{Ordering, Tally, global, thread_cell};
 use crossbeam_utils::CachePadded;
 
+pub(crate) const MOST_STRIPES: usize = 16;
+
 global! {
     /// How many stripes a striped counter or queue has: a power of two, as many as the machine
     /// runs threads at once, at most 16.
@@ -15,7 +17,7 @@ fn stripe_count() -> usize {
     std::thread::available_parallelism()
         .map_or(1, usize::from)
         .next_power_of_two()
-        .min(16)
+        .min(MOST_STRIPES)
 }
 
 #[cfg(atomic_cache_loom)]
@@ -32,11 +34,17 @@ thread_cell! {
 /// This thread's stripe, dealt out round robin.
 #[inline]
 pub(crate) fn stripe() -> usize {
+    unmasked_stripe() & (*STRIPES - 1)
+}
+
+/// As [`stripe`], of [`MOST_STRIPES`].
+#[inline]
+pub(crate) fn unmasked_stripe() -> usize {
     let stripe = STRIPE.with(std::cell::Cell::get);
     if stripe != usize::MAX {
         return stripe;
     }
-    let stripe = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) as usize & (*STRIPES - 1);
+    let stripe = NEXT_STRIPE.fetch_add(1, Ordering::Relaxed) as usize & (MOST_STRIPES - 1);
     STRIPE.with(|cell| cell.set(stripe));
     stripe
 }

@@ -60,6 +60,17 @@ mod real {
         }
     }
 
+    /// One turn of a wait that may be a long one: as [`relax`] at first, and then asleep, for longer each
+    /// time, up to a millisecond.
+    pub(crate) fn back_off(turn: u32) {
+        const YIELDS: u32 = 72;
+        if turn < YIELDS {
+            return relax(turn);
+        }
+        let micros = 16_u64 << (turn - YIELDS).min(6);
+        std::thread::sleep(std::time::Duration::from_micros(micros.min(1_000)));
+    }
+
     /// How many turns of [`relax`] are given to a thread that is between two instructions.
     pub(crate) const PATIENCE: u32 = if cfg!(test) { 1 } else { 80 };
 
@@ -121,6 +132,10 @@ mod real {
 
     pub(crate) fn relax(_turn: u32) {
         yield_now();
+    }
+
+    pub(crate) fn back_off(turn: u32) {
+        relax(turn);
     }
 
     pub(crate) const PATIENCE: u32 = 1;

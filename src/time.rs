@@ -180,6 +180,21 @@ impl System {
     }
 }
 
+/// The time of the system's coarse clock, whatever the cache's own is, in nanoseconds since some moment.
+#[cfg(target_os = "linux")]
+pub(crate) fn coarse_now() -> u64 {
+    System::read(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// The time of the system's clock, whatever the cache's own is, in nanoseconds since some moment.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn coarse_now() -> u64 {
+    static ORIGIN: std::sync::LazyLock<std::time::Instant> =
+        std::sync::LazyLock::new(std::time::Instant::now);
+    // Not zero: the first stretch of time is over.
+    nanos(ORIGIN.elapsed()) + (1 << 32)
+}
+
 /// When a value stops being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deadline {

@@ -132,10 +132,13 @@ impl<K, V, S> Core<K, V, S> {
 
     pub(crate) fn quiesce(&self) {
         self.tell();
+        // Whoever holds a view, or is about to read, may be waiting for a fill, and that fill may be ours.
+        if leads_any() && !is_pinned() {
+            return self.domain.flush_here();
+        }
         self.domain.quiesce();
-        // Whoever is about to read may be waiting for a fill, and that fill may be ours; and what
-        // the listener is being told of may be told by us.
-        if !leads_any() && !is_listening() {
+        // What the listener is being told of may be told by us.
+        if !is_listening() {
             // The listener is told between the looks, not under the lock of one.
             self.lingering.settle(SETTLING, || self.tell());
             self.domain.quiesce();

@@ -443,8 +443,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
         if paid < owed && room.bound.excess() > 0 {
             self.evict_all(room);
-            self.tidy();
         }
+        self.tidy_all();
         true
     }
 

@@ -2,11 +2,14 @@
 
 use super::engine::{self, Grace, is_pinned};
 use super::{Garbage, Home};
+use crate::cycle::leads_any;
 use crate::interlude::come_by;
-use crate::stats::{STRIPES, stripe};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Tally, lock, relax, yield_now};
+use crate::stats::{MOST_STRIPES, STRIPES, unmasked_stripe};
+use crate::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicUsize, Mutex, Ordering, Tally, back_off, lock, relax,
+};
+use crate::time::coarse_now;
 use crate::turnstile::Turnstile;
-use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -18,19 +21,34 @@ const BATCH: usize = if cfg!(test) { 4 } else { 128 };
 const SMALLEST_BATCH: usize = 32;
 const LARGEST_BATCH: usize = 256;
 
-/// How many retired objects, to a stripe, make a writer that comes by with a full queue stop and help.
-const PLENTY: usize = 512;
+/// How many batches of retired objects are plenty: who comes by with something to do then helps, and makes way.
+const PLENTY: usize = 16;
 
-/// How often it gives the processor away for that, at most.
-const PATIENT_TURNS: usize = 32;
+/// How often a miss makes way for that, at least; and for how many objects more it does so once more, up to how often.
+const PATIENT_TURNS: usize = 8;
+const MORE_PATIENCE: usize = 8;
+const MOST_TURNS: usize = 64;
+
+/// For how long nothing has to have been dropped, in nanoseconds, before nobody makes way any more: then it is no
+/// preempted reader that holds the garbage up, but one that sleeps in a view.
+const STALLED: u64 = 100_000_000;
+
+/// A stretch of time, in nanoseconds: one to four ticks of the coarse clock. What is left of the stretch before is
+/// sealed by the first who comes by in the next.
+const STRETCH: u64 = 3_500_000;
+
+/// About how many batches are sealed in a stretch before they are full: of one object each, if there are no more
+/// removals than that. Where there are more, batches are larger, and with more than so many objects each they are left
+/// until they are full.
+const EARLY_SEALS: usize = 128;
+const FEW: usize = 16;
+
+/// How often `flush` tries: what holds it up may be a reader that is just leaving.
+const FLUSHES: u32 = 8;
 
 /// How many misses let pass what is large before one looks again whether it can be dropped: a look costs
 /// what sealing a batch does.
 const LOOK_AGAIN: u32 = if cfg!(test) { 2 } else { 256 };
-
-/// How often in a row helping must have been in vain before others let it be, and how many of them.
-const PERSISTENT: usize = 64;
-const PAUSE: usize = 16;
 
 thread_local! {
     /// Misses of this thread that have come by something large.
@@ -75,6 +93,106 @@ impl Limbo {
             self.len.store(objects.len(), Ordering::Relaxed);
         });
         garbage.map_or(Ok(()), Err)
+    }
+}
+
+/// What was retired while another thread was at the stripe's turnstile: a list that is only ever taken as a whole, so nobody
+/// waits for a thread that stops in between.
+struct Overflow(AtomicPtr<Spilled>);
+
+struct Spilled {
+    garbage: Garbage,
+    next: *mut Spilled,
+}
+
+impl Overflow {
+    fn push(&self, garbage: Garbage) {
+        let mut next = self.0.load(Ordering::Relaxed);
+        let spilled = Box::into_raw(Box::new(Spilled { garbage, next }));
+        // Release: pairs with the Acquire of `take`.
+        while let Err(other) =
+            self.0
+                .compare_exchange_weak(next, spilled, Ordering::Release, Ordering::Relaxed)
+        {
+            next = other;
+            // SAFETY: nobody else has it yet.
+            unsafe { (*spilled).next = next };
+        }
+    }
+
+    fn take(&self) -> Vec<Garbage> {
+        let mut all = Vec::new();
+        let mut spilled = self.0.swap(std::ptr::null_mut(), Ordering::Acquire);
+        while !spilled.is_null() {
+            // SAFETY: from `Box::into_raw`; whoever swaps the list out has it alone.
+            let this = unsafe { Box::from_raw(spilled) };
+            all.push(this.garbage);
+            spilled = this.next;
+        }
+        all
+    }
+}
+
+/// How much is removed just now. (Numbers that order nothing: who reads a stale one seals a batch early or late.)
+struct Pace {
+    /// When this stretch of time has begun.
+    began: Tally,
+    /// How many objects have been sealed in it, and how many in the one before.
+    sealed: Tally,
+    before: Tally,
+    /// When others were first made way for and nothing has been dropped since; 0: it is not so.
+    stalled: Tally,
+}
+
+impl Pace {
+    const fn new() -> Self {
+        Self {
+            began: Tally::new(0),
+            sealed: Tally::new(0),
+            before: Tally::new(0),
+            stalled: Tally::new(0),
+        }
+    }
+
+    /// Whether a stretch of time ends with this look. One of those who look then is told so.
+    fn ends(&self) -> bool {
+        let (now, began) = (coarse_now(), self.began.load(Ordering::Relaxed));
+        let length = now.wrapping_sub(began);
+        let ends = length >= STRETCH
+            && self
+                .began
+                .compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if ends {
+            // As many as there were in so much of it.
+            let sealed = self.sealed.swap(0, Ordering::Relaxed);
+            let before = sealed / (length / STRETCH).max(1);
+            self.before.store(before, Ordering::Relaxed);
+        }
+        ends
+    }
+
+    /// How many objects a batch has to have, that it is worth while to seal it.
+    fn worth(&self) -> usize {
+        let sealed = self.sealed.load(Ordering::Relaxed);
+        let most = sealed.max(self.before.load(Ordering::Relaxed));
+        usize::try_from(most).unwrap_or(usize::MAX) / EARLY_SEALS
+    }
+
+    /// Something has been dropped.
+    fn goes_on(&self) {
+        if self.stalled.load(Ordering::Relaxed) != 0 {
+            self.stalled.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing has been dropped for so long that nobody makes way any more.
+    fn is_stalled(&self) -> bool {
+        let (now, since) = (coarse_now().max(1), self.stalled.load(Ordering::Relaxed));
+        if since == 0 {
+            self.stalled.store(now, Ordering::Relaxed);
+        }
+        since != 0 && now.wrapping_sub(since) >= STALLED
     }
 }
 
@@ -156,10 +274,14 @@ pub(crate) struct Domain {
     limbo: Box<[CachePadded<Limbo>]>,
     /// What was retired while another thread was at the stripe's turnstile, and how many they are. (Not left with
     /// another stripe: its threads may never come to seal it.)
-    overflow: SegQueue<Garbage>,
+    overflow: Overflow,
     spilled: AtomicUsize,
-    /// The lock is held for a few instructions, never over foreign code, and ordinary
-    /// traffic only *tries* it when it has work to begin.
+    /// Whether something may be retired and not sealed: set after each push, reset before all is sealed.
+    left: AtomicBool,
+    /// Whether there was plenty at the last look, and those who come by are to help.
+    crowded: AtomicBool,
+    /// The lock is held for a few instructions, never over foreign code, and only `quiesce` waits for it: who
+    /// finds it taken by a thread that has stopped goes on without.
     sealed: Mutex<Sealed>,
     /// Objects sealed and not dropped.
     in_batches: AtomicUsize,
@@ -168,8 +290,7 @@ pub(crate) struct Domain {
     /// Objects among them that are large: not to be kept until a batch is full.
     large: AtomicUsize,
     heft: CachePadded<Heft>,
-    /// How often it was helped in vain, and then how many have let it be: see `relieve`.
-    in_vain: AtomicUsize,
+    pace: CachePadded<Pace>,
     home: Home,
     batch: usize,
 }
@@ -179,7 +300,8 @@ pub(crate) struct Domain {
 struct Sealed {
     /// Oldest first.
     in_grace: VecDeque<Arc<Batch>>,
-    /// Ripe, and being reaped by some thread; `quiesce` waits for these too.
+    /// Ripe, and being reaped by some thread; `quiesce` waits for these too. Those that are reaped by now are taken
+    /// off by whoever has the lock next.
     in_hand: Vec<Arc<Batch>>,
 }
 
@@ -187,15 +309,27 @@ impl Domain {
     /// What is retired here goes back to `home`, which outlives the domain; sealed in batches of about so
     /// many.
     pub(crate) fn new(home: Home, batch: Option<usize>) -> Self {
+        #[cfg(not(test))]
+        let stripes = *STRIPES;
+        #[cfg(test)]
+        let stripes = tests::STRIPES_OF_THE_NEXT.get().unwrap_or(*STRIPES);
+        Self::with_stripes(home, batch, stripes)
+    }
+
+    /// As [`new`](Self::new), with so many stripes, a power of two.
+    fn with_stripes(home: Home, batch: Option<usize>, stripes: usize) -> Self {
+        debug_assert!(stripes.is_power_of_two() && stripes <= MOST_STRIPES);
         Self {
             home,
             batch: batch.map_or(BATCH, |batch| batch.clamp(SMALLEST_BATCH, LARGEST_BATCH)),
-            limbo: (0..*STRIPES)
+            limbo: (0..stripes)
                 .map(|_| CachePadded::new(Limbo::new()))
                 .collect(),
-            overflow: SegQueue::new(),
+            overflow: Overflow(AtomicPtr::new(std::ptr::null_mut())),
             spilled: AtomicUsize::new(0),
-            in_vain: AtomicUsize::new(0),
+            left: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
+            pace: CachePadded::new(Pace::new()),
             sealed: Mutex::new(Sealed::default()),
             in_batches: AtomicUsize::new(0),
             panics: AtomicUsize::new(0),
@@ -213,11 +347,34 @@ impl Domain {
     ///
     /// Cost: one locked instruction. Runs no foreign code, waits for nobody.
     pub(crate) fn retire(&self, garbage: Garbage) {
-        if let Err(garbage) = self.limbo[stripe()].push(garbage) {
+        if let Err(garbage) = self.limbo().push(garbage) {
             // First: who seals it finds it counted.
             self.spilled.fetch_add(1, Ordering::Relaxed);
             self.overflow.push(garbage);
+            // Release: who resets it (AcqRel) and finds it set finds the garbage.
+            return self.left.store(true, Ordering::Release);
         }
+        // Relaxed: who resets it goes through all turnstiles after that. If through this one before us, we have
+        // what it did behind us, and find it reset; if after us, it finds the garbage.
+        if !self.left.load(Ordering::Relaxed) {
+            self.left.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Where this thread's garbage goes.
+    #[inline]
+    fn limbo(&self) -> &Limbo {
+        &self.limbo[unmasked_stripe() & (self.limbo.len() - 1)]
+    }
+
+    /// Whether there may be anything retired and not dropped.
+    pub(crate) fn has_garbage(&self) -> bool {
+        self.left.load(Ordering::Relaxed) || self.in_batches.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many retired objects are plenty.
+    fn plenty(&self) -> usize {
+        self.batch * PLENTY
     }
 
     /// As [`retire`](Self::retire), of an object that weighs so much, as its [`Reaped`](super::Reaped) will say again:
@@ -241,9 +398,12 @@ impl Domain {
     /// Objects retired and not yet dropped; those of a batch are counted until all of them are. One that is
     /// just being sealed may be counted twice, never missed.
     pub(crate) fn retired(&self) -> usize {
+        self.unsealed() + self.in_batches.load(Ordering::Acquire)
+    }
+
+    fn unsealed(&self) -> usize {
         let unsealed: usize = self.limbo.iter().map(|limbo| limbo.len()).sum();
-        let spilled = self.spilled.load(Ordering::Acquire);
-        unsealed + spilled + self.in_batches.load(Ordering::Acquire)
+        unsealed + self.spilled.load(Ordering::Acquire)
     }
 
     /// What garbage weighs, and from which weight on the next look is due.
@@ -258,44 +418,67 @@ impl Domain {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Housekeeping after a removal: seals a full queue and drops what is ripe. It runs
-    /// users' destructors, so it does nothing on a thread that is pinned or in one already.
+    /// Housekeeping after a removal: seals a full queue, or what is worth it, and drops what is ripe. It runs
+    /// users' destructors: see [`may_reap`].
     #[inline]
     pub(crate) fn tidy(&self) {
         if self.is_due() {
-            self.tidy_full_queue();
+            self.tidy_now(false);
+        } else if self.has_garbage() && self.is_worth_it() {
+            self.tidy_now(true);
         }
     }
 
-    /// Whether this thread's queue is full, or what did not go there is as much, or all of it weighs much.
+    /// Whether this thread's queue is full, or what did not go there is as much, or all of it weighs much, or there is
+    /// plenty.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.limbo[stripe()].len() >= self.batch
+        self.limbo().len() >= self.batch
             || self.spilled.load(Ordering::Relaxed) >= self.batch
             || self.heft.is_due()
+            || self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is left is to be dropped, although no queue is full.
+    ///
+    /// Where little is removed, at once: a single value may be large, or hold what there is only one of. Where much is,
+    /// when it is worth a seal; and the first who comes by in a stretch of time looks after what has been left in
+    /// the one before, wherever it is, and after what readers have held up.
+    #[cold]
+    fn is_worth_it(&self) -> bool {
+        if self.pace.ends() {
+            return true;
+        }
+        let worth = self.pace.worth();
+        worth <= FEW && self.left.load(Ordering::Relaxed) && self.unsealed() >= worth.max(1)
     }
 
     /// Housekeeping after a miss: as [`tidy`](Self::tidy), also when there is nothing due but something large, at
-    /// once and then every so often. (Not after a hit, which may drop a view: it writes nothing for others.)
+    /// once and then every so often.
     #[inline]
     pub(crate) fn tidy_after_miss(&self) {
-        if self.is_due() || self.large.load(Ordering::Relaxed) > 0 && is_time() {
-            self.tidy_full_queue();
+        if self.large.load(Ordering::Relaxed) > 0 && is_time() {
+            self.tidy_now(true);
+        } else {
+            self.tidy();
         }
     }
 
+    /// Seals what `all` queues hold, or this thread's, and drops what is ripe.
     #[cold]
-    fn tidy_full_queue(&self) {
-        if is_pinned() || REAPING.get() {
+    fn tidy_now(&self, all: bool) {
+        // Beneath a lead only if it becomes too much: a destructor may ask for the key that is led.
+        if !may_reap() || leads_any() && self.retired() <= self.plenty() {
             return;
         }
         let heavy = self.heft.is_due();
         if let Ok(mut sealed) = self.sealed.try_lock() {
-            if heavy || self.large.load(Ordering::Relaxed) > 0 {
+            come_by("sealing");
+            if all || heavy || self.large.load(Ordering::Relaxed) > 0 {
                 // Wherever it is. If a reader holds it up, another miss comes again.
                 self.seal_all(&mut sealed.in_grace, false);
             } else {
-                self.seal(&self.limbo[stripe()], &mut sealed.in_grace);
+                self.seal(self.limbo(), &mut sealed.in_grace);
                 self.seal_overflow(&mut sealed.in_grace);
             }
         }
@@ -307,61 +490,79 @@ impl Domain {
         self.relieve();
     }
 
-    /// Seals what is in all queues, and drops what is ripe; waits for nobody. As
-    /// [`tidy`](Self::tidy), does nothing on a thread that is pinned or in a destructor.
+    /// Seals what is in all queues, and drops what is ripe; waits for nobody, but tries again a few times while
+    /// others are just passing by. Does nothing where [`tidy`](Self::tidy) does not.
     pub(crate) fn flush(&self) {
-        if is_pinned() || REAPING.get() || self.retired() == 0 {
+        if !leads_any() || self.retired() > self.plenty() {
+            self.flush_here();
+        }
+    }
+
+    /// As [`flush`](Self::flush), also beneath a lead.
+    pub(crate) fn flush_here(&self) {
+        if !may_reap() {
             return;
         }
-        if let Ok(mut sealed) = self.sealed.try_lock() {
-            self.seal_all(&mut sealed.in_grace, false);
+        for turn in 0..FLUSHES {
+            if self.retired() == 0 {
+                return;
+            }
+            if let Ok(mut sealed) = self.sealed.try_lock() {
+                self.seal_all(&mut sealed.in_grace, false);
+            }
+            for _ in 0..engine::ADVANCES {
+                engine::advance();
+            }
+            self.reap_ripe();
+            if turn > 0 {
+                relax(u32::MAX);
+            }
         }
-        for _ in 0..engine::ADVANCES {
-            engine::advance();
-        }
-        self.reap_ripe();
     }
 
     /// Helps, and then makes way, while there is too much garbage.
     ///
-    /// What keeps garbage from ripening is a reader that was preempted while it was pinned,
-    /// and with more threads than cores there is always one. Giving the processor away lets
-    /// it go on. A reader that sleeps pinned is not waited for: after some turns we go on.
+    /// What keeps garbage from ripening is a reader that was preempted while it was pinned, and what keeps ripe
+    /// garbage is one that was preempted while it dropped it; with more threads than cores there is always one. Giving
+    /// the processor away lets it go on, and the more there is, the longer: a thread that only yields may get the
+    /// processor back many times before one that has had more than its share.
     ///
-    /// If that was in vain several times in a row, somebody sleeps pinned, and the next few who come by do not
-    /// try. (Not after the first time: a thread that is only waiting for its turn would find that much more garbage
-    /// when it has it.)
+    /// A reader that sleeps pinned is not waited for: if nothing has been dropped for [`STALLED`], nobody makes way
+    /// until something is.
     fn relieve(&self) {
-        let plenty = PLENTY * self.limbo.len().max(2);
-        let is_relieved = || self.retired() <= plenty && !self.heft.is_plenty();
-        if is_relieved() {
-            return;
-        }
-        // Relaxed, here and below: a hint, of which a racing update may be lost.
-        let vain = self.in_vain.load(Ordering::Relaxed);
-        if (PERSISTENT..PERSISTENT + PAUSE).contains(&vain) {
-            return self.in_vain.store(vain + 1, Ordering::Relaxed);
-        }
-        let mut helped = false;
-        for _ in 0..PATIENT_TURNS {
-            yield_now();
-            engine::advance();
-            helped |= self.reap_ripe();
-            if is_relieved() {
-                break;
+        let plenty = self.plenty();
+        let mut turn = 0;
+        let crowded = loop {
+            let excess = self.retired().saturating_sub(plenty);
+            if excess == 0 && !self.heft.is_plenty() {
+                break false;
             }
-        }
-        let vain = if helped {
-            0
-        } else {
-            vain.min(PERSISTENT - 1) + 1
+            if self.pace.is_stalled() {
+                break false;
+            }
+            if turn >= (PATIENT_TURNS + excess / MORE_PATIENCE).min(MOST_TURNS) {
+                break true;
+            }
+            // Past the turns that only spin.
+            back_off(64 + turn as u32);
+            if let Ok(mut sealed) = self.sealed.try_lock() {
+                self.seal_all(&mut sealed.in_grace, false);
+            }
+            engine::advance();
+            self.reap_ripe();
+            turn += 1;
         };
-        self.in_vain.store(vain, Ordering::Relaxed);
+        if self.crowded.load(Ordering::Relaxed) != crowded {
+            self.crowded.store(crowded, Ordering::Relaxed);
+        }
     }
 
     /// Moves what a stripe holds into a batch and begins its grace. False: somebody else is at it.
     fn seal(&self, limbo: &Limbo, in_grace: &mut VecDeque<Arc<Batch>>) -> bool {
         let objects = limbo.objects.try_in(|objects| {
+            if objects.is_empty() {
+                return Vec::new();
+            }
             self.in_batches.fetch_add(objects.len(), Ordering::Relaxed);
             // Release: see `Limbo::len`.
             limbo.len.store(0, Ordering::Release);
@@ -376,35 +577,40 @@ impl Domain {
     /// Moves what all stripes hold into batches. If it is to `wait`, also what those hold at whose turnstile
     /// somebody is.
     fn seal_all(&self, in_grace: &mut VecDeque<Arc<Batch>>, wait: bool) {
+        // First. AcqRel: with the pushes, see `retire`.
+        self.left.swap(false, Ordering::AcqRel);
         for limbo in &self.limbo {
             let mut turn = 0;
-            while !self.seal(limbo, in_grace) && wait {
-                relax(turn);
+            let mut sealed = self.seal(limbo, in_grace);
+            while !sealed && wait {
+                back_off(turn);
                 turn += 1;
+                sealed = self.seal(limbo, in_grace);
+            }
+            if !sealed {
+                self.left.store(true, Ordering::Relaxed);
             }
         }
         self.seal_overflow(in_grace);
     }
 
     fn seal_overflow(&self, in_grace: &mut VecDeque<Arc<Batch>>) {
-        let n = self.spilled.load(Ordering::Acquire);
-        if n == 0 {
-            return;
+        let objects = self.overflow.take();
+        let n = objects.len();
+        if n > 0 {
+            // Counted here before it is not counted there any more.
+            self.in_batches.fetch_add(n, Ordering::Relaxed);
+            // Release: see `Limbo::len`.
+            self.spilled.fetch_sub(n, Ordering::Release);
         }
-        // Counted here before it is not counted there any more.
-        self.in_batches.fetch_add(n, Ordering::Relaxed);
-        let objects: Vec<_> = std::iter::from_fn(|| self.overflow.pop()).take(n).collect();
-        // Release: see `Limbo::len`.
-        self.spilled.fetch_sub(objects.len(), Ordering::Release);
-        // Some are counted, and not pushed yet.
-        self.in_batches
-            .fetch_sub(n - objects.len(), Ordering::Relaxed);
         self.begin(objects, in_grace);
     }
 
     /// Begins the grace of what is in a batch.
     fn begin(&self, objects: Vec<Garbage>, in_grace: &mut VecDeque<Arc<Batch>>) {
         if !objects.is_empty() {
+            let n = objects.len() as u64;
+            self.pace.sealed.fetch_add(n, Ordering::Relaxed);
             in_grace.push_back(Arc::new(Batch {
                 grace: Grace::begin(),
                 reaped: AtomicBool::new(false),
@@ -422,9 +628,6 @@ impl Domain {
             self.reap(objects);
             any = true;
             batch.reaped.store(true, Ordering::Release);
-            lock(&self.sealed)
-                .in_hand
-                .retain(|other| !Arc::ptr_eq(other, &batch));
         }
         REAPING.set(was_reaping);
         any
@@ -432,6 +635,7 @@ impl Domain {
 
     fn reap(&self, objects: Vec<Garbage>) {
         let n = objects.len();
+        self.pace.goes_on();
         let mut weight = 0_u64;
         for garbage in objects {
             let reaped = garbage.reap(self.home);
@@ -453,6 +657,10 @@ impl Domain {
 
     fn take_ripe(&self) -> Option<Arc<Batch>> {
         let mut sealed = self.sealed.try_lock().ok()?;
+        // Relaxed: only `quiesce` wants to know what came before, and asks itself.
+        sealed
+            .in_hand
+            .retain(|batch| !batch.reaped.load(Ordering::Relaxed));
         if !sealed.in_grace.front()?.grace.is_over() {
             return None;
         }
@@ -464,12 +672,13 @@ impl Domain {
     /// Returns when everything that was retired before the call has been dropped.
     ///
     /// Blocks while another thread stays pinned. Called from a destructor that this domain is
-    /// running, it returns at once: that object's own batch cannot end before it.
+    /// running, it returns at once: that object's own batch cannot end before it. So it does while this thread
+    /// unwinds, where no foreign code is to run.
     ///
     /// # Panics
     /// When this thread itself is pinned: it would wait for itself for ever.
     pub(crate) fn quiesce(&self) {
-        if REAPING.get() {
+        if REAPING.get() || std::thread::panicking() {
             return;
         }
         assert!(
@@ -494,9 +703,14 @@ impl Domain {
             if waiting.is_empty() {
                 return;
             }
-            relax(turn);
+            back_off(turn);
         }
     }
+}
+
+/// Whether foreign destructors may run here and now: not on a thread that is pinned, or unwinds, or is in one.
+fn may_reap() -> bool {
+    !is_pinned() && !REAPING.get() && !std::thread::panicking()
 }
 
 /// Once in so many calls of a thread, and at the first after it has retired something large.
@@ -516,5 +730,15 @@ impl Drop for Domain {
             let objects = std::mem::take(&mut *lock(&batch.objects));
             self.reap(objects);
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// How many stripes the next domains of this thread have: those of another machine.
+        pub(crate) static STRIPES_OF_THE_NEXT: Cell<Option<usize>> = const { Cell::new(None) };
     }
 }

@@ -196,6 +196,12 @@ impl Domain {
 
     pub(crate) fn flush(&self) {}
 
+    pub(crate) fn flush_here(&self) {}
+
+    pub(crate) fn has_garbage(&self) -> bool {
+        false
+    }
+
     pub(crate) fn is_due(&self) -> bool {
         false
     }

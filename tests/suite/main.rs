@@ -17,6 +17,7 @@ mod leaks;
 mod listener;
 mod memoize;
 mod memoize_async;
+mod memory_found;
 mod operations_model;
 mod quiet;
 mod races;
