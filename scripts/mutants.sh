@@ -288,7 +288,7 @@ mutant brief-pin-unpins-the-inner-one src/reclaim/asymmetric.rs \
     's/if self\.depth\.get\(\) == 0 \{\n            self\.unpublish/if true {\n            self.unpublish/' \
     l17_a_pin_outlives_the_brief_one_around_it
 mutant freed-without-its-barrier src/reclaim/asymmetric.rs \
-    's/if !barrier::heavy\(\) \{/if false {/' \
+    's/let known = [^;]*;/let known = true;/' \
     l17_nothing_is_freed_under_a_pin
 mutant pin-forgets-those-before src/reclaim/asymmetric.rs \
     's/self\.pinned\.store\(epoch, Ordering::Release\)/self.pinned.store(epoch, Ordering::Relaxed)/' \
@@ -303,11 +303,23 @@ mutant grace-begins-before-the-unlink src/reclaim/asymmetric.rs \
     's/self\.now\.fetch_add\(1, Ordering::AcqRel\)/self.now.fetch_add(1, Ordering::Relaxed)/' \
     l17_a_grace_is_ended_by_another l17_nothing_is_freed_under_a_pin
 mutant grace-begins-after-the-barrier src/reclaim/asymmetric.rs \
-    's/(        let mut oldest = [^\n]*\n)(        if !barrier::heavy.*?\n        \}\n)/$2$1/s' \
+    's/(        let mut oldest = [^\n]*\n)(.*?        let known = [^;]*;\n)/$2$1/s' \
     l17_a_grace_is_ended_by_another
 mutant inner-pin-unpins src/reclaim/asymmetric.rs \
     's/if depth & Self::PINS != 0 \{\n            return false;\n        \}//' \
     l17_a_pin_inside_a_pin
+mutant relied-on-before-all-go-over src/reclaim/asymmetric.rs \
+    's/                all = false;\n//' \
+    l17_all_go_over_to_fences
+mutant goes-over-without-a-fence src/reclaim/asymmetric.rs \
+    's/        if depth & Self::FENCED == 0 \{/        if true {/' \
+    l17_all_go_over_to_fences l17_who_has_gone_over_is_looked_at
+mutant goes-over-before-its-last-read src/reclaim/asymmetric.rs \
+    's/self\.fenced\.store\(1, Ordering::Release\)/self.fenced.store(1, Ordering::Relaxed)/; s/place\.fenced\.load\(Ordering::Acquire\)/place.fenced.load(Ordering::Relaxed)/' \
+    l17_who_has_gone_over_is_looked_at l17_all_go_over_to_fences
+mutant takes-a-place-unasked src/reclaim/asymmetric.rs \
+    's/(self\.make\(\)\);\n)        barrier::whole\(\);\n/$1/' \
+    l17_who_takes_a_place_goes_over
 
 # ---- memory ----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder};
 use crate::core::{Config, Core, Describe, Spawner, Watch};
 use crate::error::BuildError;
-use crate::janitor::Janitor;
+use crate::janitor::{GoOn, Janitor};
 use crate::listener::{Listener, RemovalCause};
 use crate::table::MAX_OBJECTS;
 use crate::time::Clock;
@@ -591,13 +591,15 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     let core = Arc::downgrade(core);
-    let round = move || {
+    let round = move |go_on: &GoOn| {
         let Some(core) = core.upgrade() else {
             return false;
         };
-        core.purge();
-        core.watch();
-        core.tidy_all();
+        core.purge_while(|| go_on.yes());
+        if go_on.yes() {
+            core.watch();
+            core.tidy_all();
+        }
         true
     };
     Janitor::start(interval, Box::new(round))

@@ -121,8 +121,30 @@ pub struct Cache<K, V, S = DefaultHashBuilder> {
 impl<K, V, S> Clone for Cache<K, V, S> {
     /// Another handle on the same cache; one reference count.
     fn clone(&self) -> Self {
+        if let Some(janitor) = self.core.janitor() {
+            janitor.enter();
+        }
         Self {
             core: Arc::clone(&self.core),
+        }
+    }
+}
+
+impl<K, V, S> Drop for Cache<K, V, S> {
+    /// Lets go of the cache. The last handle drops everything before this returns, and ends the
+    /// [janitor](Builder::purge_interval), waiting for its round; in a fill, in a listener, or in the `Drop` of a
+    /// value, it does not wait, because the round might wait for that: then the janitor drops what is left.
+    fn drop(&mut self) {
+        // What has been removed may hold handles: the last ones, perhaps.
+        if (std::mem::needs_drop::<V>() || std::mem::needs_drop::<K>())
+            && self
+                .core
+                .may_be_held_by_garbage(Arc::strong_count(&self.core))
+        {
+            self.core.tidy_all();
+        }
+        if let Some(janitor) = self.core.janitor() {
+            janitor.leave(Core::<K, V, S>::may_wait_for_a_round);
         }
     }
 }

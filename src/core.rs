@@ -22,17 +22,18 @@ use crate::actor::is_fill;
 use crate::bound::{Bound, MAX_WEIGHT, Weight};
 use crate::error::OversizeError;
 
+use crate::cycle::leads_any;
 use crate::flight::{Flight, Job, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
 use crate::interlude::come_by;
 use crate::janitor::Janitor;
 use crate::linger::Lingering;
-use crate::listener::{Bulletin, Listener};
-use crate::reclaim::{Domain, Garbage, Home, Pin, Reaped, deref, pin};
+use crate::listener::{Bulletin, Listener, is_listening};
+use crate::reclaim::{Domain, Garbage, Home, Pin, Reaped, deref, is_pinned, is_reaping, pin};
 use crate::slab::Slab;
 use crate::slot::Slot;
 use crate::stats::{CacheStats, Event, Stats, Striped};
-use crate::sync::{AtomicUsize, Ordering, relax};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, relax};
 pub(crate) use crate::table::Glance;
 use crate::table::{Claim, Rehash, Spot, Table};
 use crate::time::{Clock, Deadline};
@@ -118,6 +119,8 @@ pub(crate) struct Core<K, V, S> {
     /// Entries: live and linked.
     len: Striped,
     stats: Stats,
+    /// No entry expires before, by a walk over all of them.
+    next_deadline: AtomicU64,
     /// Where the search for expired entries goes on.
     hand: CachePadded<AtomicUsize>,
     /// Removed, and about to be read by waiters, or to be told of.
@@ -193,6 +196,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             describe: config.describe,
             len: Striped::new(),
             stats: Stats::new(config.record_stats),
+            next_deadline: AtomicU64::new(0),
             hand: CachePadded::new(AtomicUsize::new(0)),
             lingering: CachePadded::new(Lingering::new()),
             bulletin: config.listener.map(Bulletin::new),
@@ -838,6 +842,32 @@ impl<K, V, S> Core<K, V, S> {
         if let Some(janitor) = self.janitor.get() {
             janitor.stop();
         }
+    }
+
+    #[inline]
+    pub(crate) fn janitor(&self) -> Option<&Janitor> {
+        self.janitor.get()
+    }
+
+    /// Whether this thread may wait for a janitor's round: nothing that it is in the middle of can be what the round
+    /// waits for.
+    pub(crate) fn may_wait_for_a_round() -> bool {
+        !leads_any() && !is_listening() && !is_reaping() && !is_pinned()
+    }
+
+    /// Whether all other handles, of so many, might be in what has been removed.
+    ///
+    /// While values are seen not to hold any, that is looked at once in a while only.
+    pub(crate) fn may_be_held_by_garbage(&self, handles: usize) -> bool {
+        if is_reaping() {
+            // A value that has been removed held this one: others may.
+            self.domain.note_handle();
+            return false;
+        }
+        handles > 1
+            && self.domain.has_garbage()
+            && handles - 1 <= self.retired()
+            && self.domain.may_hold_handles()
     }
 
     pub(crate) fn set_janitor(&self, janitor: Janitor) {

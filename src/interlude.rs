@@ -37,6 +37,11 @@ pub(crate) mod tests {
         NEXT.with(|all| all.borrow_mut().push((place, Box::new(act))));
     }
 
+    /// Whether all that was said so far has been done.
+    pub(crate) fn is_done() -> bool {
+        NEXT.with_borrow(Vec::is_empty)
+    }
+
     /// Whether all that was said has been done; what has not been is forgotten.
     pub(crate) fn all_done() -> bool {
         NEXT.take().is_empty()

@@ -52,10 +52,10 @@ use crossbeam as engine;
 
 #[cfg(atomic_cache_loom)]
 pub(crate) use crate::tests::reclaim_checker::{
-    Brief, Domain, Pin, deref, is_pinned, pin, pin_briefly,
+    Brief, Domain, Pin, deref, is_pinned, is_reaping, pin, pin_briefly,
 };
 #[cfg(not(atomic_cache_loom))]
-pub(crate) use domain::Domain;
+pub(crate) use domain::{Domain, is_reaping};
 #[cfg(not(atomic_cache_loom))]
 pub(crate) use engine::{Brief, Pin, is_pinned, pin, pin_briefly};
 

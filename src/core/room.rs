@@ -9,6 +9,7 @@ use crate::reclaim::{Garbage, Pin, deref, pin};
 use crate::stats::Event;
 use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax, store_load};
 use crate::table::{Dial, Rehash, Spot};
+use crate::time::Deadline;
 use crossbeam_queue::SegQueue;
 use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
@@ -409,21 +410,52 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Takes out whatever has expired.
     pub(crate) fn purge(&self) {
+        self.purge_while(|| true);
+    }
+
+    /// As [`purge`](Self::purge), for as long as it is to go on.
+    pub(crate) fn purge_while(&self, go_on: impl Fn() -> bool) {
         if self.ttl.is_none() {
             return;
         }
+        // Nothing can have expired before the next deadline: of what was there at the last walk, or was put in since.
+        // (One who puts it in may have looked at the clock before that walk, and stopped: that goes a little late.)
+        let began = self.clock.now();
+        if began < self.next_deadline.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut next = match self.deadline() {
+            Deadline::At(at) => at,
+            Deadline::Never => u64::MAX,
+            Deadline::Past => 0,
+        };
         let mut from = Some(0);
         while let Some(hash) = from {
+            if !go_on() {
+                return;
+            }
             let pin = pin();
             let now = self.clock.now();
             let mut spots = Vec::new();
             from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
             for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let slot = &unsafe { deref(spot.object::<Node<K, V>>(), &pin) }.slot;
+                // What fills may put back what was there before it.
+                let deadline = slot.deadline().filter(|_| slot.state().is_live());
+                if deadline.is_some_and(|deadline| deadline > now) {
+                    next = next.min(deadline.unwrap_or(0));
+                    continue;
+                }
                 self.take_expired(&spot, now, &pin);
+                if deadline.is_none() || slot.state().is_linked() {
+                    next = 0;
+                }
             }
             drop(pin);
             self.tidy();
         }
+        self.next_deadline.store(next, Ordering::Relaxed);
     }
 
     /// Sets the capacity, and takes out what lies above it, but for what is being filled. `false`:

@@ -24,6 +24,21 @@
 //! (An epoch that was read long before it was written to the place is only too old: the grace lasts
 //! longer.) One heavy barrier serves all graces that have begun before it, of all caches.
 //!
+//! # When the heavy barrier is refused
+//!
+//! A sandbox that a process enters late may forbid the heavy barrier, and there may be no substitute. Then all threads
+//! have to go over to full fences, and those that pin do not look whether they have to: that would cost every hit. But
+//! they do look at their own place, whether they are pinned already. So who wants to free says that all go over
+//! (`over_to_fences`), and asks each thread in its place, if that is `IDLE`: by a swap to `ASKED`. A thread that comes to pin
+//! finds itself not `IDLE`, goes the long way, sees why, says that its pins are *fenced* from now on, and pins with a full fence.
+//! Until all threads that have a place have said so nothing is known of their pins, and no grace ends.
+//!
+//! * A thread that has looked at its place just before the swap overwrites that. It is asked again.
+//! * Who sees `fenced` (Acquire, Release) has the reads of all pins before behind it, and those that come after are
+//!   fenced: then a full fence on either side says of a pin and a look at the places what the barriers said.
+//! * A thread that takes a place says so first, or makes it, and then (a full fence) looks whether all go over; who says that all go
+//!   over looks at the places after (a full fence): one of them sees the other.
+//!
 //! So the pin is wait-free: nothing it does can fail or has to be done again. A thread that sleeps
 //! while it is pinned holds up every grace that begins after its pin, as with every engine that keeps
 //! time by epochs; see the crate's Trade-offs.
@@ -40,12 +55,17 @@ use std::cell::Cell;
 /// A place whose thread is not pinned. Epochs begin at 1.
 const IDLE: u64 = 0;
 
+/// A place whose thread is not pinned, and is asked to say that its pins are fenced from now on.
+const ASKED: u64 = u64::MAX;
+
 /// Where one thread says what it does. Places are never freed, but used again. Aligned so that no two
 /// share a cache line, nor the pair of lines that a processor fetches at once.
 #[repr(align(128))]
 pub(crate) struct Place {
-    /// `IDLE`, or the epoch in which the thread was pinned. Written by it alone.
+    /// `IDLE`, or the epoch in which the thread was pinned. Written by it alone, but for `ASKED` over `IDLE`.
     pinned: AtomicU64,
+    /// Whether its thread's pins are fenced. Never goes back.
+    fenced: AtomicU64,
     /// For its thread alone: how many counted pins it holds, and the flags.
     depth: Cell<u64>,
     /// Whether it is some thread's.
@@ -66,6 +86,8 @@ pub(crate) struct Epochs {
     over: CachePadded<AtomicU64>,
     /// All places, the youngest first.
     places: CachePadded<AtomicPtr<Place>>,
+    /// Whether all threads are to go over to full fences.
+    over_to_fences: CachePadded<AtomicU64>,
 }
 
 impl Place {
@@ -80,16 +102,21 @@ impl Place {
     /// The kernel has no heavy barrier, so the light one is not enough.
     pub(crate) const FENCED: u64 = 1 << 61;
 
+    /// Whether the short way is barred: its thread is pinned, or is asked something.
     #[inline(always)]
-    fn is_pinned(&self) -> bool {
-        // Relaxed: our own store.
+    fn is_busy(&self) -> bool {
+        // Relaxed: our own store. What is asked is asked again.
         self.pinned.load(Ordering::Relaxed) != IDLE
+    }
+
+    fn is_pinned(&self) -> bool {
+        !matches!(self.pinned.load(Ordering::Relaxed), IDLE | ASKED)
     }
 
     /// Step 1, of a pin that is counted.
     #[inline(always)]
     fn enter(&self, epochs: &Epochs) {
-        if self.depth.get() == 0 && !self.is_pinned() {
+        if self.depth.get() == 0 && !self.is_busy() {
             self.depth.set(1);
             self.publish(epochs);
             barrier::light();
@@ -102,7 +129,7 @@ impl Place {
     /// done, if the thread is pinned already.
     #[inline(always)]
     fn enter_briefly(&self, epochs: &Epochs) -> bool {
-        if self.is_pinned() {
+        if self.is_busy() {
             return false;
         }
         self.publish(epochs);
@@ -137,6 +164,7 @@ impl Place {
             };
             return self.depth.set((depth | within) + 1);
         }
+        let depth = depth | self.answer();
         self.depth.set(depth + 1);
         self.publish(epochs);
         if depth & Self::FENCED == 0 {
@@ -144,6 +172,22 @@ impl Place {
         } else {
             barrier::whole();
         }
+    }
+
+    /// If it is asked to go over to full fences, it does; the flag for that. By its thread, which is not pinned.
+    fn answer(&self) -> u64 {
+        if self.pinned.load(Ordering::Relaxed) != ASKED {
+            return 0;
+        }
+        self.go_over();
+        #[cfg(not(any(atomic_cache_loom, atomic_cache_crossbeam)))]
+        process::forget_the_short_way();
+        Self::FENCED
+    }
+
+    fn go_over(&self) {
+        // Release: what was read under the pins before comes first; pairs with the look of `all_are_fenced`.
+        self.fenced.store(1, Ordering::Release);
     }
 
     /// Ends a counted pin. True: nothing is pinned any more, and the place is to be given back.
@@ -203,6 +247,7 @@ impl Epochs {
             now: CachePadded::new(AtomicU64::new(1)),
             over: CachePadded::new(AtomicU64::new(0)),
             places: CachePadded::new(AtomicPtr::new(std::ptr::null_mut())),
+            over_to_fences: CachePadded::new(AtomicU64::new(0)),
         }
     }
 
@@ -212,6 +257,7 @@ impl Epochs {
             now: CachePadded::new(AtomicU64::new(1)),
             over: CachePadded::new(AtomicU64::new(0)),
             places: CachePadded::new(AtomicPtr::new(std::ptr::null_mut())),
+            over_to_fences: CachePadded::new(AtomicU64::new(0)),
         }
     }
 
@@ -226,13 +272,56 @@ impl Epochs {
                     .is_ok()
         });
         let place = free.unwrap_or_else(|| self.make());
-        place.depth.set(flags);
+        barrier::whole();
+        let fenced = if self.go_over_to_fences() || place.fenced.load(Ordering::Relaxed) != 0 {
+            place.go_over();
+            Place::FENCED
+        } else {
+            0
+        };
+        // Who had it before may have been asked, and gone. Relaxed: that says nothing of what anybody has read.
+        let _ = place
+            .pinned
+            .compare_exchange(ASKED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        place.depth.set(flags | fenced);
         place
+    }
+
+    /// Whether all threads are to go over to full fences.
+    fn go_over_to_fences(&self) -> bool {
+        self.over_to_fences.load(Ordering::Relaxed) != 0
+    }
+
+    /// The heavy barrier has been refused: whether full fences are to be relied on, because all threads have gone over to
+    /// them. Those that have not are asked.
+    #[cold]
+    fn all_are_fenced(&self) -> bool {
+        self.over_to_fences.store(1, Ordering::Relaxed);
+        barrier::whole();
+        let mut all = true;
+        for place in self.places() {
+            // Acquire, twice: what the thread has read under its light pins comes before what we do.
+            if place.taken.load(Ordering::Acquire) != 0 && place.fenced.load(Ordering::Acquire) == 0
+            {
+                all = false;
+                // Relaxed: it is answered by `fenced`.
+                let _ = place.pinned.compare_exchange(
+                    IDLE,
+                    ASKED,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                );
+            }
+        }
+        // For the look at the places that follows.
+        barrier::whole();
+        all
     }
 
     fn make(&self) -> &Place {
         let place = Box::into_raw(Box::new(Place {
             pinned: AtomicU64::new(IDLE),
+            fenced: AtomicU64::new(0),
             depth: Cell::new(0),
             taken: AtomicU64::new(1),
             next: Cell::new(std::ptr::null()),
@@ -281,14 +370,16 @@ impl Epochs {
     pub(crate) fn advance(&self) {
         // Acquire: pairs with `begin`. Graces that begin later are not spoken of.
         let mut oldest = self.now.load(Ordering::Acquire);
-        if !barrier::heavy() {
+        // Once refused, it is not asked for again: threads that have gone over do not come back.
+        let known = !self.go_over_to_fences() && barrier::heavy() || self.all_are_fenced();
+        if !known {
             // Nothing is known, so nothing ends: garbage stays, and is seen (`retired`).
             return;
         }
         for place in self.places() {
             // Acquire: pairs with the Release of `leave`.
             let pinned = place.pinned.load(Ordering::Acquire);
-            if pinned != IDLE {
+            if !matches!(pinned, IDLE | ASKED) {
                 oldest = oldest.min(pinned);
             }
         }
@@ -304,6 +395,9 @@ pub(crate) struct Pinned<'e>(&'e Place);
 impl Epochs {
     /// As `pin`, briefly, if nothing is pinned.
     pub(crate) fn pin_briefly<'e>(&'e self, place: &'e Place) -> Option<BrieflyPinned<'e>> {
+        if place.depth.get() & !Place::PINS & !Place::WITHIN != 0 {
+            return None;
+        }
         place.enter_briefly(self).then(|| BrieflyPinned(place))
     }
 
@@ -455,8 +549,13 @@ pub(super) mod process {
             };
         let place = EPOCHS.take(flags);
         PLACE.set(Some(place));
-        BRIEFLY.set(Some(place).filter(|_| flags == 0));
+        BRIEFLY.set(Some(place).filter(|place| place.depth.get() == 0));
         place
+    }
+
+    /// The place of this thread has a flag from now on.
+    pub(super) fn forget_the_short_way() {
+        BRIEFLY.set(None);
     }
 
     #[cold]
@@ -488,6 +587,10 @@ pub(super) mod process {
     /// Lets graces end, if nobody holds them up.
     pub(crate) fn advance() {
         EPOCHS.advance();
+        if EPOCHS.go_over_to_fences() {
+            // This thread answers too.
+            drop(pin());
+        }
     }
 
     /// As [`advance`], unless another thread is just doing that: many that have garbage at the same time do

@@ -13,6 +13,8 @@
 //! The language's model has no word for that; the machine has, and the kernel's documentation
 //! promises it. In a model (loom) both halves are full fences, which says the same.
 
+#[cfg(all(test, not(atomic_cache_loom)))]
+pub(crate) use real::HEAVY_OF_THIS_THREAD;
 #[cfg(not(atomic_cache_loom))]
 pub(crate) use real::{heavy, is_split, light, whole};
 
@@ -50,8 +52,10 @@ mod real {
 
     /// The half of the seldom side: about a microsecond for each processor that is at work for this
     /// process. False: there was none, because the kernel has granted it to this process and now refuses it (a
-    /// sandbox that was entered later, or no memory just now).
+    /// sandbox that was entered later, or no memory just now), and there is no substitute.
     pub(crate) fn heavy() -> bool {
+        #[cfg(test)]
+        HEAVY_OF_THIS_THREAD.set(HEAVY_OF_THIS_THREAD.get() + 1);
         if !is_split() {
             whole();
             return true;
@@ -62,6 +66,54 @@ mod real {
                 && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
             // The older one, which takes milliseconds, but may be allowed where the others are not.
             || membarrier(libc::MEMBARRIER_CMD_GLOBAL)
+            || shootdown()
+    }
+
+    #[cfg(test)]
+    std::thread_local! {
+        /// How many heavy barriers there were on this thread.
+        pub(crate) static HEAVY_OF_THIS_THREAD: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    /// The substitute: gives a page back that this thread has just written to. On x86-64 the kernel then interrupts every
+    /// processor that runs a thread of this process, to have it forget the page, and an interrupt is a full fence; a
+    /// thread that does not run has had one when it stopped. (As HotSpot's serialization page and folly's asymmetric
+    /// fence. If the page is moved or swapped out in between, the processors have been told of that.)
+    ///
+    /// False where it is no fence: on other processors; on those of AMD that tell the others without an interrupt
+    /// (INVLPGB), and on Hyper-V, which may do that for its guests; and if the calls are refused.
+    #[cfg(target_arch = "x86_64")]
+    fn shootdown() -> bool {
+        const PAGE: usize = 4096;
+        static INTERRUPTS: LazyLock<bool> = LazyLock::new(|| {
+            use std::arch::x86_64::__cpuid;
+            let most = __cpuid(0x8000_0000).eax;
+            let invlpgb = most >= 0x8000_0008 && __cpuid(0x8000_0008).ebx & 1 << 3 != 0;
+            let is_guest = __cpuid(1).ecx & 1 << 31 != 0;
+            // "Micr", of "Microsoft Hv".
+            let hyper_v = is_guest && __cpuid(0x4000_0000).ebx == 0x7263_694d;
+            !invlpgb && !hyper_v
+        });
+        if cfg!(miri) || !*INTERRUPTS {
+            return false;
+        }
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a page of our own, anywhere, written to before it is given back.
+        unsafe {
+            let both = libc::PROT_READ | libc::PROT_WRITE;
+            let page = libc::mmap(std::ptr::null_mut(), PAGE, both, flags, -1, 0);
+            if page == libc::MAP_FAILED {
+                return false;
+            }
+            page.cast::<u8>().write_volatile(1);
+            whole();
+            libc::munmap(page, PAGE) == 0
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn shootdown() -> bool {
+        false
     }
 
     fn membarrier(command: libc::c_int) -> bool {
@@ -72,14 +124,32 @@ mod real {
 }
 
 #[cfg(atomic_cache_loom)]
+pub(crate) use model::refuse;
+
+#[cfg(atomic_cache_loom)]
 mod model {
     use loom::sync::atomic::{Ordering, fence};
+    use std::cell::Cell;
+
+    std::thread_local! {
+        /// Whether the heavy half is refused: then the light one is nothing. (loom runs all threads of a model on one.)
+        static REFUSED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn refuse(refused: bool) {
+        REFUSED.set(refused);
+    }
 
     pub(crate) fn light() {
-        whole();
+        if !REFUSED.get() {
+            whole();
+        }
     }
 
     pub(crate) fn heavy() -> bool {
+        if REFUSED.get() {
+            return false;
+        }
         whole();
         true
     }

@@ -198,6 +198,12 @@ impl Domain {
 
     pub(crate) fn flush_here(&self) {}
 
+    pub(crate) fn note_handle(&self) {}
+
+    pub(crate) fn may_hold_handles(&self) -> bool {
+        false
+    }
+
     pub(crate) fn has_garbage(&self) -> bool {
         false
     }
@@ -214,6 +220,10 @@ impl Domain {
             crate::sync::relax(turn);
         }
     }
+}
+
+pub(crate) fn is_reaping() -> bool {
+    false
 }
 
 impl Drop for Domain {

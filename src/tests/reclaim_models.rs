@@ -5,7 +5,7 @@
 
 use super::harness::{Actor, Explore, models, start};
 use crate::reclaim::asymmetric::{Epochs, Place};
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, UnsafeCell, barrier};
 use std::rc::Rc;
 
 const ALIVE: u64 = 7;
@@ -173,6 +173,59 @@ models! {
         world.epochs.advance();
         world.free(stamp);
         others.join();
+    };
+
+    /// L17: the heavy barrier is refused, and a reader goes over to full fences: nothing is freed before it has, nor under
+    /// a pin after that.
+    l17_all_go_over_to_fences: Explore::AtMost(3) => || {
+        barrier::refuse(true);
+        let world = World::new();
+        let others = start([world.reader(2)]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+        barrier::refuse(false);
+    };
+
+    /// L17: the same of one who has gone over before the unlink, and reads, and reads again.
+    l17_who_has_gone_over_is_looked_at: Explore::AtMost(3) => || {
+        barrier::refuse(true);
+        let world = World::new();
+        let place = world.epochs.take(0);
+        world.epochs.advance();
+        // (On a thread of its own, whose place it is from now on.)
+        let place = std::ptr::from_ref(place).expose_provenance();
+        let reader = world.actor(move |world| {
+            // SAFETY: of that world, and used by nobody else.
+            let place: &Place = unsafe { &*std::ptr::with_exposed_provenance(place) };
+            world.read(place);
+            assert!(world.epochs.pin_briefly(place).is_none(), "it has gone over");
+            world.read(place);
+        });
+        let others = start([reader]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        let freed = world.free(stamp);
+        others.join();
+        if !freed {
+            world.epochs.advance();
+            assert!(world.free(stamp), "all have gone over, and nobody is pinned");
+        }
+        barrier::refuse(false);
+    };
+
+    /// L17: one who takes a place while all go over.
+    l17_who_takes_a_place_goes_over: Explore::AtMost(3) => || {
+        barrier::refuse(true);
+        let world = World::new();
+        let others = start([world.reader(1)]);
+        let stamp = world.unlink();
+        world.epochs.advance();
+        world.free(stamp);
+        others.join();
+        barrier::refuse(false);
     };
 
     /// L17: a place that is given back, at the end of its thread's last pin, is taken by another thread.

@@ -2,7 +2,7 @@
 //! they are dropped. Each test is alone in a process, because a view of any cache, in any other test, keeps them.
 
 use crate::common::*;
-use atomic_cache::{Cache, Op};
+use atomic_cache::{Cache, ManualClock, Op};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
@@ -173,7 +173,7 @@ fn c9_c3_values_alive_are_bounded_on_a_busy_machine() {
         let mut worst = 0;
         for capacity in [1, 1_000] {
             for threads in [8, 32] {
-                for round in 0..5 {
+                for round in 0..rounds("CROWDS", 50) {
                     let most = most_alive(capacity, threads, rounds("CROWD", 40_000));
                     println!("{threads} threads, capacity {capacity}, round {round}: {most}");
                     worst = worst.max(most.saturating_sub(2 * capacity as usize));
@@ -413,4 +413,372 @@ fn c6_c7_no_value_is_dropped_inside_a_fill_unless_there_are_many() {
         let most = most.into_inner();
         assert!(most <= 2 * 100 + 1_024, "{most} alive");
     });
+}
+
+/// C5. A janitor that is always in its round: the last handle goes, and everything is dropped when that returns.
+#[test]
+fn c9_c5_the_last_handle_drops_everything_although_a_janitor_is_in_its_round() {
+    let name =
+        "memory_found::c9_c5_the_last_handle_drops_everything_although_a_janitor_is_in_its_round";
+    in_child(name, A_WHILE, || {
+        let size = rounds("JANITOR", 200_000);
+        for round in 0..40_u64 {
+            let ledger = Ledger::new();
+            let clock = ManualClock::new();
+            let cache: Cache<u64, Counted> = Cache::builder()
+                .time_to_live(Duration::from_secs(1))
+                .clock(clock.clone())
+                .purge_interval(Duration::from_micros(50))
+                .initial_capacity(size as usize)
+                .build()
+                .unwrap();
+            for key in 0..size {
+                cache.insert(key, ledger.make(key));
+            }
+            // All expire at once, or each round looks at all.
+            if round % 2 == 0 {
+                clock.advance(Duration::from_secs(1));
+            }
+            (0..round * 20).for_each(|_| thread::yield_now());
+            let other = cache.clone();
+            let elsewhere = thread::spawn(move || drop(other));
+            drop(cache);
+            // Whichever of the two was the last.
+            elsewhere.join().unwrap();
+            assert_eq!(ledger.alive(), 0, "round {round}");
+        }
+    });
+}
+
+/// C5. Values hold the handles, and the janitor itself drops the last of them, in its round.
+#[test]
+fn c9_c5_a_janitor_may_drop_the_last_handle_itself() {
+    let name = "memory_found::c9_c5_a_janitor_may_drop_the_last_handle_itself";
+    in_child(name, A_WHILE, || {
+        for round in 0..20 {
+            let ledger = Ledger::new();
+            let clock = ManualClock::new();
+            let cache: Cache<u64, Holds> = Cache::builder()
+                .time_to_live(Duration::from_secs(1))
+                .clock(clock.clone())
+                .purge_interval(Duration::from_micros(50))
+                .build()
+                .unwrap();
+            for key in 0..100 {
+                let value = Holds {
+                    _cache: cache.clone(),
+                    _counted: ledger.make(key),
+                };
+                cache.insert(key, value);
+            }
+            if round % 2 == 0 {
+                drop(cache);
+                clock.advance(Duration::from_secs(1));
+            } else {
+                clock.advance(Duration::from_secs(1));
+                drop(cache);
+            }
+            spin_until(|| ledger.alive() == 0);
+        }
+    });
+}
+
+/// C5. Inside a fill, the last handle of another cache, whose janitor's round waits for that fill: nobody waits for the
+/// round.
+#[test]
+fn c9_c5_the_last_handle_dropped_in_a_fill_waits_for_no_round() {
+    watched(|| {
+        let outer: Cache<u64, u64> = Cache::unbounded();
+        let (clock, held) = (ManualClock::new(), Held::new());
+        let (asked, round) = (outer.clone(), held.clone());
+        let cache: Cache<u64, u64> = Cache::builder()
+            .time_to_live(Duration::from_secs(1))
+            .clock(clock.clone())
+            .purge_interval(Duration::from_micros(50))
+            .eviction_listener(move |_, _, _| {
+                round.begun.open();
+                assert_eq!(asked.get_with(&1, || 11), 10);
+            })
+            .build()
+            .unwrap();
+        cache.insert(1, 10);
+        let value = outer.get_with(&1, || {
+            clock.advance(Duration::from_secs(1));
+            held.begun.pass();
+            drop(cache);
+            10
+        });
+        assert_eq!(value, 10);
+    });
+}
+
+/// C10. A janitor of a cache with few entries and much room looks at that when something may have expired.
+#[test]
+#[cfg(target_os = "linux")]
+fn c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little() {
+    fn processor_time() -> Duration {
+        let mut time = std::mem::MaybeUninit::<libc::timespec>::uninit();
+        // SAFETY: the call writes to what the pointer leads to, and this clock is always there.
+        let time = unsafe {
+            libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, time.as_mut_ptr());
+            time.assume_init()
+        };
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    let name = "memory_found::c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little";
+    in_child(name, A_WHILE, || {
+        let clock = ManualClock::new();
+        let told = Tally::default();
+        let heard = told.clone();
+        let cache: Cache<u64, u64> = Cache::builder()
+            .max_capacity(16_000_000)
+            .time_to_live(Duration::from_secs(10))
+            .clock(clock.clone())
+            .eviction_listener(move |_, _, _| {
+                heard.add();
+            })
+            .build()
+            .unwrap();
+        (0..10).for_each(|key| cache.insert(key, key));
+        // The first look finds out what there is.
+        cache.run_pending_tasks();
+        let before = processor_time();
+        (0..1_000).for_each(|_| cache.run_pending_tasks());
+        let took = processor_time() - before;
+        assert!(
+            took < Duration::from_millis(500),
+            "{took:?} for 1,000 rounds"
+        );
+        // Nothing is overlooked: neither these ten, nor what was put in since.
+        clock.advance(Duration::from_secs(5));
+        (10..20).for_each(|key| cache.insert(key, key));
+        cache.run_pending_tasks();
+        clock.advance(Duration::from_secs(5));
+        cache.run_pending_tasks();
+        assert_eq!((told.get(), cache.len()), (10, 10));
+        clock.advance(Duration::from_secs(5));
+        cache.run_pending_tasks();
+        assert_eq!((told.get(), cache.len()), (20, 0));
+    });
+}
+
+/// C10. Nor is a value overlooked that a failed refresh has put back.
+#[test]
+fn c8_c10_a_value_that_was_put_back_expires_too() {
+    let clock = ManualClock::new();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .time_to_live(Duration::from_secs(10))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    cache.insert(1, 10);
+    clock.advance(Duration::from_secs(5));
+    cache.entry(1).and_compute_with(|_| {
+        cache.run_pending_tasks();
+        Op::Nop
+    });
+    assert_eq!(cache.get(&1), Some(10));
+    clock.advance(Duration::from_secs(5));
+    cache.run_pending_tasks();
+    assert_eq!(cache.len(), 0);
+}
+
+/// B9. In a child of `fork`, where the janitor of the parent is no thread: closing and dropping end.
+#[test]
+#[cfg(target_os = "linux")]
+fn c9_b9_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor() {
+    let name = "memory_found::c9_b9_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor";
+    in_child(name, A_WHILE, || {
+        for closes in [true, false] {
+            let ledger = Ledger::new();
+            let cache: Cache<u64, Counted> = Cache::builder()
+                .time_to_live(Duration::from_secs(1_000))
+                .purge_interval(Duration::from_secs(1_000))
+                .build()
+                .unwrap();
+            (0..10).for_each(|key| cache.insert(key, ledger.make(key)));
+            // SAFETY: no other thread holds anything: the janitor sleeps. The child ends by `_exit`.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                let all = catch_unwind(AssertUnwindSafe(|| {
+                    assert_eq!(cache.get(&1).map(|value| value.id()), Some(1));
+                    if closes {
+                        cache.close();
+                        cache.close();
+                    }
+                    drop(cache);
+                    assert_eq!(ledger.alive(), 0);
+                }));
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(i32::from(all.is_err())) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for our child, and writes to our number.
+            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            assert_eq!(status, 0, "closes: {closes}");
+            cache.close();
+            drop(cache);
+            assert_eq!(ledger.alive(), 0);
+        }
+    });
+}
+
+/// B8. A thread inside `with`, beside a view or not, waits for a fill that calls `quiesce`: nobody hangs.
+#[test]
+fn c2_b8_quiesce_in_a_fill_waits_for_no_reader() {
+    watched(|| {
+        for view in [false, true] {
+            let cache: Cache<u64, u64> = Cache::unbounded();
+            cache.insert(1, 10);
+            let (filling, reading) = (Gate::new(), Gate::new());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    cache.get_with(&2, || {
+                        filling.open();
+                        reading.pass();
+                        cache.invalidate_nowait(&1);
+                        cache.quiesce();
+                        20
+                    })
+                });
+                filling.pass();
+                let waits = || {
+                    reading.open();
+                    assert_eq!(cache.get_with(&2, || 21), 20);
+                };
+                if view {
+                    let _view = cache.pin();
+                    waits();
+                } else {
+                    cache.with(&1, |_| waits()).unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// B8. The same of a fill that is a future.
+#[test]
+#[cfg(feature = "async")]
+fn c2_b8_quiesce_in_a_fill_of_a_task_waits_for_no_reader() {
+    watched(|| {
+        let cache: Cache<u64, u64> = Cache::unbounded();
+        cache.insert(1, 10);
+        let (filling, reading) = (Gate::new(), Gate::new());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                block_on(cache.get_with_async(&2, || async {
+                    filling.open();
+                    reading.pass();
+                    cache.invalidate_nowait(&1);
+                    cache.quiesce();
+                    20
+                }))
+            });
+            filling.pass();
+            cache.with(&1, |_| {
+                reading.open();
+                assert_eq!(cache.get_with(&2, || 21), 20);
+            });
+        });
+    });
+}
+
+/// B7. A sandbox that is entered late.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod sandbox {
+    use super::*;
+
+    /// Refuses `membarrier` from now on, to all threads, as seccomp does: with `EPERM`. With `shootdowns`, also to give
+    /// pages of 4,096 bytes back, which is what takes its place.
+    fn refuse_membarrier(shootdowns: bool) {
+        const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+        const EQUALS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+        let number = |number: libc::c_long| u32::try_from(number).unwrap();
+        let second = if shootdowns {
+            number(libc::SYS_munmap)
+        } else {
+            u32::MAX
+        };
+        let mut program = [
+            // The number of the call, and of `munmap` the second argument's lower half.
+            step(LOAD, 0, 0, 0),
+            step(EQUALS, 4, 0, number(libc::SYS_membarrier)),
+            step(EQUALS, 0, 2, second),
+            step(LOAD, 0, 0, 24),
+            step(EQUALS, 1, 0, 4096),
+            step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
+            step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        ];
+        let program = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: a program that is read by the kernel before the call returns, for a process of the test's own.
+        unsafe {
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            let installed = libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                libc::SECCOMP_FILTER_FLAG_TSYNC,
+                &raw const program,
+            );
+            assert_eq!(installed, 0, "{}", std::io::Error::last_os_error());
+            // It is refused.
+            assert_eq!(libc::syscall(libc::SYS_membarrier, 0, 0, 0), -1);
+        }
+    }
+
+    fn goes_on(shootdowns: bool) {
+        let cache: Cache<u64, Vec<u8>> = Cache::new(100);
+        let value = || vec![1_u8; 1_024];
+        // The first use, by several threads, which go on after.
+        let (start, refused) = (Barrier::new(3), Barrier::new(3));
+        thread::scope(|scope| {
+            for thread in 0..2_u64 {
+                let (cache, start, refused) = (&cache, &start, &refused);
+                scope.spawn(move || {
+                    cache.get_with(&thread, value);
+                    start.wait();
+                    refused.wait();
+                    for n in 0..rounds("SANDBOX", 1_000_000) {
+                        let key = (thread << 32 | n) + 10;
+                        assert_eq!(cache.get_with(&key, value)[1_000], 1);
+                        assert!(cache.get(&key).is_none_or(|value| value[1_000] == 1));
+                    }
+                });
+            }
+            cache.insert(1, value());
+            start.wait();
+            refuse_membarrier(shootdowns);
+            let before = live_bytes();
+            refused.wait();
+            let mut most = 0;
+            for n in 0..rounds("SANDBOX", 1_000_000) {
+                cache.insert(n, value());
+                most = most.max(live_bytes().saturating_sub(before));
+            }
+            assert!(most < 16 << 20, "{most} bytes more");
+        });
+        cache.clear();
+        cache.quiesce();
+        assert_eq!(cache.retired(), 0);
+    }
+
+    #[test]
+    fn c9_b7_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage() {
+        let name =
+            "memory_found::sandbox::c9_b7_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage";
+        in_child(name, A_WHILE, || goes_on(false));
+    }
+
+    /// Nor where what takes the barrier's place is none: then all threads go over to fences.
+    #[test]
+    fn c9_b7_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier() {
+        let name = "memory_found::sandbox::c9_b7_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier";
+        in_child(name, A_WHILE, || goes_on(true));
+    }
 }
