@@ -275,9 +275,10 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// drop what was removed and nobody reads any more. Not set: inserts and fills do that in
     /// passing, without a thread. To be set after the [`hasher`](Self::hasher).
     ///
-    /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at
+    /// The janitor keeps no cache alive: it ends when the last handle is dropped, which waits for its round, or at
     /// [`Cache::close`]. Its interval is one of the system's clock, whatever the cache's own is.
-    /// Cost: a walk over the table once an interval, some tens of nanoseconds an entry.
+    /// Cost: once an interval, if something may have expired since, a walk over the table, some tens of nanoseconds an
+    /// entry and about a nanosecond for each position of an empty table (a capacity of 16 million: some 60 ms).
     ///
     /// ```
     /// use std::time::Duration;

@@ -44,9 +44,9 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// A hit takes no lock and writes nothing that other threads read: a hash, a pin (a nanosecond; 11 where there is
 /// no `membarrier`), a probe of the table, a clone of the value: [`how_a_hit_works`](crate::how_a_hit_works). A
 /// fill without waiters allocates nothing but, now and then, a chunk of slots; the first waiter allocates the
-/// meeting place. Removing costs a compare-and-swap and a push to a queue; every so many (32 to 256, by the
-/// capacity; where entries are weighed, when they weigh a thirty-second of it) a thread also drops what has become
-/// unreachable.
+/// meeting place. Removing costs a compare-and-swap and a push to a queue. What has become unreachable is dropped at
+/// once where little is removed, and else by every so many (32 to 256, by the capacity; where entries are weighed, when
+/// they weigh a thirty-second of it), for some microseconds and what the destructors take.
 ///
 /// ```
 /// use atomic_cache::Cache;
@@ -1121,9 +1121,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.stats()
     }
 
-    /// How many removed objects are not yet dropped: because their batch is not full, or because a reader may
-    /// still see them. What an idle cache has left goes with
-    /// [`run_pending_tasks`](Self::run_pending_tasks), with [`quiesce`](Self::quiesce), or when the batch is full.
+    /// How many removed objects are not yet dropped: because many are removed just now and their batch is not full, or
+    /// because a reader may still see them. What an idle cache has left goes with the next removal or miss, with
+    /// [`run_pending_tasks`](Self::run_pending_tasks), or with [`quiesce`](Self::quiesce).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1143,9 +1143,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// Blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache; a
     /// view that is leaked (`mem::forget`) blocks it for ever. Called from the `Drop` of a value
-    /// that a cache is dropping, of whichever cache, it returns at once. Called from inside a fill,
-    /// it does not wait for callers of other keys that have been handed a removed value and have
-    /// not read it yet.
+    /// that a cache is dropping, of whichever cache, or while its thread unwinds, it returns at once. Called from inside
+    /// a fill it does not wait: a reader, or a caller that is about to read a removed value, may be waiting for that fill. It
+    /// drops what it can, and the rest goes as [`retired`](Self::retired) says.
     ///
     /// # Panics
     /// If this thread itself holds a pinned view: it would wait for itself.

@@ -158,6 +158,8 @@
 //! | `Table::root` | `AcqRel` swap | Acquire | as above, for those who come later |
 //! | ledger of a growth | `AcqRel` swap | Acquire | nothing but the number, which must not go back |
 //! | a place: pinned; then what is read | Release, light barrier | heavy barrier, then Acquire | of a pin and a look at the places, one sees the other |
+//! | all go over to fences; then the places' `taken` | Relaxed, full fence | full fence, Relaxed in `take` | who takes a place is asked, or knows |
+//! | a place: `fenced` | Release | Acquire in `all_are_fenced` | the looks of its light pins |
 //! | a place: unpinned, or pinned anew | Release | Acquire in `advance` | a pin's last looks |
 //! | the epoch: a grace begins | `AcqRel` | Acquire by who pins, and who advances | what was unlinked before |
 //! | graces that are over | `AcqRel` | Acquire | readers' last looks, before the drop |

@@ -27,11 +27,11 @@ const PLENTY: usize = 8;
 /// How often a miss makes way for that, at least; and for how many objects more it does so once more, up to how often.
 const PATIENT_TURNS: usize = 8;
 const MORE_PATIENCE: usize = 8;
-const MOST_TURNS: usize = 64;
+const MOST_TURNS: usize = 32;
 
 /// For how long nothing has to have been dropped, in nanoseconds, before nobody makes way any more: then it is no
 /// preempted reader that holds the garbage up, but one that sleeps in a view.
-const STALLED: u64 = 250_000_000;
+const STALLED: u64 = 100_000_000;
 
 /// A stretch of time, in nanoseconds: one to four ticks of the coarse clock. What is left of the stretch before is
 /// sealed by the first who comes by in the next.
@@ -44,7 +44,7 @@ const EARLY_SEALS: usize = 128;
 const FEW: usize = 16;
 
 /// How often `flush` tries: what holds it up may be a reader that is just leaving.
-const FLUSHES: u32 = 8;
+const FLUSHES: u32 = 3;
 
 /// How many misses let pass what is large before one looks again whether it can be dropped: a look costs
 /// what sealing a batch does.
@@ -59,10 +59,25 @@ thread_local! {
 
 /// Objects that share one grace period.
 struct Batch {
-    grace: Grace,
+    /// Once it is sealed.
+    grace: Option<Grace>,
     /// Every object has been dropped. Release after the drops, Acquire in `quiesce`.
     reaped: AtomicBool,
     objects: Mutex<Vec<Garbage>>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            grace: None,
+            reaped: AtomicBool::new(false),
+            objects: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn is_ripe(&self) -> bool {
+        self.grace.as_ref().is_some_and(Grace::is_over)
+    }
 }
 
 /// What the threads of one stripe have retired, and not sealed.
@@ -307,6 +322,35 @@ struct Sealed {
     /// Ripe, and being reaped by some thread; `quiesce` waits for these too. Those that are reaped by now are taken
     /// off by whoever has the lock next.
     in_hand: Vec<Arc<Batch>>,
+    /// Reaped, and to be used again: nobody else has them.
+    free: Vec<Arc<Batch>>,
+}
+
+impl Sealed {
+    /// A batch with nothing in it.
+    fn empty_batch(&mut self) -> Arc<Batch> {
+        self.free.pop().unwrap_or_else(|| Arc::new(Batch::new()))
+    }
+
+    /// Takes off what has been reaped by now.
+    fn take_off_reaped(&mut self) {
+        const FREE: usize = 4;
+        let mut at = 0;
+        while let Some(batch) = self.in_hand.get(at) {
+            // Acquire: with the reaper's Release, for the emptied list.
+            if !batch.reaped.load(Ordering::Acquire) {
+                at += 1;
+                continue;
+            }
+            let mut batch = self.in_hand.swap_remove(at);
+            if let Some(alone) = Arc::get_mut(&mut batch).filter(|_| self.free.len() < FREE) {
+                alone.reaped = AtomicBool::new(false);
+                if lock(&alone.objects).capacity() <= 2 * LARGEST_BATCH {
+                    self.free.push(batch);
+                }
+            }
+        }
+    }
 }
 
 impl Domain {
@@ -499,10 +543,11 @@ impl Domain {
             come_by("sealing");
             if all || heavy || self.large.load(Ordering::Relaxed) > 0 {
                 // Wherever it is. If a reader holds it up, another miss comes again.
-                self.seal_all(&mut sealed.in_grace, false);
+                self.seal_all(&mut sealed, false);
             } else {
-                self.seal(self.limbo(), &mut sealed.in_grace);
-                self.seal_overflow(&mut sealed.in_grace);
+                let batch = sealed.empty_batch();
+                self.move_to(&mut lock(&batch.objects), self.limbo());
+                self.begin(batch, &mut sealed);
             }
         }
         engine::advance_for_all();
@@ -531,13 +576,16 @@ impl Domain {
                 return;
             }
             if let Ok(mut sealed) = self.sealed.try_lock() {
-                self.seal_all(&mut sealed.in_grace, false);
+                self.seal_all(&mut sealed, false);
             }
             for _ in 0..engine::ADVANCES {
                 engine::advance();
             }
             self.reap_ripe();
-            if turn > 0 {
+            // A moment for one who is just leaving; then a turn for one who was preempted.
+            if turn == 0 {
+                (0..64).for_each(relax);
+            } else {
                 relax(u32::MAX);
             }
         }
@@ -571,7 +619,7 @@ impl Domain {
                 back_off(63 + turn as u32);
             }
             if let Ok(mut sealed) = self.sealed.try_lock() {
-                self.seal_all(&mut sealed.in_grace, false);
+                self.seal_all(&mut sealed, false);
             }
             engine::advance();
             self.reap_ripe();
@@ -582,66 +630,61 @@ impl Domain {
         }
     }
 
-    /// Moves what a stripe holds into a batch and begins its grace. False: somebody else is at it.
-    fn seal(&self, limbo: &Limbo, in_grace: &mut VecDeque<Arc<Batch>>) -> bool {
-        let objects = limbo.objects.try_in(|objects| {
+    /// Moves what a stripe holds to a batch. False: somebody else is at it.
+    fn move_to(&self, batch: &mut Vec<Garbage>, limbo: &Limbo) -> bool {
+        let moved = limbo.objects.try_in(|objects| {
             if objects.is_empty() {
-                return Vec::new();
+                return;
             }
             self.in_batches.fetch_add(objects.len(), Ordering::Relaxed);
             // Release: see `Limbo::len`.
             limbo.len.store(0, Ordering::Release);
-            let room = Vec::with_capacity(objects.len());
-            std::mem::replace(objects, room)
+            batch.append(objects);
         });
-        let sealed = objects.is_some();
-        self.begin(objects.unwrap_or_default(), in_grace);
-        sealed
+        moved.is_some()
     }
 
-    /// Moves what all stripes hold into batches. If it is to `wait`, also what those hold at whose turnstile
-    /// somebody is.
-    fn seal_all(&self, in_grace: &mut VecDeque<Arc<Batch>>, wait: bool) {
+    /// Seals what all stripes hold. If it is to `wait`, also what those hold at whose turnstile somebody is.
+    fn seal_all(&self, sealed: &mut Sealed, wait: bool) {
         // First. AcqRel: with the pushes, see `retire`.
         self.left.swap(false, Ordering::AcqRel);
+        let batch = sealed.empty_batch();
         for limbo in &self.limbo {
             let mut turn = 0;
-            let mut sealed = self.seal(limbo, in_grace);
-            while !sealed && wait {
+            let mut moved = self.move_to(&mut lock(&batch.objects), limbo);
+            while !moved && wait {
                 back_off(turn);
                 turn += 1;
-                sealed = self.seal(limbo, in_grace);
+                moved = self.move_to(&mut lock(&batch.objects), limbo);
             }
-            if !sealed {
+            if !moved {
                 self.left.store(true, Ordering::Relaxed);
             }
         }
-        self.seal_overflow(in_grace);
+        self.begin(batch, sealed);
     }
 
-    fn seal_overflow(&self, in_grace: &mut VecDeque<Arc<Batch>>) {
-        let objects = self.overflow.take();
-        let n = objects.len();
-        if n > 0 {
+    /// Adds what went to no stripe to a batch, and begins its grace.
+    fn begin(&self, mut batch: Arc<Batch>, sealed: &mut Sealed) {
+        let alone = Arc::get_mut(&mut batch).expect("made or taken for this");
+        let mut objects = lock(&alone.objects);
+        if self.spilled.load(Ordering::Acquire) > 0 {
+            let spilled = self.overflow.take();
+            let n = spilled.len();
             // Counted here before it is not counted there any more.
             self.in_batches.fetch_add(n, Ordering::Relaxed);
             // Release: see `Limbo::len`.
             self.spilled.fetch_sub(n, Ordering::Release);
+            objects.extend(spilled);
         }
-        self.begin(objects, in_grace);
-    }
-
-    /// Begins the grace of what is in a batch.
-    fn begin(&self, objects: Vec<Garbage>, in_grace: &mut VecDeque<Arc<Batch>>) {
-        if !objects.is_empty() {
-            let n = objects.len() as u64;
-            self.pace.sealed.fetch_add(n, Ordering::Relaxed);
-            in_grace.push_back(Arc::new(Batch {
-                grace: Grace::begin(),
-                reaped: AtomicBool::new(false),
-                objects: Mutex::new(objects),
-            }));
+        let n = objects.len();
+        drop(objects);
+        if n == 0 {
+            return sealed.free.push(batch);
         }
+        alone.grace = Some(Grace::begin());
+        self.pace.sealed.fetch_add(n as u64, Ordering::Relaxed);
+        sealed.in_grace.push_back(batch);
     }
 
     /// Drops the objects of ripe batches, oldest first, with nothing held. Whether there were any.
@@ -649,20 +692,21 @@ impl Domain {
         let was_reaping = REAPING.replace(true);
         let mut any = false;
         while let Some(batch) = self.take_ripe() {
-            let objects = std::mem::take(&mut *lock(&batch.objects));
-            self.reap(objects);
+            let mut objects = std::mem::take(&mut *lock(&batch.objects));
+            self.reap(&mut objects);
             any = true;
+            *lock(&batch.objects) = objects;
             batch.reaped.store(true, Ordering::Release);
         }
         REAPING.set(was_reaping);
         any
     }
 
-    fn reap(&self, objects: Vec<Garbage>) {
+    fn reap(&self, objects: &mut Vec<Garbage>) {
         let n = objects.len();
         self.pace.goes_on();
         let mut weight = 0_u64;
-        for garbage in objects {
+        for garbage in objects.drain(..) {
             let reaped = garbage.reap(self.home);
             if reaped.panicked {
                 self.panics.fetch_add(1, Ordering::Relaxed);
@@ -682,11 +726,8 @@ impl Domain {
 
     fn take_ripe(&self) -> Option<Arc<Batch>> {
         let mut sealed = self.sealed.try_lock().ok()?;
-        // Relaxed: only `quiesce` wants to know what came before, and asks itself.
-        sealed
-            .in_hand
-            .retain(|batch| !batch.reaped.load(Ordering::Relaxed));
-        if !sealed.in_grace.front()?.grace.is_over() {
+        sealed.take_off_reaped();
+        if !sealed.in_grace.front()?.is_ripe() {
             return None;
         }
         let batch = sealed.in_grace.pop_front()?;
@@ -713,8 +754,10 @@ impl Domain {
         );
         let mut waiting = {
             let mut sealed = lock(&self.sealed);
-            self.seal_all(&mut sealed.in_grace, true);
-            let Sealed { in_grace, in_hand } = &*sealed;
+            self.seal_all(&mut sealed, true);
+            let Sealed {
+                in_grace, in_hand, ..
+            } = &*sealed;
             in_grace.iter().chain(in_hand).cloned().collect::<Vec<_>>()
         };
         self.quiesce_batches(&mut waiting);
@@ -754,11 +797,11 @@ fn is_time() -> bool {
 impl Drop for Domain {
     /// With the domain owned alone nobody can be reading: no grace is needed.
     fn drop(&mut self) {
-        let mut in_grace = std::mem::take(&mut lock(&self.sealed).in_grace);
-        self.seal_all(&mut in_grace, true);
-        for batch in in_grace {
-            let objects = std::mem::take(&mut *lock(&batch.objects));
-            self.reap(objects);
+        let mut sealed = std::mem::take(&mut *lock(&self.sealed));
+        self.seal_all(&mut sealed, true);
+        for batch in sealed.in_grace {
+            let mut objects = std::mem::take(&mut *lock(&batch.objects));
+            self.reap(&mut objects);
         }
     }
 }

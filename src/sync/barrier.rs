@@ -77,7 +77,7 @@ mod real {
 
     /// The substitute: gives a page back that this thread has just written to. On x86-64 the kernel then interrupts every
     /// processor that runs a thread of this process, to have it forget the page, and an interrupt is a full fence; a
-    /// thread that does not run has had one when it stopped. (As HotSpot's serialization page and folly's asymmetric
+    /// thread that does not run has had one when it stopped. (As the serialization page of Java's virtual machine and folly's asymmetric
     /// fence. If the page is moved or swapped out in between, the processors have been told of that.)
     ///
     /// False where it is no fence: on other processors; on those of AMD that tell the others without an interrupt
@@ -123,7 +123,7 @@ mod real {
     }
 }
 
-#[cfg(atomic_cache_loom)]
+#[cfg(all(test, atomic_cache_loom))]
 pub(crate) use model::refuse;
 
 #[cfg(atomic_cache_loom)]
