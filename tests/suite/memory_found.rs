@@ -399,7 +399,10 @@ fn c6_c7_no_value_is_dropped_inside_a_fill_unless_there_are_many() {
             });
         }
         assert_eq!(witness.in_fill.get(), 0);
-        assert_eq!(cache.retired(), 0, "dropped at the end of each fill");
+        // They go at the end of each fill; the last few wait for more, because there are many just now.
+        assert!(cache.retired() <= 16, "{} left", cache.retired());
+        cache.run_pending_tasks();
+        assert_eq!(cache.retired(), 0);
         let ledger = Ledger::new();
         let many: Cache<u64, Counted> = Cache::new(100);
         let most = AtomicUsize::new(0);
