@@ -810,6 +810,7 @@ impl Drop for Domain {
 pub(crate) mod tests {
     use crate::Cache;
     use crate::interlude::at;
+    use crate::interlude::tests::is_done;
     use std::cell::Cell;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::sync::mpsc::channel;
@@ -877,18 +878,14 @@ pub(crate) mod tests {
                 may_go.recv().unwrap();
             });
             let mut key = 0;
-            while !stopped_by(|| {
+            // Until it has come by there.
+            while !is_done() {
                 key += 1;
                 other.insert(key % 3, key);
-            }) {}
+            }
         });
-        fn stopped_by(act: impl FnOnce()) -> bool {
-            act();
-            // Nothing is left to be done at the place: it has been.
-            crate::interlude::tests::is_done()
-        }
         stopped.recv().unwrap();
-        let (done, is_done) = channel();
+        let (done, all_done) = channel();
         let works = cache.clone();
         thread::spawn(move || {
             for key in 0..2_000 {
@@ -901,7 +898,7 @@ pub(crate) mod tests {
             drop(works);
             done.send(()).unwrap();
         });
-        let in_time = is_done.recv_timeout(std::time::Duration::from_secs(60));
+        let in_time = all_done.recv_timeout(std::time::Duration::from_secs(60));
         go.send(()).unwrap();
         stops.join().unwrap();
         assert!(in_time.is_ok(), "waits for a thread that has stopped");

@@ -117,10 +117,8 @@ fn c9_c2_files_that_are_put_in_and_removed_are_closed() {
             rlim_max: 64,
         };
         // SAFETY: reads a struct of ours; the process is the test's own.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) },
-            0
-        );
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        assert_eq!(set, 0);
         let ledger = Ledger::new();
         let cache: Cache<u64, Arc<(std::fs::File, Counted)>> = Cache::unbounded();
         let mut most = 0;
@@ -526,7 +524,8 @@ fn c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little() {
             libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, time.as_mut_ptr());
             time.assume_init()
         };
-        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+        let whole = |part: i64| u64::try_from(part).expect("not negative");
+        Duration::from_secs(whole(time.tv_sec)) + Duration::from_nanos(whole(time.tv_nsec))
     }
 
     let name = "memory_found::c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little";
@@ -548,7 +547,7 @@ fn c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little() {
         cache.run_pending_tasks();
         let before = processor_time();
         (0..1_000).for_each(|_| cache.run_pending_tasks());
-        let took = processor_time() - before;
+        let took = processor_time().saturating_sub(before);
         assert!(
             took < Duration::from_millis(500),
             "{took:?} for 1,000 rounds"
@@ -618,7 +617,8 @@ fn c9_b9_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor() {
             }
             let mut status = 0;
             // SAFETY: waits for our child, and writes to our number.
-            assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+            let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+            assert_eq!(waited, pid);
             assert_eq!(status, 0, "closes: {closes}");
             cache.close();
             drop(cache);
