@@ -406,7 +406,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     }
 
     /// Removes a key, and waits for its fill if one runs; true if it was cached. See
-    /// [`Cache::invalidate`].
+    /// [`Cache::invalidate`]. Its twins: [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and
+    /// [`invalidate_async`](Self::invalidate_async).
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
@@ -421,7 +422,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate(key)
     }
 
-    /// Removes a key, waits for its fill if one runs, and returns the value; see [`Cache::remove`].
+    /// Removes a key, waits for its fill if one runs, and returns the value; see [`Cache::remove`]. Its twins:
+    /// [`remove_nowait`](Self::remove_nowait), which never waits, and [`remove_async`](Self::remove_async).
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -430,7 +432,18 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.remove(key)
     }
 
-    /// Removes a key and cuts its fill off without waiting; see [`Cache::invalidate_nowait`].
+    /// Removes a key, never waits, and returns the value; see [`Cache::remove_nowait`]. Its twins, which wait:
+    /// [`remove`](Self::remove) and [`remove_async`](Self::remove_async).
+    pub fn remove_nowait<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        self.cache.remove_nowait(key)
+    }
+
+    /// Removes a key and never waits: its fill is cut off; see [`Cache::invalidate_nowait`]. Its twins, which wait:
+    /// [`invalidate`](Self::invalidate) and [`invalidate_async`](Self::invalidate_async).
     pub fn invalidate_nowait<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -438,14 +451,30 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate_nowait(key)
     }
 
-    /// Removes every key; see [`Cache::invalidate_all`].
+    /// Removes every key, and waits for the fills that run; see [`Cache::invalidate_all`]. Its twins:
+    /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
+    /// [`invalidate_all_async`](Self::invalidate_all_async).
     pub fn invalidate_all(&self) {
         self.cache.invalidate_all();
     }
 
-    /// Removes the keys whose values `which` picks; see [`Cache::invalidate_if`].
+    /// Removes every key and never waits: fills that run are cut off; see [`Cache::invalidate_all_nowait`]. Its twins,
+    /// which wait: [`invalidate_all`](Self::invalidate_all) and [`invalidate_all_async`](Self::invalidate_all_async).
+    pub fn invalidate_all_nowait(&self) {
+        self.cache.invalidate_all_nowait();
+    }
+
+    /// Removes the keys whose values `which` picks, and waits for their fills; see [`Cache::invalidate_if`]. Its twins:
+    /// [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
+    /// [`invalidate_if_async`](Self::invalidate_if_async).
     pub fn invalidate_if(&self, which: impl FnMut(&K, &V) -> bool) {
         self.cache.invalidate_if(which);
+    }
+
+    /// Removes the keys whose values `which` picks and never waits; see [`Cache::invalidate_if_nowait`]. Its twins, which
+    /// wait: [`invalidate_if`](Self::invalidate_if) and [`invalidate_if_async`](Self::invalidate_if_async).
+    pub fn invalidate_if_nowait(&self, which: impl FnMut(&K, &V) -> bool) {
+        self.cache.invalidate_if_nowait(which);
     }
 
     /// How many entries there are; see [`Cache::len`].

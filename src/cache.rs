@@ -3,7 +3,7 @@
 use crate::actor::actor;
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
-use crate::core::{Aim, Core, Glance, Spare};
+use crate::core::{Aim, Awaited, Core, Glance, Spare};
 use crate::entry::EntrySelector;
 use crate::error::{BuildError, OversizeError, TryGetError};
 use crate::fill::{Borrowed, Call, Explain, Fill};
@@ -610,20 +610,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         EntrySelector::new(self, key)
     }
 
-    /// Removes a key; true if it was cached, that is, if [`contains`](Self::contains) would have
-    /// been.
+    /// Removes a key, and waits for a fill of it that runs; true if it was cached, that is, if
+    /// [`contains`](Self::contains) would have been.
     ///
-    /// It beats a running fill. First it fences the key's flight off: newcomers do not get its
+    /// Its twins: [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and
+    /// [`invalidate_async`](Self::invalidate_async).
+    ///
+    /// It beats a running fill. First it detaches that: newcomers do not get its
     /// value. Then it waits for that fill to end. After it returns, no call that starts later
     /// sees a value whose fill had started before `invalidate` was called. Those who had joined
     /// the flight still get its value; those who ask while it waits start a fill of their own
     /// when the old one has ended, so fills of one key never overlap.
     ///
+    /// A [compute](EntrySelector::and_compute_with) that runs comes first: it ends as it says, what it stands before is
+    /// served until then, and what it leaves is removed.
+    ///
     /// From inside a fill that it would have to wait for, it does what
     /// [`invalidate_nowait`](Self::invalidate_nowait) does. A fill that had been cut off already is
     /// the key's no more, and is not waited for.
-    ///
-    /// Blocks while a fill of the key runs.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -638,9 +642,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.take(key, true, &mut |_| {})
     }
 
-    /// As [`invalidate`](Self::invalidate), and does not wait: it cuts a running fill off. Those
-    /// who had joined it still get its value, nobody else ever does, and who asks next
+    /// Removes a key and never waits: a fill of it that runs is cut off. True if it was cached.
+    ///
+    /// Its twins, which wait for that fill: [`invalidate`](Self::invalidate) and
+    /// [`invalidate_async`](Self::invalidate_async). With the same guarantee. Those
+    /// who had joined the fill still get its value, nobody else ever does, and who asks next
     /// starts a new fill at once, beside the old one.
+    ///
+    /// It comes before a [compute](EntrySelector::and_compute_with) that runs: takes the value that this has read, and
+    /// the compute answers [`Superseded`](crate::CompResult::Superseded).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -657,7 +667,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.take(key, false, &mut |_| {})
     }
 
-    /// As [`invalidate`](Self::invalidate), and returns a clone of the value that was removed.
+    /// Removes a key, waits for a fill of it that runs, and returns a clone of the value that was removed: see
+    /// [`invalidate`](Self::invalidate).
+    ///
+    /// Its twins: [`remove_nowait`](Self::remove_nowait), which never waits, and
+    /// [`remove_async`](Self::remove_async). Beside a [compute](EntrySelector::and_compute_with) it returns what that
+    /// leaves, and of several removals that wait for it one does.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -675,35 +690,62 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         removed
     }
 
+    /// Removes a key, never waits, and returns a clone of the value that was removed: see
+    /// [`invalidate_nowait`](Self::invalidate_nowait).
+    ///
+    /// Its twins, which wait for a fill that runs: [`remove`](Self::remove) and [`remove_async`](Self::remove_async).
+    ///
+    /// ```
+    /// use atomic_cache::{Cache, CompResult, Op};
+    /// let cache: Cache<u32, u32> = Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// let computed = cache.entry(1).and_compute_with(|_| {
+    ///     assert_eq!(cache.remove_nowait(&1), Some(10));
+    ///     Op::Put(11)
+    /// });
+    /// assert_eq!(computed, CompResult::Superseded(Op::Put(11)));
+    /// assert_eq!(cache.get(&1), None);
+    /// ```
+    pub fn remove_nowait<Q>(&self, key: &Q) -> Option<V>
+    where
+        Q: ?Sized + Hash + Equivalent<K>,
+        V: Clone,
+    {
+        let mut removed = None;
+        self.take(key, false, &mut |value| removed = Some(value.clone()));
+        removed
+    }
+
     fn take<Q>(&self, key: &Q, wait: bool, read: &mut dyn FnMut(&V)) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
         let core = &*self.core;
         let hash = core.hash(key);
-        let (was_there, part) = core.fence(
-            hash,
-            &|other| key.equivalent(other),
-            wait,
-            actor(),
-            Event::Explicit,
-            read,
-        );
+        let is_key = |other: &K| key.equivalent(other);
+        let wait = wait.then(actor);
+        let (mut was_there, part) = core.fence(hash, &is_key, wait, Event::Explicit, read);
         if let Some(part) = part {
-            let cut_off = part.again();
-            if part.wait(hash, None).is_err() {
-                core.give_up(hash, &cut_off);
-            }
+            // What is removed by now is told of and dropped now.
+            core.tidy();
+            let left = part.again();
+            was_there |= if part.wait(hash, None).is_err() {
+                core.give_up(hash, &left, read)
+            } else {
+                core.claim(&left, read)
+            };
         }
         core.tidy();
         was_there
     }
 
-    /// Removes every key, with the guarantee of [`invalidate`](Self::invalidate) for each: after
+    /// Removes every key, and waits for the fills that run when it comes by their keys, with the guarantee of
+    /// [`invalidate`](Self::invalidate) for each: after
     /// it returns, no call that starts later sees a value whose fill had started, or that had been
     /// inserted, before it was called.
     ///
-    /// Blocks while fills run that had started before it came by their keys. Cost: a walk over the whole table.
+    /// Its twins: [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
+    /// [`invalidate_all_async`](Self::invalidate_all_async). Cost: a walk over the whole table.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -712,18 +754,41 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert!(cache.is_empty());
     /// ```
     pub fn invalidate_all(&self) {
-        let parts = self.core.fence_all(actor(), None);
-        for part in parts {
-            let cut_off = part.again();
-            let hash = self.core.hash(part.key());
-            if part.wait(hash, None).is_err() {
-                self.core.give_up(hash, &cut_off);
+        let core = &*self.core;
+        let fenced = core.fence_all(Some(actor()), None);
+        let all = fenced.into_iter().map(|it| Awaited::new(it, actor()));
+        Awaited::block_all(all.collect(), None, &mut |fenced, is_cycle| {
+            if is_cycle {
+                core.give_up(core.hash(fenced.part.key()), &fenced.part, &mut |_| {});
             }
-        }
+            None
+        });
+        core.tidy_all();
+    }
+
+    /// Removes every key and never waits: fills that run are cut off, as by
+    /// [`invalidate_nowait`](Self::invalidate_nowait).
+    ///
+    /// Its twins, which wait for those fills: [`invalidate_all`](Self::invalidate_all) and
+    /// [`invalidate_all_async`](Self::invalidate_all_async). Cost: a walk over the whole table.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// let value = cache.get_with(&1, || {
+    ///     cache.invalidate_all_nowait();
+    ///     10
+    /// });
+    /// assert_eq!((value, cache.get(&1)), (10, None));
+    /// ```
+    pub fn invalidate_all_nowait(&self) {
+        self.core.fence_all(None, None);
         self.core.tidy_all();
     }
 
-    /// Another name for [`invalidate_all`](Self::invalidate_all), the one that std's maps have.
+    /// Removes every key, and waits for the fills that run: another name for
+    /// [`invalidate_all`](Self::invalidate_all), the one that std's maps have.
+    ///
+    /// Its twins: [`clear_nowait`](Self::clear_nowait), which never waits, and [`clear_async`](Self::clear_async).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -735,14 +800,37 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.invalidate_all();
     }
 
-    /// Removes every key whose value `which` picks, with the guarantee of
-    /// [`invalidate`](Self::invalidate) for each.
+    /// Removes every key and never waits: another name for
+    /// [`invalidate_all_nowait`](Self::invalidate_all_nowait).
     ///
-    /// A fill that runs has no value to pick by yet: it is waited for, and then its value is
-    /// judged. From inside such a fill it is cut off unjudged instead, with the value that it was to replace.
+    /// Its twins, which wait for fills that run: [`clear`](Self::clear) and [`clear_async`](Self::clear_async).
     ///
-    /// `which` runs under an epoch pin. Blocks while fills run that had started before it came by their keys.
-    /// Cost: a walk over the whole table.
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// cache.insert(1, 10);
+    /// cache.clear_nowait();
+    /// assert!(cache.is_empty());
+    /// ```
+    pub fn clear_nowait(&self) {
+        self.invalidate_all_nowait();
+    }
+
+    /// Removes every key whose value `which` picks, and waits for the fills of these keys that run, with the guarantee
+    /// of [`invalidate`](Self::invalidate) for each.
+    ///
+    /// Its twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
+    /// [`invalidate_if_async`](Self::invalidate_if_async).
+    ///
+    /// It judges the value that a key has when it comes by. Of a key that is being filled:
+    ///
+    /// * There is no value yet: that is not waited for, and not judged. The fill is detached: those who have joined it
+    ///   get its value, and the cache does not keep it.
+    /// * A [refresh](crate::AtomicCache::refresh) of a value that is picked: removed, and waited for. Of one that is not
+    ///   picked: waited for, and then the newer value is judged; inside such a refresh that is given up instead.
+    /// * A [compute](EntrySelector::and_compute_with) over a value that is picked: waited for, and what it leaves is
+    ///   removed, as by [`remove`](Self::remove). Over another, or over none: left alone, it comes after.
+    ///
+    /// `which` runs under an epoch pin. Cost: a walk over the whole table.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -751,16 +839,37 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.len(), 5);
     /// ```
     pub fn invalidate_if(&self, mut which: impl FnMut(&K, &V) -> bool) {
-        for part in self.core.fence_all(actor(), Some(&mut which)) {
-            let cut_off = part.again();
-            let hash = self.core.hash(part.key());
-            if part.wait(hash, None).is_err() {
-                self.core.cut_and_give_up(hash, &cut_off, &mut which);
-            } else {
-                self.core.fence_again(hash, &cut_off, &mut which);
-            }
+        let core = &*self.core;
+        let fenced = core.fence_all(Some(actor()), Some(&mut which));
+        let all = fenced.into_iter().map(|it| Awaited::new(it, actor()));
+        Awaited::block_all(all.collect(), None, &mut |fenced, is_cycle| {
+            core.judge_ended(fenced, is_cycle, actor(), &mut which)
+        });
+        core.tidy();
+    }
+
+    /// Removes every key whose value `which` picks, and never waits: fills of these keys are cut off, as by
+    /// [`invalidate_nowait`](Self::invalidate_nowait).
+    ///
+    /// Its twins, which wait: [`invalidate_if`](Self::invalidate_if), which says what is judged, and
+    /// [`invalidate_if_async`](Self::invalidate_if_async). A fill of a key that has no value yet is cut off. A refresh of
+    /// a value that is not picked is given up, as by [`takeover`](Self::takeover): the older value stays.
+    ///
+    /// `which` runs under an epoch pin. Cost: a walk over the whole table.
+    ///
+    /// ```
+    /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
+    /// (0..10).for_each(|i| cache.insert(i, i));
+    /// cache.invalidate_if_nowait(|key, _value| key % 2 == 0);
+    /// assert_eq!(cache.len(), 5);
+    /// ```
+    pub fn invalidate_if_nowait(&self, mut which: impl FnMut(&K, &V) -> bool) {
+        let core = &*self.core;
+        for fenced in core.fence_all(None, Some(&mut which)) {
+            let hash = core.hash(fenced.part.key());
+            core.give_up_unjudged(hash, &fenced.part, &mut which);
         }
-        self.core.tidy_all();
+        core.tidy_all();
     }
 
     /// How many entries there are. A moment behind or, in a bounded cache, ahead while others write; entries that
@@ -1013,7 +1122,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// the old one comes to after all goes to its own caller (and to those who had joined, if it comes
     /// to it at that very moment), and is not kept. False: no fill of the key was running.
     ///
-    /// A value that was being served while the fill ran, of a refresh, goes on being served. An async
+    /// A value that was being served while the fill ran, of a refresh, goes on being served. A compute that is given up
+    /// has no effect, and answers [`Superseded`](crate::CompResult::Superseded). An async
     /// fill that its flight keeps is dropped. Two fills of the key may run beside each other after
     /// this: that is what it is for. Waits for nobody.
     ///

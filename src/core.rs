@@ -46,9 +46,10 @@ use std::time::Duration;
 
 use claim::{Claimed, Ready};
 pub(crate) use claim::{Held, Spare, Wanted};
+pub(crate) use fence::Fenced;
 use in_flight::Closed;
 pub(crate) use in_flight::Watch;
-pub(crate) use part::{Found, Leader, Part, Wait, Waited};
+pub(crate) use part::{Awaited, Found, Leader, Part, Wait, Waited};
 pub(crate) use polled::{BoxFill, TaskLead};
 use room::{Charge, Room};
 
@@ -135,9 +136,6 @@ pub(crate) struct Core<K, V, S> {
     /// ... and goes back here. Boxed, because the domain knows its address.
     slab: Box<Slab<Node<K, V>>>,
 }
-
-/// The turn of a wait from which on the processor is given to others.
-const GIVE_WAY: u32 = 64;
 
 /// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
 /// the table has words make one round. So an entry goes at the latest that many inserts after it
@@ -336,7 +334,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if state.is_live() && self.is_fresh(node) {
             return Some(node);
         }
-        if state.is_cut() && !state.restores() {
+        if state.hides_prior() {
             return None;
         }
         let Some(prior) = node.slot.prior() else {
@@ -349,16 +347,74 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
     }
 
-    /// Fences a flight off, and lets go of what it stands before. `Err`, with the state: it has ended, or
-    /// has been taken over.
+    /// As [`serving`](Self::serving), of who takes the node out of the table: one that is being published is served
+    /// in a moment, and has its value. Nobody waits for the leader, which may have been descheduled there; it goes on
+    /// to let go of what its slot stood before.
+    fn going<'p>(&'p self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+        if node.slot.is_publishing() {
+            return Some(node);
+        }
+        self.serving(node, pin)
+    }
+
+    /// Fences a flight off, and lets go of what it stands before; of a compute its leader does that, when it ends.
+    /// `Err`, with the state: it has ended, or somebody else has fenced it off and does not wait for it.
     fn cut(
         &self,
         node: &Node<K, V>,
         event: Event,
     ) -> Result<crate::slot::State, crate::slot::State> {
         let before = node.slot.cut()?;
-        self.drop_prior(node, event);
+        if !before.is_compute() {
+            self.drop_prior(node, event);
+        }
         Ok(before)
+    }
+
+    /// A compute has ended without a value, or is never to have one, and removals wait for it: what it stands before
+    /// is removed, and left to them to claim. Under a pin.
+    fn remove_prior(&self, node: &Node<K, V>) {
+        let Some(prior) = node.slot.prior() else {
+            return;
+        };
+        // SAFETY: held by that slot at the load, under the caller's pin.
+        let prior = unsafe { &*(prior as *const Node<K, V>) };
+        if !self.is_fresh(prior) {
+            self.drop_prior(node, self.unless_expired(prior, Event::Explicit));
+            return;
+        }
+        let tell = self.bulletin.is_some();
+        if let Ok(before) = prior.slot.remove_prior(tell) {
+            self.counts_out();
+            self.stats.count(Event::Explicit);
+            self.discharge(before.weight());
+            self.post_told(prior);
+        }
+    }
+
+    /// Tells the listener of a value that has been removed and is held for it, if there is one.
+    fn post_told(&self, node: &Node<K, V>) {
+        if let Some(bulletin) = &self.bulletin {
+            bulletin.post(node, crate::RemovalCause::Explicit);
+        }
+    }
+
+    /// The last one leaves a flight: lets go of what a compute stood before, if that was removed and nobody has
+    /// claimed it.
+    fn drop_unclaimed(&self, node: &Node<K, V>) {
+        let state = node.slot.state();
+        if !state.is_compute() || !state.is_cut() || state.restores() {
+            return;
+        }
+        let _pin = pin();
+        if let Some(prior) = node.slot.prior() {
+            // SAFETY: held by that slot at the load, under the pin.
+            let prior = unsafe { &*(prior as *const Node<K, V>) };
+            // If it is not removed yet, who has superseded the compute is about to take it.
+            if prior.slot.state().is_cut() {
+                self.drop_prior(node, Event::Explicit);
+            }
+        }
     }
 
     fn drop_prior(&self, node: &Node<K, V>, event: Event) {
@@ -389,6 +445,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         spare: &mut Spare<'c, K, V, S>,
     ) -> Turn<'c, K, V, S> {
         self.expect(hash, &pin);
+        spare.computes = aim == Aim::Lead;
         for turn in 0.. {
             let mut key = Claimed {
                 hash,
@@ -530,7 +587,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             return Ok(());
         };
         let is_key = |other: &K| *other == key;
-        self.fence(hash, &is_key, false, 0, Event::Evicted, &mut |_| {});
+        self.fence(hash, &is_key, None, Event::Evicted, &mut |_| {});
         self.tidy();
         Err(OversizeError::new(value, heavy.weight, heavy.capacity))
     }
@@ -642,9 +699,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Fences off a flight whose slot has been replaced; a part in it if anybody waits.
     fn cut_off<'c>(&'c self, old: &Node<K, V>) -> Option<Part<'c, K, V, S>> {
-        let flight = self.cut(old, Event::Replaced).ok()?.flight()?;
+        let before = old.slot.cut_replaced().ok()?;
+        let superseded = before.leaves_to_removals();
+        if superseded {
+            come_by("superseded");
+            self.remove_prior(old);
+        } else {
+            self.drop_prior(old, Event::Replaced);
+        }
+        let flight = before.flight()?;
         // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
-        unsafe { &*flight }.join().then(|| Part {
+        let joined = unsafe { &*flight }.join();
+        if superseded && !joined {
+            // Nobody is left to claim it.
+            self.drop_prior(old, Event::Explicit);
+        }
+        joined.then(|| Part {
             core: self,
             node: old,
             flight,
@@ -721,9 +791,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes a node out of the table; false if it is not there.
     fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) -> bool {
         let linked = || node.slot.state().is_linked();
+        self.unlink_while(hash, node, event, pin, &linked)
+    }
+
+    /// As [`unlink_node`](Self::unlink_node), while it may be there.
+    fn unlink_while(
+        &self,
+        hash: u64,
+        node: &Node<K, V>,
+        event: Event,
+        pin: &Pin,
+        linked: &dyn Fn() -> bool,
+    ) -> bool {
         let exchange = || {
             self.table
-                .exchange(hash, node, None, pin, self, &self.domain, &linked)
+                .exchange(hash, node, None, pin, self, &self.domain, linked)
         };
         let Some(mark) = linked().then(exchange).flatten() else {
             return false;
@@ -763,6 +845,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if !over.leave() {
             return;
         }
+        self.drop_unclaimed(node);
         self.release_held(node);
         // SAFETY: made by `Arc::into_raw`; `leave` is true once; the slot that led here has
         // ended, so nobody finds it any more.

@@ -77,6 +77,11 @@ pub enum CompResult<V> {
     Unchanged(V),
     /// There was none, and there still is none.
     StillNone,
+    /// Nothing was done, and this was to be done: what had been read was taken out before that, by a removal that does
+    /// not wait ([`remove_nowait`](Cache::remove_nowait) and its like, or any from inside this compute), by an
+    /// [`insert`](Cache::insert) beside a removal that waits, or the compute was given up by
+    /// [`takeover`](Cache::takeover). To do it to what the key has now, call again.
+    Superseded(Op<V>),
 }
 
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
@@ -160,9 +165,13 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// beside `f`, so two increments are both kept.
     ///
     /// `f` is called exactly once, with a clone of the live value, if there is one; readers go on seeing
-    /// that until `f` has returned. An `insert` or `invalidate` of the key that comes meanwhile
-    /// wins: then what `f` puts in is as if it had been put in just before. If `f` panics, the
-    /// entry is what it was.
+    /// that until `f` has returned. If `f` panics, the entry is what it was. What comes meanwhile:
+    ///
+    /// * An [`insert`](Cache::insert) wins: what `f` puts in is as if it had been put in just before.
+    /// * A removal that waits, such as [`remove`](Cache::remove), comes after: it has what `f` leaves.
+    /// * One that does not, such as [`remove_nowait`](Cache::remove_nowait), comes before, and so does
+    ///   [`takeover`](Cache::takeover): then `f` has read what is not there any more, nothing is done, and the answer is
+    ///   [`CompResult::Superseded`]. To go on from what the key has now, call again.
     ///
     /// Waits for a running fill or compute of the key.
     ///
@@ -239,7 +248,12 @@ pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
     match (op, prior) {
         (Op::Put(value), prior) => {
             let replaces = prior.is_some();
-            let (found, _kept) = leader.publish(value);
+            // Before there is an answer: it may panic, which would be the compute's panic.
+            drop(prior);
+            let found = match leader.put(value) {
+                Ok((found, _kept)) => found,
+                Err(value) => return CompResult::Superseded(Op::Put(value)),
+            };
             let value = found.value().clone();
             if replaces {
                 CompResult::ReplacedWith(value)
@@ -248,15 +262,17 @@ pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
             }
         }
         (Op::Remove, Some(prior)) => {
-            leader.withdraw(false);
+            if !leader.take_away() {
+                return CompResult::Superseded(Op::Remove);
+            }
             CompResult::Removed(prior)
         }
         (Op::Nop, Some(prior)) => {
-            leader.withdraw(true);
+            leader.withdraw();
             CompResult::Unchanged(prior)
         }
         (_, None) => {
-            leader.withdraw(true);
+            leader.withdraw();
             CompResult::StillNone
         }
     }

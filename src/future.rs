@@ -8,7 +8,7 @@ use crate::actor::new_fill;
 use crate::atomic_cache::{AtomicCache, Keep, StoredFill};
 use crate::builder::{Builder, Naming};
 use crate::cache::{Cache, NoValue, sure};
-use crate::core::{Aim, BoxFill, Core, Leader, Part, Spare, Wait};
+use crate::core::{Aim, Awaited, BoxFill, Core, Fenced, Leader, Part, Spare, Wait};
 use crate::entry::{CompResult, Entry, EntrySelector, Op};
 use crate::error::{BuildError, CycleError, TryGetError};
 use crate::fill::Borrowed;
@@ -208,10 +208,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
     }
 
-    /// As [`invalidate`](Self::invalidate), for tasks: waits without blocking the thread.
+    /// Removes a key, and waits for a fill of it that runs without blocking the thread; true if it was cached. See
+    /// [`invalidate`](Self::invalidate), its twin for threads; [`invalidate_nowait`](Self::invalidate_nowait) never waits.
     ///
     /// It takes effect when it is first polled. Dropped while it waits, it has taken effect
-    /// already: the key's flight stays fenced off.
+    /// already: the key's flight stays detached, and what a compute leaves is removed.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -226,12 +227,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let core = &*self.core;
         let hash = core.hash(key);
-        let (was_there, part) = self.fence_async(hash, key, &mut |_| {});
-        core.ended(part, hash).await;
-        was_there
+        let is_key = |other: &K| key.equivalent(other);
+        let wait = Some(new_fill());
+        let (was_there, part) = core.fence(hash, &is_key, wait, Event::Explicit, &mut |_| {});
+        core.ended(part, hash, &mut |_| {}).await || was_there
     }
 
-    /// As [`remove`](Self::remove), for tasks: see [`invalidate_async`](Self::invalidate_async).
+    /// Removes a key, waits for a fill of it that runs without blocking the thread, and returns a clone of the value
+    /// that was removed. See [`remove`](Self::remove), its twin for threads, and
+    /// [`invalidate_async`](Self::invalidate_async); [`remove_nowait`](Self::remove_nowait) never waits.
     pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -239,54 +243,73 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let core = &*self.core;
         let hash = core.hash(key);
+        let is_key = |other: &K| key.equivalent(other);
         let mut removed = None;
-        let (_, part) = self.fence_async(hash, key, &mut |value| removed = Some(value.clone()));
-        core.ended(part, hash).await;
+        let wait = Some(new_fill());
+        let part = {
+            let mut read = |value: &V| removed = Some(value.clone());
+            core.fence(hash, &is_key, wait, Event::Explicit, &mut read)
+                .1
+        };
+        core.ended(part, hash, &mut |value| removed = Some(value.clone()))
+            .await;
         removed
     }
 
-    fn fence_async<Q>(
-        &self,
-        hash: u64,
-        key: &Q,
-        read: &mut dyn FnMut(&V),
-    ) -> (bool, Option<Part<'_, K, V, S>>)
-    where
-        Q: ?Sized + Hash + Equivalent<K>,
-    {
-        let is_key = |other: &K| key.equivalent(other);
-        self.core
-            .fence(hash, &is_key, true, new_fill(), Event::Explicit, read)
-    }
-
-    /// As [`invalidate_all`](Self::invalidate_all), for tasks: see
-    /// [`invalidate_async`](Self::invalidate_async).
+    /// Removes every key, and waits for the fills that run without blocking the thread. See
+    /// [`invalidate_all`](Self::invalidate_all), its twin for threads, and
+    /// [`invalidate_async`](Self::invalidate_async); [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits.
     pub async fn invalidate_all_async(&self) {
         let core = &*self.core;
-        for part in core.fence_all(new_fill(), None) {
-            let hash = core.hash(part.key());
-            core.ended(Some(part), hash).await;
-        }
+        let fenced = core.fence_all(Some(new_fill()), None);
+        let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
+        all_ended(all.collect(), &mut |fenced, is_cycle| {
+            if is_cycle {
+                core.give_up(core.hash(fenced.part.key()), &fenced.part, &mut |_| {});
+            }
+            None
+        })
+        .await;
         core.tidy_all();
     }
 
-    /// As [`invalidate_if`](Self::invalidate_if), for tasks: waits without blocking the thread.
+    /// Removes every key, and waits for the fills that run without blocking the thread: another name for
+    /// [`invalidate_all_async`](Self::invalidate_all_async). See [`clear`](Self::clear), its twin for threads;
+    /// [`clear_nowait`](Self::clear_nowait) never waits.
+    pub async fn clear_async(&self) {
+        self.invalidate_all_async().await;
+    }
+
+    /// Removes every key whose value `which` picks, and waits for the fills of these keys that run without blocking the
+    /// thread. See [`invalidate_if`](Self::invalidate_if), its twin for threads;
+    /// [`invalidate_if_nowait`](Self::invalidate_if_nowait) never waits.
     ///
-    /// Dropped while it waits, it has judged what had a value when it was first polled, and of the fills
+    /// Dropped while it waits, it has judged what had a value when it was first polled, and of the refreshes
     /// that ran then those that have ended.
     pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
-        for part in core.fence_all(new_fill(), Some(&mut which)) {
-            let cut_off = part.again();
-            let hash = core.hash(part.key());
-            if Ended::new(part, hash).await.is_err() {
-                core.cut_and_give_up(hash, &cut_off, &mut which);
-            } else {
-                core.fence_again(hash, &cut_off, &mut which);
-            }
-        }
+        let fenced = core.fence_all(Some(new_fill()), Some(&mut which));
+        let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
+        all_ended(all.collect(), &mut |fenced, is_cycle| {
+            core.judge_ended(fenced, is_cycle, new_fill(), &mut which)
+        })
+        .await;
         core.tidy_all();
     }
+}
+
+/// Waits for the ends of fills, and shows each to `over` as it ends: see [`Awaited::poll_all`].
+async fn all_ended<'c, K: Hash + Eq, V, S: BuildHasher>(
+    mut all: Vec<Awaited<'c, K, V, S>>,
+    over: &mut impl FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>,
+) {
+    poll_fn(|cx| {
+        if Awaited::poll_all(&mut all, cx.waker(), over) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
@@ -318,25 +341,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub async fn close_async_until<T>(&self, deadline: impl Future<Output = T>) -> usize {
         let core = &*self.core;
         let mut deadline = pin!(deadline);
-        let (mut is_over, mut cut_off) = (false, 0);
-        for part in core.shut(new_fill()) {
-            let left = part.again();
-            let hash = core.hash(part.key());
-            let mut ended = Ended::new(part, hash);
-            let has_ended = poll_fn(|cx| {
-                if Pin::new(&mut ended).poll(cx).is_ready() {
-                    return Poll::Ready(true);
-                }
-                is_over = is_over || deadline.as_mut().poll(cx).is_ready();
-                if is_over {
-                    Poll::Ready(false)
-                } else {
-                    Poll::Pending
-                }
-            });
-            if !has_ended.await {
-                cut_off += usize::from(core.take_over_part(&left));
+        let mut cut_off = 0;
+        let mut all = core.shut(new_fill());
+        poll_fn(|cx| {
+            if Awaited::poll_all(&mut all, cx.waker(), &mut |_, _| None)
+                || deadline.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(());
             }
+            Poll::Pending
+        })
+        .await;
+        for left in all {
+            cut_off += usize::from(core.take_over_part(&left.into_part()));
         }
         core.stop_janitor();
         core.tidy();
@@ -345,15 +362,28 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Waits for a fill that has been fenced off; one that waits for us is let go of.
-    async fn ended(&self, part: Option<Part<'_, K, V, S>>, hash: u64) {
-        if let Some(part) = part {
-            let cut_off = part.again();
-            if Ended::new(part, hash).await.is_err() {
-                self.give_up(hash, &cut_off);
-            }
-        }
+    /// Waits for a fill that has been fenced off; one that waits for us is let go of. Whether a compute has left
+    /// something, which `read` is shown.
+    async fn ended(
+        &self,
+        part: Option<Part<'_, K, V, S>>,
+        hash: u64,
+        read: &mut impl FnMut(&V),
+    ) -> bool {
+        // What is removed by now is told of and dropped now.
         self.tidy();
+        let Some(part) = part else {
+            return false;
+        };
+        let left = part.again();
+        let claimed = if Ended::new(part, hash).await.is_err() {
+            self.give_up(hash, &left, read)
+        } else {
+            self.claim(&left, read)
+        };
+        drop(left);
+        self.tidy();
+        claimed
     }
 }
 
@@ -443,7 +473,8 @@ where
         Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
     }
 
-    /// As [`invalidate`](Self::invalidate), for tasks: see [`Cache::invalidate_async`].
+    /// Removes a key, and waits for its fill without blocking the thread: see [`Cache::invalidate_async`]. Its twins:
+    /// [`invalidate`](Self::invalidate), and [`invalidate_nowait`](Self::invalidate_nowait), which never waits.
     pub async fn invalidate_async<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -451,7 +482,9 @@ where
         self.cache.invalidate_async(key).await
     }
 
-    /// As [`remove`](Self::remove), for tasks: see [`Cache::invalidate_async`].
+    /// Removes a key, waits for its fill without blocking the thread, and returns the value: see
+    /// [`Cache::remove_async`]. Its twins: [`remove`](Self::remove), and [`remove_nowait`](Self::remove_nowait), which
+    /// never waits.
     pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -460,7 +493,9 @@ where
         self.cache.remove_async(key).await
     }
 
-    /// As [`invalidate_all`](Self::invalidate_all), for tasks: see [`Cache::invalidate_async`].
+    /// Removes every key, and waits for the fills that run without blocking the thread: see
+    /// [`Cache::invalidate_all_async`]. Its twins: [`invalidate_all`](Self::invalidate_all), and
+    /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits.
     pub async fn invalidate_all_async(&self) {
         self.cache.invalidate_all_async().await;
     }
@@ -475,7 +510,9 @@ where
         self.cache.close_async_until(deadline).await
     }
 
-    /// As [`invalidate_if`](Self::invalidate_if), for tasks: see [`Cache::invalidate_if_async`].
+    /// Removes the keys whose values `which` picks, and waits for their fills without blocking the thread: see
+    /// [`Cache::invalidate_if_async`]. Its twins: [`invalidate_if`](Self::invalidate_if), and
+    /// [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits.
     pub async fn invalidate_if_async(&self, which: impl FnMut(&K, &V) -> bool) {
         self.cache.invalidate_if_async(which).await;
     }

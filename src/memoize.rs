@@ -245,8 +245,9 @@
 /// | `f::contains(args) -> bool` | whether it has |
 /// | `f::refresh(args) -> V` | computes the value anew and replaces the old one, which others get meanwhile; an `Err` leaves the old one there |
 /// | `f::prime(args, value)` | puts a value there, over whatever there is: an [`insert`](crate::Cache::insert) |
-/// | `f::invalidate(args) -> bool` | drops the value, and says whether there was one |
-/// | `f::invalidate_all()` | drops every value |
+/// | `f::invalidate(args) -> bool` | drops the value, waits for a run in progress, and says whether there was one |
+/// | `f::invalidate_all()` | drops every value, and waits for runs in progress |
+/// | `f::invalidate_nowait(args) -> bool`, `f::invalidate_all_nowait()` | the same, and wait for nobody |
 /// | `f::uncached(args) -> V` | runs the function itself; what it calls by name is still memoized |
 /// | `f::stats() -> CacheStats` | what the cache has counted |
 /// | `f::cache() -> &'static Cache<_, V>` | the [`Cache`](crate::Cache), for everything else it can do |
@@ -390,7 +391,8 @@
 ///
 /// **Companions.** `f::uncached` is an `async fn`, and so is `f::refresh`. `f::invalidate` and `f::invalidate_all` wait for runs in
 /// progress and block the thread meanwhile; in a task call `f::invalidate_async(args).await` and
-/// `f::invalidate_all_async().await`, which only async functions have. The others wait for nobody.
+/// `f::invalidate_all_async().await`, which only async functions have, or their `_nowait` twins. The others wait for
+/// nobody.
 ///
 /// **Recursion.** A call by the function's own name works as it stands and in a box: no box is needed,
 /// because what is polled is in one already.
@@ -1123,17 +1125,32 @@ macro_rules! __memoize {
                 );
             }
 
-            /// Drops the value of these arguments, so that the next call computes it anew; says
-            /// whether there was one.
+            /// Drops the value of these arguments, so that the next call computes it anew, and waits for a run in
+            /// progress; says whether there was one. `invalidate_nowait` never waits.
             $vis fn invalidate($($look)*) -> ::core::primitive::bool {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate(
                     &$query, $name::cache(),
                 )
             }
 
-            /// Drops every value.
+            /// Drops the value of these arguments and never waits: a run in progress is cut off. Says whether
+            /// there was one. `invalidate` waits.
+            $vis fn invalidate_nowait($($look)*) -> ::core::primitive::bool {
+                <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate_nowait(
+                    &$query, $name::cache(),
+                )
+            }
+
+            /// Drops every value, and waits for runs in progress. `invalidate_all_nowait` never waits.
             $vis fn invalidate_all() {
                 <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all($name::cache());
+            }
+
+            /// Drops every value and never waits: runs in progress are cut off. `invalidate_all` waits.
+            $vis fn invalidate_all_nowait() {
+                <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all_nowait(
+                    $name::cache(),
+                );
             }
 
             /// What the cache has counted.
@@ -1475,6 +1492,7 @@ pub mod __memoize {
     pub trait Lookup<K, V> {
         fn build(options: Options) -> Cache<K, V>;
         fn invalidate_all(cache: &Cache<K, V>);
+        fn invalidate_all_nowait(cache: &Cache<K, V>);
         fn stats(cache: &Cache<K, V>) -> CacheStats;
         fn ask(
             &self,
@@ -1486,6 +1504,7 @@ pub mod __memoize {
         fn contains(&self, cache: &Cache<K, V>) -> bool;
         fn insert(&self, cache: &Cache<K, V>, value: V);
         fn invalidate(&self, cache: &Cache<K, V>) -> bool;
+        fn invalidate_nowait(&self, cache: &Cache<K, V>) -> bool;
         #[cfg(feature = "async")]
         fn ask_async(
             &self,
@@ -1512,6 +1531,10 @@ pub mod __memoize {
 
         fn invalidate_all(cache: &Cache<K, V>) {
             cache.invalidate_all();
+        }
+
+        fn invalidate_all_nowait(cache: &Cache<K, V>) {
+            cache.invalidate_all_nowait();
         }
 
         fn stats(cache: &Cache<K, V>) -> CacheStats {
@@ -1544,6 +1567,10 @@ pub mod __memoize {
 
         fn invalidate(&self, cache: &Cache<K, V>) -> bool {
             cache.invalidate(self)
+        }
+
+        fn invalidate_nowait(&self, cache: &Cache<K, V>) -> bool {
+            cache.invalidate_nowait(self)
         }
 
         #[cfg(feature = "async")]

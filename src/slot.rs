@@ -14,6 +14,19 @@
 //!   holds the flight's address                 filling by whoever fences the flight off.
 //! ```
 //!
+//! # Computes
+//! A compute reads what its slot stands before (the prior), and then puts something in its place: nobody else may
+//! answer with the prior in between. Who removes the key says so with one read-modify-write of the state, which is
+//! before the one that ends the compute, or finds that it has ended:
+//!
+//! * A removal that waits takes part in the flight, then sets `CUT`. The prior is served until the compute ends. With a
+//!   value that is `READY` and `CUT`, removed in the same step, and the first who sets `CLAIMED` answers with it. Without
+//!   one the leader removes the prior (`remove_prior`), which stays where it is; who takes it answers with it. The
+//!   last part to leave the flight lets go of what nobody has claimed.
+//! * One that does not wait sets `CUT` and `SUPERSEDED`, then takes the prior, and answers with it. The compute finds
+//!   `SUPERSEDED` when it ends, and has no effect. So does a takeover, which gives the prior back, and an insert that
+//!   meets a removal which waits: that has the prior, and the insert comes after it.
+//!
 //! # Orderings
 //! Every change of the state word is a read-modify-write with `AcqRel` at least, every load `Acquire`:
 //!
@@ -67,6 +80,17 @@ const TAKEN: u64 = 1 << 11;
 /// And nobody had before: what the slot stands before goes on being served until it is back in its place. It belongs
 /// to whoever takes the slot out of the table; if it was out already, to whoever took over.
 const RESTORES: u64 = 1 << 12;
+
+/// The fill is a compute, which has read what its slot stands before. Who removes beside it either waits for its end
+/// (`CUT`) and has what it leaves, or comes first (`SUPERSEDED`). Not of a compute that an insert has detached: that
+/// is as if just before the insert.
+const COMPUTE: u64 = 1 << 13;
+
+/// With `COMPUTE` and `CUT`: what the compute has read was taken out meanwhile, so it has no effect.
+const SUPERSEDED: u64 = 1 << 14;
+
+/// With `COMPUTE`, `CUT` and `READY`: a removal has answered with the value, or none may.
+const CLAIMED: u64 = 1 << 15;
 
 /// Any of the holds.
 const HOLDS: u64 = LINKED | HELD | TOLD;
@@ -122,8 +146,40 @@ impl State {
         self.0 & CUT != 0
     }
 
+    /// The fill is a compute: see [`COMPUTE`].
+    pub(crate) const fn is_compute(self) -> bool {
+        self.0 & COMPUTE != 0
+    }
+
+    /// A compute that has no effect.
+    pub(crate) const fn is_superseded(self) -> bool {
+        self.0 & SUPERSEDED != 0
+    }
+
+    /// What the slot stands before is not served: it was detached. A removal that waits for a compute leaves that
+    /// served until the compute has ended.
+    pub(crate) const fn hides_prior(self) -> bool {
+        let until_the_end = self.is_filling() && self.0 & (COMPUTE | SUPERSEDED | TAKEN) == COMPUTE;
+        self.is_cut() && !self.restores() && !until_the_end
+    }
+
+    /// A removal that waits for this compute has what it leaves.
+    pub(crate) const fn leaves_to_removals(self) -> bool {
+        self.0 & (COMPUTE | CUT | SUPERSEDED | TAKEN) == COMPUTE | CUT
+    }
+
     pub(crate) const fn is_linked(self) -> bool {
         self.0 & LINKED != 0
+    }
+
+    /// Has a value, also one that is not for newcomers.
+    pub(crate) const fn has_value(self) -> bool {
+        self.0 & PHASE == READY
+    }
+
+    /// Has a value that is not for newcomers: of a slot that had been live, it was removed.
+    pub(crate) const fn was_removed(self) -> bool {
+        self.has_value() && self.is_cut()
     }
 
     /// What the value weighs; of a slot with a value.
@@ -151,6 +207,12 @@ impl State {
     /// Counted in the cache's length: live and in the table.
     pub(crate) const fn counts(self) -> bool {
         self.is_live() && self.is_linked()
+    }
+
+    /// See [`Slot::cut`].
+    const fn may_be_cut(self) -> bool {
+        let here = !self.is_compute() || self.is_linked();
+        self.is_filling() && !self.is_taken() && !self.is_superseded() && here
     }
 
     /// While filling: nobody waits, and the table holds the slot too. Then the leader's hold ends
@@ -326,6 +388,10 @@ impl<V> Slot<V> {
     /// If it is not to be kept the value is for those who joined, as if the flight had been cut off; so it
     /// is if its time is over at once.
     ///
+    /// The value comes back, and the flight has not ended, if that is a compute which is superseded. One that
+    /// [`leaves_to_removals`](State::leaves_to_removals) has its value removed in this step, and held for the
+    /// listener with `tell`.
+    ///
     /// # Safety
     /// The caller is this slot's leader, and has not ended the flight before.
     pub(crate) unsafe fn publish(
@@ -334,7 +400,8 @@ impl<V> Slot<V> {
         deadline: Deadline,
         weight: u64,
         kept: bool,
-    ) -> (State, Option<usize>) {
+        tell: bool,
+    ) -> Result<(State, Option<usize>), V> {
         // SAFETY: the leader alone writes, nobody reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
         // What it stands before can only be taken away meanwhile, by whoever cuts the flight off.
@@ -348,26 +415,36 @@ impl<V> Slot<V> {
             CUT
         };
         // Release: pairs with the Acquire of `state`; value and deadline come first.
-        let before = self
-            .update(|state| {
-                let ready = state.in_phase(READY, cut | weight << PAYLOAD_SHIFT);
-                Some(if state.lets_go() {
-                    State(ready.0 & !HELD)
-                } else {
-                    ready
-                })
-            })
-            .unwrap_or_else(|state| state);
+        let published = self.update(|state| {
+            let removed = match (state.leaves_to_removals(), cut, tell) {
+                (false, _, _) | (true, 0, false) => 0,
+                (true, 0, true) => TOLD,
+                (true, _, _) => CLAIMED,
+            };
+            let ready = state.in_phase(READY, cut | removed | weight << PAYLOAD_SHIFT);
+            let ready = if state.lets_go() {
+                State(ready.0 & !HELD)
+            } else {
+                ready
+            };
+            (!state.is_superseded()).then_some(ready)
+        });
+        let Ok(before) = published else {
+            // SAFETY: written above; the slot is not `READY`, so nobody else reads it or drops it.
+            return Err(self
+                .value
+                .with(|cell| unsafe { (*cell).assume_init_read() }));
+        };
         debug_assert!(before.is_filling());
         if prior.is_none() || before.is_taken() {
-            return (before, None);
+            return Ok((before, None));
         }
         come_by("publishing");
         // Only now: a reader must find at every moment either the new value or the old one. Up to
         // this swap it is the old one.
         // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.
         let aux = self.aux.swap(deadline.to_bits(), Ordering::AcqRel);
-        (before, prior.filter(|_| aux & PRIOR != 0))
+        Ok((before, prior.filter(|_| aux & PRIOR != 0)))
     }
 
     /// Ends the flight without a value, if nobody has begun to wait since `seen`; the state
@@ -382,10 +459,63 @@ impl<V> Slot<V> {
     }
 
     /// Fences a flight off. `Err` with the state found if it is not filling any more, or has been
-    /// taken over.
+    /// taken over; a compute also if it is superseded, or out of the table: an insert is about to detach it.
     pub(crate) fn cut(&self) -> Result<State, State> {
-        let may = |state: State| state.is_filling() && !state.is_taken();
-        self.update(|state| may(state).then_some(State(state.0 | CUT)))
+        self.update(|state| state.may_be_cut().then_some(State(state.0 | CUT)))
+    }
+
+    /// As [`cut`](Self::cut), and a compute is superseded: of who does not wait for its end.
+    pub(crate) fn supersede(&self) -> Result<State, State> {
+        self.update(|state| {
+            let compute = if state.is_compute() { SUPERSEDED } else { 0 };
+            state.may_be_cut().then_some(State(state.0 | CUT | compute))
+        })
+    }
+
+    /// As [`supersede`](Self::supersede), of who takes part in the flight; wherever the slot is.
+    pub(crate) fn supersede_unlinked(&self) -> Result<State, State> {
+        self.update(|state| {
+            let compute = if state.is_compute() { SUPERSEDED } else { 0 };
+            let may = state.is_filling() && !state.is_taken() && !state.is_superseded();
+            may.then_some(State(state.0 | CUT | compute))
+        })
+    }
+
+    /// Fences a flight off whose slot an insert has replaced. A compute is as if just before the insert; unless a
+    /// removal waits for it, which then comes first and has what the compute stands before.
+    pub(crate) fn cut_replaced(&self) -> Result<State, State> {
+        self.update(|state| {
+            let may = state.is_filling() && !state.is_taken() && !state.is_superseded();
+            let cut = match (state.is_compute(), state.is_cut()) {
+                (true, true) => State(state.0 | SUPERSEDED),
+                _ => State(state.0 & !COMPUTE | CUT),
+            };
+            may.then_some(cut)
+        })
+    }
+
+    /// Says that who leads from now on fills: a compute's leader is lost. False: it is fenced off.
+    pub(crate) fn compute_is_lost(&self) -> bool {
+        self.update(|state| (!state.is_cut()).then_some(State(state.0 & !COMPUTE)))
+            .is_ok()
+    }
+
+    /// Says of a slot that is not yet in the table that it is filled by a compute.
+    pub(crate) fn set_compute(&self) {
+        self.state.fetch_or(COMPUTE, Ordering::Relaxed);
+    }
+
+    /// Removes a live value whose slot is held as another's prior one, and stays so: nobody reads it any more but who
+    /// [claims](Self::take_prior) it. With `tell` it is held for the listener too. `Err`: it is not live, or in
+    /// nobody's hold.
+    pub(crate) fn remove_prior(&self, tell: bool) -> Result<State, State> {
+        let told = if tell { TOLD } else { 0 };
+        self.update(|state| state.counts().then_some(State(state.0 | CUT | told)))
+    }
+
+    /// Claims the value of a compute that was removed as it was put in: true for one.
+    pub(crate) fn claim(&self) -> bool {
+        self.state.fetch_or(CLAIMED, Ordering::AcqRel) & CLAIMED == 0
     }
 
     /// Fences a flight off for a takeover, once. What its slot stands before goes on being served, if nobody had
@@ -394,7 +524,8 @@ impl<V> Slot<V> {
         let may = |state: State| state.is_filling() && !state.is_taken();
         self.update(|state| {
             let restores = if state.is_cut() { 0 } else { RESTORES };
-            may(state).then_some(State(state.0 | CUT | TAKEN | restores))
+            let compute = if state.is_compute() { SUPERSEDED } else { 0 };
+            may(state).then_some(State(state.0 | CUT | TAKEN | restores | compute))
         })
     }
 
@@ -485,8 +616,9 @@ impl<V> Slot<V> {
         loop {
             let before = self.state();
             let told = if tell && before.counts() { TOLD } else { 0 };
-            let lingers =
-                before.0 & PHASE == READY && (before.0 & HELD | told) != 0 && !before.has_tasks();
+            let lingers = before.0 & PHASE == READY
+                && (before.0 & (HELD | TOLD) | told) != 0
+                && !before.has_tasks();
             let generation = if lingers { lingering.enter() } else { 0 };
             let mark = if lingers { LINGERS } else { 0 } | (generation as u64) << GENERATION_SHIFT;
             // AcqRel: see the module's Orderings.

@@ -52,8 +52,11 @@
 //! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether there was a value | the key's fill |
 //! | ... and to have what was removed | [`remove`](Cache::remove) | [`remove`](AtomicCache::remove) | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
 //! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether there was a value | nobody |
+//! | ... and to have what was removed | [`remove_nowait`](Cache::remove_nowait) | [`remove_nowait`](AtomicCache::remove_nowait) | the same | `Option<V>` | nobody |
 //! | to remove every key | [`invalidate_all`](Cache::invalidate_all) | [`invalidate_all`](AtomicCache::invalidate_all) | [`invalidate_all_async`](Cache::invalidate_all_async) | nothing | all fills that run |
-//! | to remove those that | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | all fills that run |
+//! | ... and not to wait | [`invalidate_all_nowait`](Cache::invalidate_all_nowait) | [`invalidate_all_nowait`](AtomicCache::invalidate_all_nowait) | the same | nothing | nobody |
+//! | to remove those that | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | fills of the keys it picks, and refreshes |
+//! | ... and not to wait | [`invalidate_if_nowait`](Cache::invalidate_if_nowait) | [`invalidate_if_nowait`](AtomicCache::invalidate_if_nowait) | the same | nothing | nobody |
 //! | **many look-ups**, at the cost of one pin | [`pin()`](Cache::pin) | [`pin()`](AtomicCache::pin) | the same, not over an `.await` | a view | nobody |
 //! | every entry | [`iter`](Cache::iter), [`keys`](Cache::keys) | [`iter`](AtomicCache::iter), [`keys`](AtomicCache::keys) | the same | clones | nobody |
 //! | to give up a fill that is stuck | [`takeover`](Cache::takeover) | [`takeover`](AtomicCache::takeover) | the same | whether one ran | nobody |

@@ -18,6 +18,8 @@ pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
     /// Who is going to fill it.
     pub(super) actor: u64,
+    /// By a compute.
+    pub(super) computes: bool,
     pub(super) node: *mut Node<K, V>,
 }
 
@@ -27,6 +29,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         Self {
             core,
             actor,
+            computes: false,
             node: std::ptr::null_mut(),
         }
     }
@@ -35,6 +38,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         Self {
             core,
             actor,
+            computes: false,
             node: core.slab.make(Node { key, slot }),
         }
     }
@@ -66,16 +70,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         prior: Option<usize>,
     ) -> *const Node<K, V> {
         if self.node.is_null() {
-            *self = Self::with(
-                self.core,
-                self.actor,
-                wanted.make(),
-                Slot::filling(self.actor),
-            );
+            let (key, slot) = (wanted.make(), Slot::filling(self.actor));
+            self.node = self.core.slab.make(Node { key, slot });
         }
         // SAFETY: made by `with`, ours until `used`.
         let slot = unsafe { &(*self.node).slot };
         slot.set_prior(prior, self.core.begins());
+        if self.computes {
+            slot.set_compute();
+        }
         self.node
     }
 

@@ -3,26 +3,51 @@
 //! The order is always the same: fence first, then wait. Once a flight is fenced off no newcomer
 //! gets its value, whatever becomes of the one who fenced it.
 
-use super::{Core, GIVE_WAY, Node, Part};
+use super::{Core, Node, Part};
 use crate::flight::WaitFor;
 use crate::interlude::come_by;
 use crate::reclaim::{Pin, deref, pin};
+use crate::slot::State;
 use crate::stats::Event;
-use crate::sync::relax;
 use crate::table::Rehash;
 use std::hash::{BuildHasher, Hash};
 
+/// What became of a fill that was detached.
+struct Detached<'c, 'p, K: Hash + Eq, V, S: BuildHasher> {
+    before: State,
+    /// What this has removed; not of a compute that is waited for, which leaves it when it ends.
+    removed: Option<&'p Node<K, V>>,
+    /// To wait for the end with, of who waits.
+    part: Option<Part<'c, K, V, S>>,
+}
+
+/// What became of a node that was to be taken out.
+enum TakenOut<'c, K: Hash + Eq, V, S: BuildHasher> {
+    Gone,
+    /// It stands behind a compute, which is detached, and goes when that ends.
+    Goes(Part<'c, K, V, S>),
+    /// It has lost its place to another.
+    Lost,
+}
+
+/// A fill that [`fence_all`](Core::fence_all) has met.
+pub(crate) struct Fenced<'c, K: Hash + Eq, V, S: BuildHasher> {
+    pub(crate) part: Part<'c, K, V, S>,
+    /// It runs on, and its value is to be judged; else it is detached.
+    pub(crate) judged: bool,
+}
+
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes a key out: fences off its flight, or unlinks its entry, which `read` is shown. The
-    /// part, if any, is one to wait for the end of the fill with.
+    /// part, if any, is one to wait for the end of the fill with; after that it [claims](Self::claim) what a compute
+    /// has left.
     ///
     /// The wait is `actor`'s. The first answer says whether there was a live value.
     pub(crate) fn fence<'c>(
         &'c self,
         hash: u64,
         is_key: &dyn Fn(&K) -> bool,
-        wait: bool,
-        actor: u64,
+        wait: Option<u64>,
         event: Event,
         read: &mut dyn FnMut(&V),
     ) -> (bool, Option<Part<'c, K, V, S>>) {
@@ -34,84 +59,184 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
             let state = node.slot.state();
-            // What it serves is about to change: which of the two is taken out could not be said.
-            if node.slot.is_publishing() {
-                relax(GIVE_WAY);
-                continue;
-            }
-            // SAFETY: it serves: live was loaded, the pin keeps it.
-            let mut value = self
-                .serving(node, &pin)
-                .map(|node| unsafe { node.slot.value() });
+            let mut going = self.going(node, &pin);
             if state.is_filling() {
-                // From here on no newcomer gets this flight's value, nor what it stands before.
-                match self.cut(node, event) {
+                // From here on no newcomer gets this flight's value, nor what it stands before (which a compute
+                // serves up to its end).
+                match self.detach(node, wait, event, &pin) {
                     // An insert has put its node in the place of this one, and cut it off before us: what
                     // the key has now is for us to take out. (Before the cut, we are before the insert.)
-                    Ok(before) if before.is_cut() && !before.is_linked() => continue,
-                    Ok(before) => {
-                        let value = value.filter(|_| !before.is_cut());
-                        if let Some(value) = value {
-                            read(value);
+                    Ok(done) if done.before.is_cut() && !done.before.is_linked() => continue,
+                    Ok(done) => {
+                        if done.part.is_none() {
+                            self.unlink_node(hash, node, event, &pin);
                         }
-                        if wait {
-                            return (value.is_some(), self.join(node, WaitFor::End, actor));
+                        if let Some(removed) = done.removed {
+                            // SAFETY: it was live, the pin keeps it.
+                            read(unsafe { removed.slot.value() });
                         }
-                        self.unlink_node(hash, node, event, &pin);
-                        return (value.is_some(), None);
+                        return (done.removed.is_some(), done.part);
                     }
                     // A takeover has fenced it off, and its fill may never end. What it stands before goes with
                     // it, here and now: that takeover may take long to find its place, which runs `Hash`.
-                    Err(state) if state.is_taken() && state.is_linked() => {
-                        value = value.filter(|_| state.restores());
+                    // Or who has superseded a compute is about to unlink it.
+                    Err(state) if is_given_up(state) && state.is_linked() => {
+                        going = going.filter(|_| state.restores());
                     }
                     Err(_) => continue,
                 }
             }
             if self.table.unlink(&spot) {
                 self.remember(spot.mark(), || Some(hash), &pin);
-                let event = if value.is_some() {
+                let event = if going.is_some() {
                     event
                 } else {
                     Event::Expired
                 };
                 self.released(node, event);
-                if let Some(value) = value {
-                    read(value);
+                if let Some(going) = going {
+                    // SAFETY: it was live, the pin keeps it.
+                    read(unsafe { going.slot.value() });
                 }
-                return (value.is_some(), None);
+                return (going.is_some(), None);
             }
         }
     }
 
-    /// Lets go of a fenced-off flight that is not to be waited for.
-    pub(crate) fn give_up(&self, hash: u64, part: &Part<'_, K, V, S>) {
-        self.unlink_node(hash, part.node(), Event::Explicit, &pin());
+    /// Detaches a fill, for one who waits as `wait` says, or for one who does not: that one supersedes a compute.
+    /// `Err`: it has ended, or somebody else has detached it and does not wait.
+    fn detach<'p, 'c: 'p>(
+        &'c self,
+        node: &'p Node<K, V>,
+        wait: Option<u64>,
+        event: Event,
+        pin: &'p Pin,
+    ) -> Result<Detached<'c, 'p, K, V, S>, State> {
+        let state = node.slot.state();
+        let serving = self.serving(node, pin);
+        let joined = wait.map(|actor| self.join(node, WaitFor::End, actor));
+        let part = match joined {
+            // First: a compute is to leave its value to somebody.
+            Some(Some(part)) => Some(part),
+            Some(None) => return Err(node.slot.state()),
+            None => None,
+        };
+        come_by("detach");
+        let before = if part.is_some() {
+            node.slot.cut()?
+        } else {
+            node.slot.supersede()?
+        };
+        debug_assert!(state.is_compute() || !before.is_compute());
+        let removed = if !before.is_compute() {
+            self.drop_prior(node, event);
+            serving.filter(|_| !before.is_cut())
+        } else if part.is_none() {
+            self.take_prior(node, event, pin)
+        } else {
+            None
+        };
+        Ok(Detached {
+            before,
+            removed,
+            part,
+        })
     }
 
-    /// Cuts off a flight whose value was to be judged, and lets go of it. If it has ended by now, or was taken over,
-    /// what its key has is judged.
-    pub(crate) fn cut_and_give_up(
+    /// Takes what a compute stands before, for whoever asks first, and lets go of it. `None` if its time was over.
+    fn take_prior<'p>(
+        &self,
+        node: &Node<K, V>,
+        event: Event,
+        pin: &'p Pin,
+    ) -> Option<&'p Node<K, V>> {
+        come_by("take prior");
+        let prior = node.slot.take_prior()?;
+        // SAFETY: held by that slot until `take_prior`, which answers once; and then kept by the pin.
+        let prior = unsafe { deref(prior as *const Node<K, V>, pin) };
+        // It has been removed already if the compute has ended.
+        let had_value = prior.slot.state().is_cut() || self.is_fresh(prior);
+        self.released(prior, self.unless_expired(prior, event));
+        had_value.then_some(prior)
+    }
+
+    /// After the end of the compute that `part` has waited for, or that is superseded: reads what it has left to the
+    /// removals that wait for it. True for one of them.
+    pub(crate) fn claim(&self, part: &Part<'_, K, V, S>, read: &mut dyn FnMut(&V)) -> bool {
+        let slot = &part.node().slot;
+        let state = slot.state();
+        if !state.is_compute() || !state.is_cut() || state.restores() {
+            return false;
+        }
+        let pin = pin();
+        let left = if state.has_value() {
+            slot.claim().then(|| part.node())
+        } else {
+            self.take_prior(part.node(), Event::Explicit, &pin)
+        };
+        if let Some(left) = left {
+            // SAFETY: it has a value; our part keeps the one, the pin the other.
+            read(unsafe { left.slot.value() });
+        }
+        left.is_some()
+    }
+
+    /// Lets go of a fenced-off flight that is not to be waited for. Whether that has taken out what a compute has
+    /// read, or left.
+    pub(crate) fn give_up(
+        &self,
+        hash: u64,
+        part: &Part<'_, K, V, S>,
+        read: &mut dyn FnMut(&V),
+    ) -> bool {
+        come_by("give up");
+        // If it has ended by now, it has left what it has.
+        let _ = part.node().slot.supersede_unlinked();
+        self.unlink_node(hash, part.node(), Event::Explicit, &pin());
+        self.claim(part, read)
+    }
+
+    /// Gives up a refresh whose value was to be judged, and is not waited for: the older value, which was judged, goes
+    /// on being served. If it has ended by now, what its key has is judged.
+    pub(crate) fn give_up_unjudged(
         &self,
         hash: u64,
         part: &Part<'_, K, V, S>,
         which: &mut dyn FnMut(&K, &V) -> bool,
     ) {
         come_by("give up");
-        let cut = self.cut(part.node(), Event::Explicit).is_ok();
-        if !cut || !self.take_out(hash, part.node(), false, &pin()) {
-            self.fence_again(hash, part, which);
+        if !self.take_over_part(part) {
+            self.fence_again(hash, part, None, which);
         }
     }
 
-    /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait
-    /// for: those fenced off, or, with `which`, those whose value is not known yet.
+    /// The fill of `fenced`, which `invalidate_if` was waiting for, has ended, or waits for us. What is to be waited for
+    /// besides.
+    pub(crate) fn judge_ended<'c>(
+        &'c self,
+        fenced: &Fenced<'c, K, V, S>,
+        is_cycle: bool,
+        actor: u64,
+        which: &mut dyn FnMut(&K, &V) -> bool,
+    ) -> Option<Part<'c, K, V, S>> {
+        let hash = self.hash(fenced.part.key());
+        match (fenced.judged, is_cycle) {
+            (true, true) => self.give_up_unjudged(hash, &fenced.part, which),
+            (true, false) => return self.fence_again(hash, &fenced.part, Some(actor), which),
+            (false, true) => _ = self.give_up(hash, &fenced.part, &mut |_| {}),
+            (false, false) => {}
+        }
+        None
+    }
+
+    /// Fences every key whose value `which` picks; all, without it. Returns the flights to wait for, by who waits;
+    /// else those that are to be given up.
     pub(crate) fn fence_all<'c>(
         &'c self,
-        actor: u64,
+        wait: Option<u64>,
         mut which: Option<&mut dyn FnMut(&K, &V) -> bool>,
-    ) -> Vec<Part<'c, K, V, S>> {
-        let mut parts = Vec::new();
+    ) -> Vec<Fenced<'c, K, V, S>> {
+        let mut all = Vec::new();
         let mut from = Some(0);
         while let Some(hash) = from {
             let pin = pin();
@@ -120,56 +245,88 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             for spot in spots {
                 // SAFETY: linked at the load of its word, under this pin.
                 let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-                parts.extend(self.fence_one(node, actor, &pin, &mut which));
+                all.extend(self.fence_one(node, wait, &pin, &mut which));
             }
             drop(pin);
             self.tidy();
         }
-        parts
+        all
     }
 
     /// One node of [`fence_all`](Self::fence_all).
-    fn fence_one<'c, 'p>(
+    fn fence_one<'p, 'c: 'p>(
         &'c self,
         mut node: &'p Node<K, V>,
-        actor: u64,
+        wait: Option<u64>,
         pin: &'p Pin,
         which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
-    ) -> Option<Part<'c, K, V, S>> {
+    ) -> Option<Fenced<'c, K, V, S>> {
+        let detached = |part| Fenced {
+            part,
+            judged: false,
+        };
         let mut again = false;
         loop {
-            if node.slot.state().is_filling() {
-                if which.is_none() {
-                    match self.cut(node, Event::Explicit) {
-                        Ok(_) => {}
-                        Err(state) if state.is_taken() => {
-                            node = self.instead_of_taken(node, pin)?;
-                            continue;
+            let state = node.slot.state();
+            if state.is_filling() && which.is_none() {
+                match self.detach(node, wait, Event::Explicit, pin) {
+                    Ok(done) => {
+                        if done.part.is_none() {
+                            self.unlink(node, pin);
                         }
-                        Err(_) => continue,
+                        return done.part.map(detached);
                     }
+                    Err(state) if is_given_up(state) => {
+                        node = self.instead_of_given_up(node, wait, pin)?;
+                    }
+                    Err(state) if is_replaced(state) => return self.await_replaced(node, wait),
+                    Err(_) => {}
                 }
-                // A fill that has been taken over may never end: what is given back, or about to be, is judged.
-                if !node.slot.state().is_taken() {
-                    let part = self.join(node, WaitFor::End, actor);
-                    if part.is_some() {
-                        return part;
-                    }
-                    if node.slot.state().is_filling() {
-                        continue;
-                    }
-                }
-            }
-            // Its fill had begun before us: its value goes, not the one before, which would be the last that could
-            // be read of it.
-            if node.slot.is_publishing() {
-                relax(GIVE_WAY);
                 continue;
             }
-            let serving = self.serving(node, pin);
-            let picked = match (serving, &mut *which) {
-                // SAFETY: it serves: live was loaded, the pin keeps it.
-                (Some(serving), Some(which)) => which(&node.key, unsafe { serving.slot.value() }),
+            // A fill that has been taken over may never end: what is given back, or about to be, is judged.
+            if let (true, false, Some(which)) =
+                (state.is_filling(), is_given_up(state), &mut *which)
+            {
+                let serving = self.serving(node, pin);
+                let picked = serving.map(|serving| {
+                    // SAFETY: it serves: live was loaded, the pin keeps it.
+                    which(&node.key, unsafe { serving.slot.value() })
+                });
+                match picked {
+                    // It comes after us.
+                    None | Some(false) if state.is_compute() => return None,
+                    // There is nothing to pick by: those who have joined get what it computes, and nobody else.
+                    None => {
+                        if self.detach_unpicked(node, wait.is_some(), pin) {
+                            return None;
+                        }
+                    }
+                    Some(false) => {
+                        let waits = wait.unwrap_or(0);
+                        if let Some(part) = self.join(node, WaitFor::End, waits) {
+                            return Some(Fenced { part, judged: true });
+                        }
+                    }
+                    Some(true) => match self.detach(node, wait, Event::Explicit, pin) {
+                        Ok(done) => {
+                            if done.part.is_none() {
+                                self.unlink(node, pin);
+                            }
+                            return done.part.map(detached);
+                        }
+                        Err(state) if is_replaced(state) => return self.await_replaced(node, wait),
+                        Err(_) => {}
+                    },
+                }
+                continue;
+            }
+            // One that is being published had begun before us: its value goes, not the one before, which would be the
+            // last that could be read of it.
+            let going = self.going(node, pin);
+            let picked = match (going, &mut *which) {
+                // SAFETY: it is live, the pin keeps it.
+                (Some(going), Some(which)) => which(&node.key, unsafe { going.slot.value() }),
                 (None, Some(_)) => false,
                 (_, None) => true,
             };
@@ -177,9 +334,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return None;
             }
             let hash = self.rehash(node).unwrap_or(0);
-            let picked = serving.unwrap_or(node);
-            if self.take_out(hash, picked, which.is_some(), pin) {
-                return None;
+            let picked = going.unwrap_or(node);
+            match self.take_out(hash, picked, which.is_some(), wait, pin) {
+                TakenOut::Gone => return None,
+                TakenOut::Goes(part) => return Some(detached(part)),
+                TakenOut::Lost => {}
             }
             // It was read for as long as what has replaced it was being filled: we may come after that fill's
             // beginning, and so its value is for us to judge too. Once: what comes later was put in since. So was
@@ -188,8 +347,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // Nor has it been found behind such a fill, if its `Hash` has panicked.
             if next.slot.prior() == Some(std::ptr::from_ref(picked).addr()) {
                 let hash = self.rehash(next).unwrap_or(0);
-                if self.take_out(hash, picked, which.is_some(), pin) {
-                    return None;
+                match self.take_out(hash, picked, which.is_some(), wait, pin) {
+                    TakenOut::Gone => return None,
+                    TakenOut::Goes(part) => return Some(detached(part)),
+                    TakenOut::Lost => {}
                 }
             }
             if again || next.slot.state().is_filling() {
@@ -199,17 +360,58 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Of a flight that a takeover has fenced off, and whose fill may never end: takes it out with what it stands
-    /// before. If that has been put back already, what the key has now is for us to fence.
-    fn instead_of_taken<'p>(&self, node: &Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+    /// Detaches a first fill, which has no value to be judged: in its place, where it ends before another begins, if
+    /// its end may be `awaited`; or cuts it off. False: it has ended.
+    fn detach_unpicked(&self, node: &Node<K, V>, awaited: bool, pin: &Pin) -> bool {
+        if awaited {
+            return self.cut(node, Event::Explicit).is_ok();
+        }
+        let done = self.detach(node, None, Event::Explicit, pin).is_ok();
+        if done {
+            self.unlink(node, pin);
+        }
+        done
+    }
+
+    /// Of a compute whose place an insert has just taken, and is about to detach it. We are before the insert, and after
+    /// the compute, whose end is waited for.
+    fn await_replaced<'c>(
+        &'c self,
+        node: &Node<K, V>,
+        wait: Option<u64>,
+    ) -> Option<Fenced<'c, K, V, S>> {
+        let part = self.join(node, WaitFor::End, wait?)?;
+        Some(Fenced {
+            part,
+            judged: false,
+        })
+    }
+
+    fn unlink(&self, node: &Node<K, V>, pin: &Pin) {
         let hash = self.rehash(node).unwrap_or(0);
-        if self.take_out(hash, node, false, pin) {
+        self.unlink_node(hash, node, Event::Explicit, pin);
+    }
+
+    /// Of a flight that a takeover has fenced off, and whose fill may never end, or a compute that is superseded: takes
+    /// it out with what it stands before. If that has been put back already, what the key has now is for us to fence.
+    fn instead_of_given_up<'p>(
+        &self,
+        node: &Node<K, V>,
+        wait: Option<u64>,
+        pin: &'p Pin,
+    ) -> Option<&'p Node<K, V>> {
+        let hash = self.rehash(node).unwrap_or(0);
+        if let TakenOut::Gone = self.take_out(hash, node, false, None, pin) {
             return None;
         }
         let next = self.instead_of(node, pin)?;
+        let state = next.slot.state();
         // A fill that has begun since is not waited for. But it may stand before what has been put back.
-        let is_new = next.slot.state().is_filling()
-            && (next.slot.prior().is_none() || self.cut(next, Event::Explicit).is_ok());
+        let is_new = state.is_filling()
+            && (next.slot.prior().is_none()
+                || (wait.is_some()
+                    && !state.is_compute()
+                    && self.cut(next, Event::Explicit).is_ok()));
         (!is_new).then_some(next)
     }
 
@@ -222,9 +424,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// Takes a node that has ended out of the table, or from behind a flight that was begun since
-    /// and stands before it: that is cut off. False: it has lost its place to another, which is left there if
-    /// `only` this one is to go and that has a value.
-    fn take_out(&self, hash: u64, node: &Node<K, V>, only: bool, pin: &Pin) -> bool {
+    /// and stands before it: that is cut off. A compute is waited for, if `wait` says by whom. If the node has lost its
+    /// place to another, that is left there if `only` this one is to go and that has a value.
+    fn take_out<'c>(
+        &'c self,
+        hash: u64,
+        node: &Node<K, V>,
+        only: bool,
+        wait: Option<u64>,
+        pin: &Pin,
+    ) -> TakenOut<'c, K, V, S> {
         let address = std::ptr::from_ref(node).addr();
         let stands_for = |other: *const Node<K, V>| {
             // SAFETY: in the table at the load of its word, under this pin.
@@ -236,59 +445,89 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 .table
                 .find_to_change(hash, pin, self, &self.domain, &stands_for);
             let Some(spot) = found else {
-                // Where its hash says it is not: only a `Hash` that lies does that.
-                return self.unlink_node(hash, node, Event::Explicit, pin);
+                // Where its hash says it is not: only a `Hash` that lies does that. Or it is out of the table, and left
+                // to the removals that wait for a compute.
+                let linked = || node.slot.state().is_linked() && !node.slot.state().was_removed();
+                let unlinked = self.unlink_while(hash, node, Event::Explicit, pin, &linked);
+                return if unlinked {
+                    TakenOut::Gone
+                } else {
+                    TakenOut::Lost
+                };
             };
             // SAFETY: as above.
             let there = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
             come_by("take_out");
             let is_it = std::ptr::eq(there, node);
-            // A flight that is cut off does not let be read what it stands before.
-            if !is_it && self.cut(there, Event::Explicit).is_ok() {
-                return true;
+            let state = there.slot.state();
+            // A flight that is cut off does not let be read what it stands before; a compute does, until it ends.
+            if !is_it && state.is_filling() {
+                let waits = wait.is_some() && state.is_compute();
+                if wait.is_some() && !waits {
+                    if self.cut(there, Event::Explicit).is_ok() {
+                        return TakenOut::Gone;
+                    }
+                } else if let Ok(done) = self.detach(there, wait, Event::Explicit, pin) {
+                    if let Some(part) = done.part {
+                        return TakenOut::Goes(part);
+                    }
+                    self.unlink_node(hash, there, Event::Explicit, pin);
+                    return TakenOut::Gone;
+                }
             }
             if only && !is_it && there.slot.state().is_live() {
-                return false;
+                return TakenOut::Lost;
             }
             if self.table.unlink(&spot) {
                 self.remember(spot.mark(), || Some(hash), pin);
                 // If that was a flight at its end: its leader takes away what is behind it.
                 self.released(there, self.unless_expired(there, Event::Explicit));
-                return true;
+                return TakenOut::Gone;
             }
         }
-        false
+        TakenOut::Lost
     }
 
-    /// After the flight of `part` has ended: takes out what its key has now, if `which` picks it.
+    /// After the flight of `part` has ended: takes out what its key has now, if `which` picks it. If that is behind a
+    /// compute, it goes when that ends.
     ///
     /// A flight that is found then was begun since, and is not waited for; but it may stand before
     /// an older value that the one waited for had to put back.
-    pub(crate) fn fence_again(
-        &self,
+    pub(crate) fn fence_again<'c>(
+        &'c self,
         hash: u64,
         part: &Part<'_, K, V, S>,
+        wait: Option<u64>,
         which: &mut dyn FnMut(&K, &V) -> bool,
-    ) {
+    ) -> Option<Part<'c, K, V, S>> {
         let pin = pin();
         let key = &part.node().key;
         let mut again = false;
         while let Some(spot) = self.find(hash, &pin, &|other| key == other) {
             // SAFETY: linked at the load of its word, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-            if node.slot.is_publishing() {
-                relax(GIVE_WAY);
-                continue;
-            }
-            let picked = self.serving(node, &pin).filter(|serving| {
-                // SAFETY: it serves: live was loaded, the pin keeps it.
-                which(key, unsafe { serving.slot.value() })
+            let picked = self.going(node, &pin).filter(|going| {
+                // SAFETY: it is live, the pin keeps it.
+                which(key, unsafe { going.slot.value() })
             });
-            let done = picked.is_none_or(|picked| self.take_out(hash, picked, true, &pin));
-            // Once more if it has lost its place, as in `fence_one`.
-            if done || std::mem::replace(&mut again, true) {
-                return;
+            match picked.map(|picked| self.take_out(hash, picked, true, wait, &pin)) {
+                None | Some(TakenOut::Gone) => return None,
+                Some(TakenOut::Goes(part)) => return Some(part),
+                // Once more if it has lost its place, as in `fence_one`.
+                Some(TakenOut::Lost) if std::mem::replace(&mut again, true) => return None,
+                Some(TakenOut::Lost) => {}
             }
         }
+        None
     }
+}
+
+/// A compute whose place an insert has taken.
+fn is_replaced(state: State) -> bool {
+    state.is_filling() && !state.is_linked()
+}
+
+/// A fill that somebody has detached, and does not wait for: it may never end.
+fn is_given_up(state: State) -> bool {
+    state.is_filling() && (state.is_taken() || state.is_superseded())
 }

@@ -1,7 +1,7 @@
 //! Fills that run: which there are, and what becomes of those that run too long, or when the cache is
 //! closed.
 
-use super::{Core, Leader, Node, Part};
+use super::{Awaited, Core, Fenced, Leader, Node, Part};
 use crate::actor::{actor, is_fill};
 use crate::error::ClosedError;
 use crate::flight::{Outcome, WaitFor};
@@ -95,34 +95,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         ClosedError
     }
 
-    /// Refuses fills from now on. A part in each of those that run, for `waiter` to wait for the end
-    /// with.
-    pub(crate) fn shut(&self, waiter: u64) -> Vec<Part<'_, K, V, S>> {
+    /// Refuses fills from now on. The waits of `waiter` for the ends of those that run.
+    pub(crate) fn shut(&self, waiter: u64) -> Vec<Awaited<'_, K, V, S>> {
         self.closed.0.swap(1, Ordering::SeqCst);
         store_load();
-        let mut parts = Vec::new();
+        let mut fenced = Vec::new();
         self.each_filling(|node, _| {
             while node.slot.state().is_filling() {
                 if let Some(part) = self.join(node, WaitFor::End, waiter) {
-                    parts.push(part);
+                    let judged = false;
+                    fenced.push(Fenced { part, judged });
                     return;
                 }
             }
         });
-        parts
+        let awaited = |fenced| Awaited::new(fenced, waiter);
+        fenced.into_iter().map(awaited).collect()
     }
 
     /// Refuses fills from now on, and waits for those that run: until then, when they are cut off.
     /// How many were.
     pub(crate) fn close(&self, until: Option<Instant>) -> usize {
         let mut cut_off = 0;
-        for part in self.shut(actor()) {
-            let left = part.again();
-            let hash = self.hash(part.key());
-            // A fill that waits for us is not waited for.
-            if let Ok(super::Waited::TimedOut) = part.wait(hash, until) {
-                cut_off += usize::from(self.take_over_part(&left));
-            }
+        // A fill that waits for us is not waited for.
+        for left in Awaited::block_all(self.shut(actor()), until, &mut |_, _| None) {
+            cut_off += usize::from(self.take_over_part(&left.into_part()));
         }
         self.stop_janitor();
         self.tidy();
@@ -224,6 +221,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         come_by("taken");
         {
             let pin = pin();
+            // A removal that waits for this compute waits no longer, and has what that stood before.
+            if before.leaves_to_removals() {
+                self.remove_prior(node);
+            }
             // The value that was served while the fill ran goes on being served: from behind the slot,
             // which goes on saying what that is, and then in its place.
             let prior = node.slot.prior().filter(|_| !before.is_cut());

@@ -1,6 +1,6 @@
 //! Taking part in a flight: as its leader, as one who waits, and what comes out of it.
 
-use super::{Core, Node};
+use super::{Core, Fenced, Node};
 use crate::actor::{actor, is_fill};
 use crate::bound::MAX_WEIGHT;
 use crate::cycle::{Leading, Waiting, Words, leading_actor, within};
@@ -12,6 +12,7 @@ use crate::reclaim::{Pin, pin};
 use crate::slot::State;
 use crate::stats::Event;
 use crate::sync::{Arc, Parker};
+use crate::time::Deadline;
 use std::hash::{BuildHasher, Hash};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -70,7 +71,7 @@ enum Ending {
     /// The fill said so. With `keep_prior` what was there before is put back.
     Without { outcome: Outcome, keep_prior: bool },
     /// The slot is `GONE` already, and was in this state before.
-    Finished(State),
+    Finished { before: State, keep_prior: bool },
     /// It has a value.
     Over,
 }
@@ -152,7 +153,16 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 
     /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
     /// the flight was fenced off, the value's time is over at once, or it is too heavy.
-    pub(crate) fn publish(mut self, value: V) -> (Found<'c, K, V>, bool) {
+    pub(crate) fn publish(self, value: V) -> (Found<'c, K, V>, bool) {
+        let Ok(published) = self.put(value) else {
+            unreachable!("only computes are superseded");
+        };
+        published
+    }
+
+    /// As [`publish`](Self::publish), of a compute too: one that is superseded has no effect, and its value comes
+    /// back.
+    pub(crate) fn put(mut self, value: V) -> Result<(Found<'c, K, V>, bool), V> {
         self.core.judge_age(&self);
         let (weight, fits) = self.weigh(&value);
         let deadline = self.core.deadline();
@@ -161,8 +171,22 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let owed = self.core.charge(charged);
         come_by("charged");
         let mut pin = pin();
+        let tell = self.core.bulletin.is_some();
         // SAFETY: we are the leader, and `Ending::Over` below makes this the one end.
-        let (before, prior) = unsafe { node.slot.publish(value, deadline, weight, fits) };
+        let published = unsafe { node.slot.publish(value, deadline, weight, fits, tell) };
+        let (before, prior) = match published {
+            Ok(published) => published,
+            Err(value) => {
+                self.core.discharge(charged);
+                self.core.stats.count(Event::FillError);
+                drop(pin);
+                self.ending = Ending::Without {
+                    outcome: Outcome::Nothing,
+                    keep_prior: true,
+                };
+                return Err(value);
+            }
+        };
         self.ending = Ending::Over;
         let mut replaced = 0;
         if let Some(prior) = prior {
@@ -184,6 +208,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             self.core
                 .unlink_node(self.hash, node, Event::Explicit, &pin);
         }
+        // A removal waits for this compute, and has its value.
+        if before.leaves_to_removals() && fits && deadline != Deadline::Past {
+            self.core.stats.count(Event::Explicit);
+            self.core.post_told(node);
+        }
         if let Some(flight) = before.flight() {
             // Wakers are foreign code: no pin.
             drop(pin);
@@ -202,7 +231,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             self.core.leave(node, before.flight());
         }
         // SAFETY: published, and held by us until after the pin was taken.
-        (unsafe { Found::new(pin, node) }, kept)
+        Ok((unsafe { Found::new(pin, node) }, kept))
     }
 
     /// Ends the flight with the fill's error, which `share` makes if anybody waits for it.
@@ -223,21 +252,35 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             }
             // Fails if somebody has begun to wait since: they are to have the error.
             if let Some(before) = slot.finish(seen, false) {
-                self.ending = Ending::Finished(before);
+                self.ending = Ending::Finished {
+                    before,
+                    keep_prior: true,
+                };
                 break;
             }
         }
         self.core.stats.count(Event::FillError);
     }
 
-    /// Ends the flight without a value, and takes what was there before with it unless
-    /// `keep_prior`.
-    pub(crate) fn withdraw(mut self, keep_prior: bool) {
+    /// Ends the flight without a value, and leaves what was there before.
+    pub(crate) fn withdraw(mut self) {
         self.core.stats.count(Event::FillError);
         self.ending = Ending::Without {
             outcome: Outcome::Nothing,
-            keep_prior,
+            keep_prior: true,
         };
+    }
+
+    /// Ends the flight of a compute without a value, and takes what was there before with it. False: it is
+    /// superseded, and has no effect.
+    pub(crate) fn take_away(mut self) -> bool {
+        self.core.stats.count(Event::FillError);
+        let before = self.finish(false);
+        self.ending = Ending::Finished {
+            before,
+            keep_prior: false,
+        };
+        !before.is_superseded()
     }
 
     /// Passes the lead on without having run a fill.
@@ -252,6 +295,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             let seen = slot.state();
             // A flight that was fenced off is not worth another fill: look again, all.
             if let (Some(flight), false) = (seen.flight(), seen.is_cut()) {
+                // Who goes on fills, and has read nothing.
+                if seen.is_compute() && !slot.compute_is_lost() {
+                    continue;
+                }
                 // SAFETY: the leader takes part, which keeps the flight.
                 if unsafe { &*flight }.hand_over() {
                     self.core.leave_part(self.node(), flight);
@@ -281,8 +328,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let (core, node) = (self.core, self.node());
         let pin = pin();
         if before.is_cut() || !keep_prior {
+            if before.leaves_to_removals() && keep_prior {
+                come_by("ended");
+                core.remove_prior(node);
+            }
             core.unlink_node(self.hash, node, Event::Explicit, &pin);
-            core.drop_prior(node, Event::Explicit);
+            // Who supersedes a compute takes what it stands before, and who waits for it has that.
+            if !keep_prior && !before.is_superseded() || !before.is_compute() {
+                core.drop_prior(node, Event::Explicit);
+            }
             return;
         }
         // Nobody cuts off what has ended: what it stands before is ours to put back. The slot goes
@@ -307,7 +361,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
         let (before, outcome, keep_prior) = match std::mem::replace(&mut self.ending, Ending::Over)
         {
             Ending::Over => return,
-            Ending::Finished(before) => (before, Outcome::Nothing, true),
+            Ending::Finished { before, keep_prior } => (before, Outcome::Nothing, keep_prior),
             Ending::Without {
                 outcome,
                 keep_prior,
@@ -436,6 +490,72 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         until: Option<Instant>,
     ) -> Result<Waited<'c, K, V, S>, CycleError> {
         self.wait_as(actor(), hash).block(until)
+    }
+}
+
+/// One of several waits for the ends of fills.
+pub(crate) struct Awaited<'c, K: Hash + Eq, V, S: BuildHasher> {
+    wait: Wait<'c, K, V, S>,
+    /// Kept until the fill has ended, and no longer: with it the slot goes.
+    fenced: Fenced<'c, K, V, S>,
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
+    pub(crate) fn new(fenced: Fenced<'c, K, V, S>, actor: u64) -> Self {
+        let hash = fenced.part.core.hash(fenced.part.key());
+        let wait = fenced.part.again().wait_as(actor, hash);
+        Self { wait, fenced }
+    }
+
+    /// A part in the fill.
+    pub(crate) fn into_part(self) -> Part<'c, K, V, S> {
+        self.fenced.part
+    }
+
+    /// Looks at every one of these waits. Those that are over, in whatever order, are shown to `over`, which says what
+    /// is to be waited for besides; its second argument says whether the wait would be a cycle. True: all are over.
+    pub(crate) fn poll_all(
+        all: &mut Vec<Self>,
+        waker: &Waker,
+        over: &mut dyn FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>,
+    ) -> bool {
+        let mut at = 0;
+        while let Some(this) = all.get_mut(at) {
+            let Poll::Ready(waited) = this.wait.poll(waker) else {
+                at += 1;
+                continue;
+            };
+            let is_cycle = waited.is_err();
+            drop(waited);
+            let Self { wait, fenced } = all.swap_remove(at);
+            let (core, actor) = (fenced.part.core, wait.actor);
+            drop(wait);
+            let more = over(&fenced, is_cycle);
+            drop(fenced);
+            all.extend(more.map(|part| {
+                let judged = false;
+                Self::new(Fenced { part, judged }, actor)
+            }));
+            core.tidy();
+        }
+        all.is_empty()
+    }
+
+    /// Sleeps until all of these waits are over, as [`poll_all`](Self::poll_all). Those that are not by `until` are
+    /// given back.
+    pub(crate) fn block_all(
+        mut all: Vec<Self>,
+        until: Option<Instant>,
+        over: &mut dyn FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>,
+    ) -> Vec<Self> {
+        if all.is_empty() {
+            return all;
+        }
+        let parker = Parker::new();
+        let waker = Arc::clone(&parker).into();
+        // Look, and only then sleep: what came before we were on the lists woke nobody.
+        while !Self::poll_all(&mut all, &waker, over) && park(&parker, until) {}
+        all
     }
 }
 

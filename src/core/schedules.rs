@@ -3,7 +3,7 @@
 
 use crate::interlude::{all_done, at};
 use crate::reclaim::{is_pinned, pin};
-use crate::{Cache, ManualClock, Op};
+use crate::{Cache, CompResult, ManualClock, Op};
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
@@ -220,6 +220,88 @@ fn c1_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
     assert!(all_done());
     // No time has passed since 6 was put in, and it was seen.
     assert_eq!((seen.get(), got), (Some(6), 6));
+}
+
+/// Row B10: a leader is descheduled between the two stores of a publish. Who does not wait takes the new value out, and
+/// does not wait for it.
+#[test]
+fn c2_b10_what_does_not_wait_passes_a_leader_that_is_publishing() {
+    type Removes = fn(&Cache<u64, u64>);
+    let ways: [Removes; 6] = [
+        |cache| assert_eq!(cache.remove_nowait(&1), Some(6)),
+        |cache| assert!(cache.invalidate_nowait(&1)),
+        Cache::clear_nowait,
+        |cache| cache.invalidate_if_nowait(|_, &value| value == 6),
+        |cache| assert_eq!(cache.remove(&1), Some(6)),
+        |cache| cache.invalidate_if(|_, &value| value == 6),
+    ];
+    for way in ways {
+        let cache: Cache<u64, u64> = Cache::unbounded();
+        cache.insert(1, 5);
+        let (come, has_come) = channel();
+        let (go, may_go) = channel::<()>();
+        let other = cache.clone();
+        let leader = thread::spawn(move || {
+            at("publishing", move || {
+                come.send(()).unwrap();
+                may_go.recv().unwrap();
+            });
+            other.entry(1).and_compute_with(|_| Op::Put(6))
+        });
+        has_come.recv().unwrap();
+        // Up to the second store the older value is served.
+        assert_eq!(cache.peek(&1), Some(5));
+        let (removes, (done, is_done)) = (cache.clone(), channel());
+        thread::spawn(move || {
+            way(&removes);
+            done.send(removes.peek(&1)).unwrap();
+        });
+        let left = is_done.recv_timeout(Duration::from_secs(30));
+        assert_eq!(left, Ok(None), "it waits for the leader");
+        go.send(()).unwrap();
+        assert_eq!(leader.join().unwrap(), CompResult::ReplacedWith(6));
+        assert_eq!((cache.peek(&1), cache.len()), (None, 0));
+        cache.quiesce();
+        assert_eq!(cache.retired(), 0);
+    }
+}
+
+/// Row A1: a removal that does not wait has superseded a compute, and stops before it takes what that has read. A
+/// removal that waits for the compute may have that then, and one of them has it.
+#[test]
+fn c2_a1_what_a_superseded_compute_has_read_is_taken_once() {
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(1, 5);
+    let (begun, has_begun) = channel();
+    let (go, may_go) = channel::<()>();
+    let computes = cache.clone();
+    let compute = thread::spawn(move || {
+        computes.entry(1).and_compute_with(|_| {
+            begun.send(()).unwrap();
+            may_go.recv().unwrap();
+            Op::Put(6)
+        })
+    });
+    has_begun.recv().unwrap();
+    let removes = cache.clone();
+    let removal = thread::spawn(move || removes.remove(&1));
+    while cache.in_flight().iter().all(|fill| fill.waiters == 0) {
+        thread::yield_now();
+    }
+    let removed = Rc::new(Cell::new(None));
+    let noted = removed.clone();
+    at("take prior", move || {
+        go.send(()).unwrap();
+        let superseded = CompResult::Superseded(Op::Put(6));
+        assert_eq!(compute.join().unwrap(), superseded);
+        noted.set(removal.join().unwrap());
+    });
+    let ours = cache.remove_nowait(&1);
+    assert!(all_done());
+    assert_eq!((ours, removed.get()), (None, Some(5)));
+    assert_eq!((cache.peek(&1), cache.len()), (None, 0));
+    cache.quiesce();
+    assert_eq!(cache.retired(), 0);
 }
 
 /// Clause 6: a compute over a live value leads, a task joins, and the cache is closed: the task is woken with nothing

@@ -118,12 +118,14 @@ where
         Ok(_) => unreachable!("who aims at the lead is served nothing else"),
         Err(refusal) => panic!("{refusal}"),
     };
-    let op = {
+    let op;
+    {
         // What makes the future may block, and is as much a part of the compute as that.
         let made = lead.poll(|_| f(prior.clone()));
         let mut future = pin_here!(made.unwrap_or_else(|cycle| panic!("{cycle}")));
-        poll_fn(|cx| inside(&mut lead, |_| future.as_mut().poll(cx))).await
-    };
+        op = poll_fn(|cx| inside(&mut lead, |_| future.as_mut().poll(cx))).await;
+        // The future's `Drop` may panic, and then the operation goes too.
+    }
     let op = op.unwrap_or_else(|cycle| panic!("{cycle}"));
     let result = lead.end(|leader| computed(leader, prior, op));
     core.tidy();

@@ -18,6 +18,9 @@
 //!   (R3 and this second half say nothing of a cache that evicts.)
 //! * **R8** Who runs a fill has its outcome; who waits has the outcome of a flight that was in
 //!   progress; nobody runs two fills.
+//! * **R11** A value is taken out once: of the removals that say which value they took, the computes that remove one
+//!   and those that put another in its place, no two name the same. A compute that is superseded has taken none, and
+//!   what it was to put in is seen by nobody.
 //!
 //! # How they are checked
 //! Most come down to *barriers*. A barrier `(since, from)` says: after `from`, nobody who calls
@@ -84,6 +87,8 @@ pub(crate) enum Answer {
     Done,
     Panicked,
     Cycle,
+    /// A compute was superseded, and has done nothing.
+    Superseded,
 }
 
 /// How one execution of a fill ended.
@@ -184,8 +189,18 @@ impl Deed {
 
     /// Takes values away.
     fn removes(&self) -> bool {
-        let computed = self.runs.iter().any(|run| run.ending == Ending::Removes);
+        let computed = self.runs.iter().any(|run| run.ending == Ending::Removes)
+            && self.answer != Answer::Superseded;
         computed || self.fences() || self.verb == Verb::InvalidateEven
+    }
+
+    /// A removal that answers as one does which has taken this out.
+    fn takes(&self, value: Option<u64>) -> bool {
+        match (self.answer, value) {
+            (Answer::Value(id), Some(value)) => id == value,
+            (answer, Some(_)) => answer == Answer::WasThere,
+            (answer, None) => matches!(answer, Answer::Absent | Answer::Done),
+        }
     }
 
     /// Takes away whatever there is, and fences off whatever runs.
@@ -208,12 +223,13 @@ impl Deed {
         }
     }
 
-    /// Waits for the fills that it finds running.
+    /// Waits for the fills that it finds running. (Of those whose keys it does not pick, `InvalidateEven` waits for
+    /// refreshes only; it detaches first fills.)
     fn awaits_fills(&self) -> bool {
         !self.inside
             && matches!(
                 self.verb,
-                Verb::Remove | Verb::Invalidate | Verb::InvalidateAll | Verb::InvalidateEven
+                Verb::Remove | Verb::Invalidate | Verb::InvalidateAll
             )
     }
 }
@@ -224,6 +240,8 @@ struct Product {
     key: u8,
     /// Who has been fenced off since before this moment has fenced this value off.
     begin: Stamp,
+    /// A compute's: that comes after a removal which does not pick what it has read.
+    computed: bool,
     /// Published not before, and not after.
     low: Stamp,
     high: Stamp,
@@ -400,18 +418,23 @@ fn products(history: &History) -> Result<HashMap<u64, Product>, Violation> {
     for deed in &history.deeds {
         let Some(key) = deed.key else { continue };
         let Span { call, ret } = deed.span;
+        let computed = deed.verb == Verb::Compute;
         let inserted = match deed.verb {
             Verb::Insert(id) => Some((id, ret, call)),
             _ => None,
         };
         let filled = deed.runs.iter().filter_map(|run| match run.ending {
-            Ending::Value(id) => Some((id, run.start, run.end)),
+            // What was given back was never there: who sees it has it from nobody.
+            Ending::Value(id) if deed.answer != Answer::Superseded => {
+                Some((id, run.start, run.end))
+            }
             _ => None,
         });
         for (id, begin, low) in filled.chain(inserted) {
             let product = Product {
                 key,
                 begin,
+                computed,
                 low,
                 high: ret,
                 call,
@@ -442,6 +465,7 @@ struct Line<'h> {
 impl<'h> Line<'h> {
     fn check(&self) -> Result<(), Violation> {
         self.answers()?;
+        self.taken_once()?;
         let sights = self.sights()?;
         self.exclusion()?;
         self.fills_are_awaited()?;
@@ -498,7 +522,7 @@ impl<'h> Line<'h> {
             let good = match deed.runs.first() {
                 Some(run) => self.is_outcome(run, deed.answer),
                 None => match deed.answer {
-                    Answer::Panicked => false,
+                    Answer::Panicked | Answer::Superseded => false,
                     Answer::Cycle => deed.inside,
                     Answer::Value(_) | Answer::Absent | Answer::Error(_) => self.has_joined(deed),
                     Answer::WasThere | Answer::Done => true,
@@ -516,6 +540,10 @@ impl<'h> Line<'h> {
         let kept = run.seen.map_or(Answer::Absent, Answer::Value);
         // The time of what a compute has seen may be over when it leaves or removes it.
         let gone = (self.ttl.is_some() || self.evicts) && answer == Answer::Absent;
+        if answer == Answer::Superseded {
+            return matches!(run.ending, Ending::Value(_) | Ending::Removes)
+                && self.can_be_superseded(run);
+        }
         match run.ending {
             Ending::Value(id) => answer == Answer::Value(id),
             Ending::Error(id) => answer == Answer::Error(id),
@@ -523,6 +551,33 @@ impl<'h> Line<'h> {
             Ending::Removes | Ending::Leaves => answer == kept || gone,
             Ending::Panics => answer == Answer::Panicked,
         }
+    }
+
+    /// Whether something came between what a compute has read and its end that comes before it: a removal that does not
+    /// wait, or an insert. (Those that wait do not wait for the fill that they are called from.)
+    fn can_be_superseded(&self, run: &Execution) -> bool {
+        let cuts = self.deeds.iter().filter(|deed| deed.cuts_off());
+        cuts.clone().any(|deed| deed.span.ret > run.start)
+    }
+
+    /// R11.
+    fn taken_once(&self) -> Result<(), Violation> {
+        let mut taken = HashMap::new();
+        for deed in self.own() {
+            let puts = |run: &&Execution| matches!(run.ending, Ending::Value(_) | Ending::Removes);
+            let id = match (deed.verb, deed.answer) {
+                (Verb::Remove | Verb::Nowait, Answer::Value(id)) => Some(id),
+                (Verb::Compute, Answer::Value(_)) => {
+                    deed.runs.iter().find(puts).and_then(|run| run.seen)
+                }
+                _ => None,
+            };
+            let Some(id) = id else { continue };
+            if let Some(other) = taken.insert(id, deed) {
+                return self.fail("R11", format!("{id} is taken by {other:?} and by {deed:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether an answer without a fill of one's own can be had: for errors, and for values that
@@ -562,10 +617,10 @@ impl<'h> Line<'h> {
             match (deed.verb, deed.answer, deed.runs.first()) {
                 (Verb::Compute, _, Some(run)) => sights.push(look(run.seen, run.start, false)),
                 (Verb::Fetch, _, Some(run)) => sights.push(look(None, run.start, true)),
-                (Verb::Look | Verb::Remove, Answer::Value(id), None) => {
+                (Verb::Look | Verb::Remove | Verb::Nowait, Answer::Value(id), None) => {
                     sights.push(look(Some(id), ret, false));
                 }
-                (Verb::Look | Verb::Remove, Answer::Absent, None) => {
+                (Verb::Look | Verb::Remove | Verb::Nowait, Answer::Absent, None) => {
                     sights.push(look(None, ret, false));
                 }
                 (Verb::Fetch | Verb::Refresh, Answer::Value(id), None) => {
@@ -657,14 +712,16 @@ impl<'h> Line<'h> {
             match deed.verb {
                 Verb::InvalidateEven => even.push((ret, call, "R4")),
                 Verb::Insert(_) => begun.push((ret, call, "R5")),
-                Verb::Refresh | Verb::Compute if deed.runs.iter().any(puts) => {
+                Verb::Refresh | Verb::Compute
+                    if deed.runs.iter().any(puts) && deed.answer != Answer::Superseded =>
+                {
                     begun.push((ret, call, "R5"));
                 }
                 _ if deed.fences() => begun.push((ret, call, "R4")),
                 _ => {}
             }
             // Who removes a value is the last to see it.
-            if let (Verb::Remove, Answer::Value(id)) = (deed.verb, deed.answer) {
+            if let (Verb::Remove | Verb::Nowait, Answer::Value(id)) = (deed.verb, deed.answer) {
                 removed.insert(id, ret);
             }
         }
@@ -687,7 +744,13 @@ impl<'h> Line<'h> {
                 (published.before(sight.call), product.high),
             ];
             if id % 2 == 0 {
-                over.push((even.before(sight.call), product.begin));
+                // It may have been left alone up to the moment when it was put in.
+                let begin = if product.computed {
+                    product.high
+                } else {
+                    product.begin
+                };
+                over.push((even.before(sight.call), begin));
             }
             for ((since, rule), begin) in over {
                 if begin < since {
@@ -774,7 +837,9 @@ impl<'h> Line<'h> {
 /// * an insert: puts its value in, and lets go of the open claim; then those who had joined that,
 ///   and have no outcome yet, have this value.
 /// * an invalidate: takes the value, and fences the open claim off; then waits for its end.
-///   `nowait` lets go of the claim instead.
+///   `nowait` lets go of the claim instead. If that is a compute's, the one takes what there is when the compute has
+///   ended, in the same step; before the other, the compute is superseded. An insert supersedes it too, if an
+///   invalidate waits: that comes first.
 /// * a fill: claims, if there is neither a value nor an open claim; then, when its closure has
 ///   returned, publishes, if its claim is still open and not fenced off. A refresh and a compute
 ///   claim whatever value there is, and it stays there meanwhile.
@@ -818,6 +883,10 @@ enum Step {
     /// An insert has let go of this claim; an invalidate waits for it.
     Fenced(usize),
     Joined(usize),
+    /// A removal that has what this compute leaves.
+    Awaits(usize),
+    /// A compute that has no effect.
+    Superseded,
     /// Has joined, and has this value.
     Resolved(u64),
     /// Has joined, and the flight came to this error.
@@ -883,7 +952,7 @@ impl Search<'_> {
                 call,
                 ret: run.start,
             }),
-            (Step::Claimed, Some(run)) => Some(Span { call: run.end, ret }),
+            (Step::Claimed | Step::Superseded, Some(run)) => Some(Span { call: run.end, ret }),
             _ => Some(Span { call, ret }),
         }
     }
@@ -901,11 +970,25 @@ impl Search<'_> {
             Step::None => match (deed.verb, deed.runs.first()) {
                 (Verb::Look, _) => deed.answer == found,
                 (Verb::Insert(id), _) => {
-                    next.value = Some(id);
+                    let awaited = self.open_compute(machine).filter(|_| next.fenced);
+                    let given = awaited.is_none_or(|open| self.give(&mut next, open));
                     next.leave(at);
+                    if let Some(open) = awaited {
+                        next.steps[open] = Step::Superseded;
+                    }
+                    next.value = Some(id);
+                    given
+                }
+                (Verb::Remove | Verb::Invalidate, _) if self.open_compute(machine).is_some() => {
+                    let open = machine.open.expect("matched");
+                    next.fenced = true;
+                    next.steps[at] = Step::Awaits(open);
                     true
                 }
                 (Verb::Remove | Verb::Invalidate | Verb::Nowait, _) => {
+                    if let Some(open) = self.open_compute(machine) {
+                        next.steps[open] = Step::Superseded;
+                    }
                     next.value = None;
                     if deed.verb == Verb::Nowait {
                         next.open = None;
@@ -913,10 +996,7 @@ impl Search<'_> {
                         next.fenced = true;
                         next.steps[at] = Step::Fenced(open);
                     }
-                    let was_there = machine.value.is_some();
-                    deed.answer == found
-                        || deed.answer == Answer::WasThere && was_there
-                        || deed.answer == Answer::Done && !was_there
+                    deed.takes(machine.value)
                 }
                 (verb, Some(run)) => {
                     next.open = Some(at);
@@ -932,8 +1012,21 @@ impl Search<'_> {
                 (_, None) => return self.fetches(machine, at),
             },
             Step::Claimed => {
+                let fenced = next.fenced && next.open == Some(at);
+                let compute = deed.verb == Verb::Compute;
+                next.fenced &= !compute;
                 next.close(at, deed.runs[0].ending);
-                true
+                (!compute || !fenced || self.give(&mut next, at))
+                    && deed.answer != Answer::Superseded
+            }
+            Step::Superseded => {
+                let run = &deed.runs[0];
+                next.resolve(at, Step::None);
+                match run.ending {
+                    Ending::Leaves | Ending::Panics => true,
+                    Ending::Removes if run.seen.is_none() => true,
+                    _ => deed.answer == Answer::Superseded,
+                }
             }
             Step::Fenced(claim) => match deed.verb {
                 Verb::Insert(id) => {
@@ -945,9 +1038,34 @@ impl Search<'_> {
             Step::Resolved(id) => deed.answer == Answer::Value(id),
             Step::Failed(error) => deed.answer == Answer::Error(error),
             Step::Vain => deed.answer == Answer::Absent,
-            Step::Joined(_) | Step::Done => false,
+            Step::Joined(_) | Step::Awaits(_) | Step::Done => false,
         };
         if right { vec![next] } else { vec![] }
+    }
+
+    /// The open claim, if that is a compute's.
+    fn open_compute(&self, machine: &Machine) -> Option<usize> {
+        let compute = |&open: &usize| self.deeds[open].verb == Verb::Compute;
+        machine.open.filter(compute)
+    }
+
+    /// Gives the value to one of the removals that wait for a compute; if there is none of them nobody takes it. False:
+    /// that is not what they answered.
+    fn give(&self, next: &mut Machine, claim: usize) -> bool {
+        let mut value = next.value.take();
+        let (mut right, mut any) = (true, false);
+        for (step, deed) in next.steps.iter_mut().zip(&self.deeds) {
+            if *step == Step::Awaits(claim) {
+                *step = Step::Done;
+                any = true;
+                if value.is_some() && deed.takes(value) {
+                    value = None;
+                } else {
+                    right &= deed.takes(None);
+                }
+            }
+        }
+        right && any && value.is_none()
     }
 
     /// A fetch or refresh that runs no fill.
@@ -1415,6 +1533,97 @@ fn the_search_rejects_a_lost_increment() {
     assert!(!increments(None).found());
 }
 
+/// A compute that has read 1 and is to put in 2, or to remove that; and what removals beside it answer.
+fn beside_a_compute(
+    (ending, answer): (Ending, Answer),
+    removals: &[(Verb, Answer)],
+    after: Option<u64>,
+) -> ByHand {
+    let mut history = hand()
+        .insert((1, 2), 1)
+        .then((3, 20), Verb::Compute, answer)
+        .run((4, 15), ending, Some(1));
+    for (&(verb, answer), at) in removals.iter().zip(5..) {
+        let ret = if verb == Verb::Nowait {
+            at + 5
+        } else {
+            at + 20
+        };
+        history = history.then((at, ret), verb, answer);
+    }
+    history.look((30, 31), after)
+}
+
+#[test]
+fn r11_rejects_what_is_taken_out_twice_or_lost() {
+    use Answer::{Absent, Done, Superseded, Value, WasThere};
+    use Verb::{Invalidate, Nowait, Remove};
+    let put = (Ending::Value(2), Value(2));
+    let gone = (Ending::Removes, Value(1));
+    let nop = (Ending::Leaves, Value(1));
+    let not_put = (Ending::Value(2), Superseded);
+    let not_gone = (Ending::Removes, Superseded);
+    for (compute, removals, after) in [
+        (put, &[(Remove, Value(2))][..], None),
+        (put, &[(Remove, Value(2)), (Remove, Absent)], None),
+        (put, &[(Remove, Absent), (Invalidate, WasThere)], None),
+        (gone, &[(Remove, Absent)], None),
+        (gone, &[(Invalidate, Done), (Remove, Absent)], None),
+        (nop, &[(Remove, Value(1)), (Remove, Absent)], None),
+        (not_put, &[(Nowait, Value(1))], None),
+        (not_put, &[(Nowait, WasThere), (Remove, Absent)], None),
+        (not_gone, &[(Nowait, Value(1))], None),
+        (nop, &[(Nowait, Value(1))], None),
+    ] {
+        let history = beside_a_compute(compute, removals, after);
+        assert!(history.found(), "{compute:?} {removals:?}");
+        assert_eq!(history.rule(), "good", "{compute:?} {removals:?}");
+    }
+    // The update is lost; it is taken out, and nobody says so, or two do; what was given back is there.
+    for (compute, removals, after, rule) in [
+        (put, &[(Remove, Value(1))][..], None, "R11"),
+        (put, &[(Remove, Absent)], None, ""),
+        (put, &[(Remove, Value(2)), (Remove, Value(2))], None, "R11"),
+        (put, &[(Invalidate, WasThere), (Remove, Value(2))], None, ""),
+        (put, &[(Nowait, Value(1))], None, "R11"),
+        (gone, &[(Remove, Value(1))], None, "R11"),
+        (gone, &[(Invalidate, WasThere)], None, ""),
+        (gone, &[(Nowait, Value(1))], None, "R11"),
+        (nop, &[(Remove, Absent)], None, ""),
+        (nop, &[(Remove, Value(1))], Some(1), "R4"),
+        (not_put, &[(Nowait, Value(1))], Some(2), "R1"),
+        (
+            not_put,
+            &[(Nowait, Value(1)), (Remove, Value(1))],
+            None,
+            "R11",
+        ),
+        (not_put, &[(Remove, Value(1))], None, "R8"),
+        (not_put, &[], Some(1), "R8"),
+    ] {
+        let history = beside_a_compute(compute, removals, after);
+        assert!(!history.found(), "{compute:?} {removals:?}");
+        if !rule.is_empty() {
+            assert_eq!(history.rule(), rule, "{compute:?} {removals:?}");
+        }
+    }
+    // An insert beside a compute is after it; a removal that waits comes first, and then the compute has no effect.
+    let inserted = |(ending, answer), removed, after| {
+        hand()
+            .insert((1, 2), 1)
+            .then((3, 20), Verb::Compute, answer)
+            .run((4, 15), ending, Some(1))
+            .then((5, 21), Remove, removed)
+            .insert((6, 7), 3)
+            .look((30, 31), after)
+            .found()
+    };
+    assert!(inserted(not_put, Value(1), Some(3)));
+    assert!(inserted(put, Value(3), None));
+    assert!(!inserted(put, Value(1), Some(3)));
+    assert!(!inserted(not_put, Value(2), Some(3)));
+}
+
 #[test]
 fn the_search_rejects_what_no_order_explains() {
     // Two reads that see two inserts in opposite orders; no rule of intervals says so.
@@ -1446,16 +1655,16 @@ fn the_search_knows_what_races_allow() {
         assert!(waiter.found(), "{got}");
         assert_eq!(waiter.rule(), "good");
     }
-    // A compute that is fenced off has done nothing, and answers as if it had.
-    let fenced = hand()
+    // What a compute has read is there until it ends; then a removal that waits has what it leaves.
+    let waited_for = hand()
         .insert((1, 2), 1)
         .then((3, 9), Verb::Compute, Answer::Value(2))
         .run((4, 8), Ending::Value(2), Some(1))
-        .then((5, 10), Verb::Remove, Answer::Value(1))
-        .look((6, 7), None)
+        .then((5, 10), Verb::Remove, Answer::Value(2))
+        .look((6, 7), Some(1))
         .look((11, 12), None);
-    assert!(fenced.found());
-    assert_eq!(fenced.rule(), "good");
+    assert!(waited_for.found());
+    assert_eq!(waited_for.rule(), "good");
     // After one who waited in vain others run their own fills.
     let again = hand()
         .then((1, 4), FETCH, Answer::Absent)

@@ -577,7 +577,7 @@ fn computed(result: &CompResult<u64>) -> Came {
         CompResult::Inserted(value)
         | CompResult::ReplacedWith(value)
         | CompResult::Unchanged(value) => Ok(value),
-        CompResult::Removed(_) | CompResult::StillNone => Err(None),
+        CompResult::Removed(_) | CompResult::StillNone | CompResult::Superseded(_) => Err(None),
     }
 }
 

@@ -416,11 +416,16 @@ fn run(plan: &Plan) -> History {
 
 /// R10: nothing runs any more, and everything is accounted for.
 fn rest(plan: &Plan, scene: Scene, history: &History) {
-    let endings = history.deeds.iter().flat_map(|deed| &deed.runs);
+    let runs_of = |deed: &'_ Deed| {
+        let superseded = deed.answer == Answer::Superseded;
+        let runs = deed.runs.clone().into_iter();
+        runs.map(move |run| (run, superseded))
+    };
     let mut counts = [0; 3];
-    for run in endings {
+    for (run, superseded) in history.deeds.iter().flat_map(runs_of) {
         counts[0] += 1;
-        counts[1] += u64::from(!matches!(run.ending, Ending::Value(_) | Ending::Panics));
+        let has_value = matches!(run.ending, Ending::Value(_) | Ending::Panics) && !superseded;
+        counts[1] += u64::from(!has_value);
         counts[2] += u64::from(run.ending == Ending::Panics);
     }
     let (stats, len, retired, iterated) = match &scene.subject {
@@ -678,8 +683,13 @@ impl<'s> Actor<'s> {
                 });
             }
             Kind::Nowait => {
+                let names = self.below(2) == 0;
                 self.record(number, Verb::Nowait, |_| {
-                    was_there(cache.invalidate_nowait(key))
+                    if names {
+                        found(cache.remove_nowait(key).map(|value| value.id()))
+                    } else {
+                        was_there(cache.invalidate_nowait(key))
+                    }
                 });
             }
             Kind::All => self.record(None, Verb::InvalidateAll, |_| {
@@ -762,6 +772,7 @@ impl<'s> Actor<'s> {
                 | CompResult::Removed(value)
                 | CompResult::Unchanged(value) => Answer::Value(value.id()),
                 CompResult::StillNone => Answer::Absent,
+                CompResult::Superseded(_) => Answer::Superseded,
             })
         });
     }

@@ -1583,6 +1583,9 @@ fn h15_nobody_hangs_on_random_graphs_with_cycles() {
 fn h16_a_fill_that_removes_its_own_key_does_not_wait_for_itself() {
     type Way = fn(&Cache<u64, u64>);
     let ways: [(&str, Way); 6] = [
+        ("invalidate_if_nowait", |cache| {
+            cache.invalidate_if_nowait(|_, _| true);
+        }),
         ("invalidate", |cache| {
             cache.invalidate(&1);
         }),
@@ -1593,7 +1596,6 @@ fn h16_a_fill_that_removes_its_own_key_does_not_wait_for_itself() {
             cache.remove(&1);
         }),
         ("invalidate_all", Cache::invalidate_all),
-        ("invalidate_if", |cache| cache.invalidate_if(|_, _| true)),
         ("twice", |cache| {
             cache.invalidate(&1);
             cache.invalidate(&1);
@@ -1603,6 +1605,17 @@ fn h16_a_fill_that_removes_its_own_key_does_not_wait_for_itself() {
     watched(move || {
         for (name, way) in ways {
             for verb in Verb::ALL {
+                // It comes before a compute, which has no effect then; `invalidate_if` leaves that alone.
+                if verb.computes() && name == "invalidate_if_nowait" {
+                    continue;
+                }
+                let put = |value| {
+                    if verb.computes() {
+                        Err(None)
+                    } else {
+                        Ok(value)
+                    }
+                };
                 let cache = plain();
                 cache.insert(2, 20);
                 let came = verb.ask(&cache, 1, || {
@@ -1612,14 +1625,14 @@ fn h16_a_fill_that_removes_its_own_key_does_not_wait_for_itself() {
                     assert_eq!(cache.get_with(&1, || 11), 11, "{name} in {verb:?}");
                     Ok(10)
                 });
-                assert_eq!(came, Ok(10), "{name} in {verb:?}");
+                assert_eq!(came, put(10), "{name} in {verb:?}");
                 assert_eq!(cache.get(&1), Some(11), "{name} in {verb:?}");
                 // Without the inner one: nothing is kept.
                 let came = verb.ask(&cache, 3, || {
                     cache.invalidate_all();
                     Ok(30)
                 });
-                assert_eq!((came, cache.len()), (Ok(30), 0), "{name} in {verb:?}");
+                assert_eq!((came, cache.len()), (put(30), 0), "{name} in {verb:?}");
             }
         }
     });

@@ -68,7 +68,7 @@ fn invalidate_during_a_compute(cache: &Cache<u64, u64>) {
         assert!(cache.invalidate(&1));
         Op::Put(11)
     });
-    assert_eq!(put, CompResult::ReplacedWith(11));
+    assert_eq!(put, CompResult::Superseded(Op::Put(11)));
 }
 
 fn clear_during_a_compute(cache: &Cache<u64, u64>) {

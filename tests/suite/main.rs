@@ -22,6 +22,7 @@ mod operations_model;
 mod quiet;
 mod races;
 mod reclamation;
+mod removals;
 mod schedules_found;
 mod stack;
 mod task_tools;

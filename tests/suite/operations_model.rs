@@ -17,7 +17,7 @@ use atomic_cache::{
     TryGetError,
 };
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -338,6 +338,12 @@ struct Model {
     entries: BTreeMap<u8, Live>,
     /// The flights that stand for their keys.
     flights: BTreeMap<u8, u64>,
+    /// The flights that are computes.
+    computes: BTreeSet<u64>,
+    /// Those that stand for their keys, and whose values are kept by nobody.
+    detached: BTreeSet<u64>,
+    /// The computes that have no effect.
+    superseded: BTreeSet<u64>,
     /// The fills on this thread's stack, the innermost last.
     stack: Vec<Flight>,
     /// Flights that hold a value they are to replace, cut off or not.
@@ -358,6 +364,9 @@ impl Model {
             flights_so_far: 0,
             entries: BTreeMap::new(),
             flights: BTreeMap::new(),
+            computes: BTreeSet::new(),
+            detached: BTreeSet::new(),
+            superseded: BTreeSet::new(),
             stack: Vec::new(),
             holders: 0,
             fills: 0,
@@ -421,7 +430,16 @@ impl Model {
         if stands {
             self.flights.remove(&flight.key);
         }
-        stands
+        stands && !self.detached.contains(&flight.number)
+    }
+
+    /// Cuts off the flight of a key, which this thread cannot wait for.
+    fn cut_off(&mut self, key: u8) {
+        if let Some(number) = self.flights.remove(&key) {
+            if self.computes.contains(&number) {
+                self.superseded.insert(number);
+            }
+        }
     }
 
     fn publish(&mut self, flight: Flight, id: u64) {
@@ -448,23 +466,28 @@ impl Model {
     fn remove(&mut self, key: u8) -> Option<u64> {
         let removed = self.look(key);
         self.entries.remove(&key);
-        self.flights.remove(&key);
+        self.cut_off(key);
         removed
     }
 
     fn remove_all(&mut self) {
         self.entries.clear();
-        self.flights.clear();
+        for key in self.flights.clone().into_keys() {
+            self.cut_off(key);
+        }
     }
 
-    /// What runs on this very thread cannot be waited for: it is cut off unjudged.
+    /// What runs on this very thread cannot be waited for. A first fill is detached, a compute left alone unless what it
+    /// has read is picked.
     fn remove_if(&mut self, which: impl Fn(u8, u64) -> bool) {
-        for key in std::mem::take(&mut self.flights).into_keys() {
-            self.entries.remove(&key);
+        for (&key, &number) in &self.flights {
+            if self.look(key).is_none() && !self.computes.contains(&number) {
+                self.detached.insert(number);
+            }
         }
         for (key, id) in self.contents() {
             if which(key, id) {
-                self.entries.remove(&key);
+                self.remove(key);
             }
         }
     }
@@ -905,6 +928,7 @@ impl Run<'_, '_> {
         let f = |seen: Option<&Value>| {
             assert_eq!(ran.get(), None, "a compute ran twice");
             let flight = self.model.borrow_mut().begin(key);
+            self.model.borrow_mut().computes.insert(flight.number);
             ran.set(Some(flight));
             let expected = flight.prior.map(|prior| prior.id);
             assert_eq!(seen.map(Value::id), expected, "compute of k{key}");
@@ -939,6 +963,18 @@ impl Run<'_, '_> {
             model.end(flight);
             return;
         };
+        let takes = plan < 2 || (plan == 2 && prior.is_some());
+        if takes && model.superseded.contains(&flight.number) {
+            let back = match outcome {
+                CompResult::Superseded(Op::Put(value)) => Some(value.id()),
+                CompResult::Superseded(Op::Remove) => None,
+                other => panic!("a compute of k{key} beside a removal came to {other:?}"),
+            };
+            assert_eq!(back, (plan < 2).then_some(id), "k{key}");
+            model.errors += 1;
+            model.end(flight);
+            return;
+        }
         assert!(
             seen(prior) || expired && seen(None),
             "a compute of k{key} with {plan} over {prior:?} came to {outcome:?}"

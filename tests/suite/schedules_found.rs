@@ -2,7 +2,7 @@
 //! foreign code that runs in the middle: a fill, a weigher, a key's `Hash` or `Eq`.
 
 use crate::common::*;
-use atomic_cache::{Cache, Op};
+use atomic_cache::{AtomicCache, Cache, CompResult, Op};
 use std::cell::RefCell;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
@@ -337,10 +337,18 @@ fn c2_invalidate_if_whose_predicate_inserts_ends() {
 #[test]
 fn c2_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
     watched_for(A_MOMENT, || {
-        let cache: Cache<u64, u64> = Cache::unbounded();
         let held = Held::new();
-        let (fills, fill) = (cache.clone(), held.clone());
-        let filler = thread::spawn(move || fills.get_with(&1, || fill.hold(7)));
+        let (fill, is_first) = (held.clone(), Mutex::new(true));
+        let cache = AtomicCache::new(
+            move |_: &u64| {
+                let is_first = std::mem::take(&mut *is_first.lock().unwrap());
+                if is_first { 5 } else { fill.hold(7) }
+            },
+            None,
+        );
+        cache.get(&1);
+        let refreshes = cache.clone();
+        let filler = thread::spawn(move || refreshes.refresh(&1));
         held.begun.pass();
         let (seen, end) = (cache.clone(), held.end.clone());
         let opener = thread::spawn(move || {
@@ -350,11 +358,15 @@ fn c2_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
         let mut asked = 0;
         let other = cache.clone();
         cache.invalidate_if(|&key, &value| {
+            // Not of the value that is refreshed.
+            if value == 5 {
+                return false;
+            }
             asked += 1;
-            other.insert(key, value + 1);
+            other.refresh(&key);
             true
         });
-        assert!(asked <= 2, "{asked} times");
+        assert!((1..=2).contains(&asked), "{asked} times");
         filler.join().unwrap();
         opener.join().unwrap();
     });
@@ -438,11 +450,17 @@ fn beside_a_compute_and_a_hash_that_panics(
         };
         // After that of the scan.
         next_time(&ON_HASH, move || next_time(&ON_HASH, panics));
+        let (seen, end) = (cache.clone(), held.end.clone());
+        let opener = thread::spawn(move || {
+            spin_until(|| seen.in_flight().iter().any(|fill| fill.fenced_off));
+            // The compute comes first, and has read it.
+            assert_eq!(seen.peek(&Hooked(1_000)), Some(5));
+            end.open();
+        });
         walk(&cache);
         assert!(is_over(&ON_HASH));
-        let left = cache.peek(&Hooked(1_000));
-        held.end.open();
-        assert_eq!(left, None);
+        assert_eq!(cache.peek(&Hooked(1_000)), None);
+        opener.join().unwrap();
     });
 }
 
@@ -456,16 +474,21 @@ fn c2_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
     beside_a_compute_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
 }
 
-/// Of the value before: what [`Cache::invalidate_if`] says of a fill that calls it.
+/// What [`Cache::invalidate_if`] does to a compute that calls it: nothing, unless it picks what that has read.
 #[test]
-fn c2_invalidate_if_inside_a_compute_takes_what_that_was_to_replace() {
+fn c2_invalidate_if_inside_a_compute_judges_what_that_was_to_replace() {
     watched(|| {
-        let cache: Cache<u64, u64> = Cache::unbounded();
-        cache.insert(1, 5);
-        cache.entry(1).and_compute_with(|_| {
-            cache.invalidate_if(|_, &value| value == 99);
-            Op::Nop
-        });
-        assert_eq!(cache.peek(&1), None);
+        for picked in [99, 5] {
+            let cache: Cache<u64, u64> = Cache::unbounded();
+            cache.insert(1, 5);
+            let computed = cache.entry(1).and_compute_with(|_| {
+                cache.invalidate_if(|_, &value| value == picked);
+                Op::Put(6)
+            });
+            let left = (picked == 99).then_some(6);
+            assert_eq!(cache.peek(&1), left);
+            let superseded = CompResult::Superseded(Op::Put(6));
+            assert_eq!(computed == superseded, left.is_none());
+        }
     });
 }
