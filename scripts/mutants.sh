@@ -104,7 +104,7 @@ mutant nobody-enters-the-graph src/core/part.rs \
     's/let waits = leading_actor\(\);/let waits = None::<u64>;/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
-    's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, Event::Replaced\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
+    's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, replaces\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
     l8_nobody_waits_for_a_fill_that_was_replaced
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
@@ -189,7 +189,7 @@ mutant fills-although-it-is-closed src/core/in_flight.rs \
     close_meets_a_fill
 # Who closes looks at the flights first.
 mutant closes-after-its-walk src/core/in_flight.rs \
-    's/(        self\.closed\.0\.swap\(1, Ordering::SeqCst\);\n        store_load\(\);\n)(.*?)(        parts\n    \})/$2$1$3/s' \
+    's/(        self\.closed\.0\.swap\(1, Ordering::SeqCst\);\n        store_load\(\);\n)(.*?)(        let awaited = \|fenced\|)/$2$1$3/s' \
     close_meets_a_fill
 # A takeover leaves asleep who waits.
 mutant takeover-wakes-nobody src/core/in_flight.rs \
@@ -238,12 +238,36 @@ mutant writer-stops-at-moved src/table/grow.rs \
     's/self\.move_word\(level, growth, at, rehash\) == Word::MOVED_END/self.move_word(level, growth, at, rehash).is_moved()/' \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
 
-mutant removes-what-is-being-replaced src/core/fence.rs \
-    's/if node\.slot\.is_publishing\(\) \{/if false {/' \
+mutant removes-what-is-being-replaced src/core.rs \
+    's/if node\.slot\.is_publishing\(\) \{\n( *return Some\(node\);)/if false {\n$1/' \
     refresh_publishes_beside_remove
 mutant judges-what-is-being-replaced src/core/fence.rs \
-    's/(be read of it\.\n *)if node\.slot\.is_publishing\(\) \{/$1if false {/' \
+    's/(last that could be read of it\.\n *let going = )self\.going/$1self.serving/' \
     refresh_publishes_beside_invalidate_all refresh_publishes_beside_invalidate_if
+
+# ---- removals beside computes ----------------------------------------------------------------
+
+mutant two-answer-with-one-value src/core/fence.rs \
+    's/slot\.claim\(\)\.then\(\|\| part\.node\(\)\)/{ slot.claim(); Some(part.node()) }/' \
+    two_removals_beside_a_compute
+mutant removal-answers-with-what-is-read src/core/fence.rs \
+    's/let removed = if !before\.is_compute\(\) \{/let removed = if true {/' \
+    compute_puts_beside_remove
+mutant superseded-puts-all-the-same src/slot.rs \
+    's/\(!state\.is_superseded\(\)\)\.then_some\(ready\)/Some(ready)/' \
+    compute_puts_beside_remove_nowait
+mutant superseded-removes-all-the-same src/core/part.rs \
+    's/!before\.is_superseded\(\)\n/true\n/' \
+    compute_removes_beside_remove_nowait
+mutant unclaimed-is-forgotten src/core.rs \
+    's/        self\.drop_unclaimed\(node\);\n//' \
+    a_removal_is_dropped_beside_the_end_of_a_compute
+mutant cuts-before-it-takes-part src/core/fence.rs \
+    's/let joined = wait\.map/if wait.is_some() { let _ = node.slot.cut(); }\n        let joined = wait.map/' \
+    compute_puts_beside_remove
+mutant insert-is-before-who-waits src/slot.rs \
+    's/\(true, true\) => State\(state\.0 \| SUPERSEDED\)/(true, true) => State(state.0)/' \
+    insert_over_a_compute_that_puts_beside_a_removal
 
 mutant takes-what-it-has-not-picked src/core/fence.rs \
     's/if only && !is_it/if false/' \
@@ -252,13 +276,13 @@ mutant judges-too-late src/core.rs \
     's/return if publishing \|\|/return if node.slot.is_publishing() ||/' \
     refresh_of_the_expired_publishes_beside_a_fill
 mutant waits-for-what-was-taken-over src/core/fence.rs \
-    's/Err\(state\) if state\.is_taken\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
+    's/Err\(state\) if is_given_up\(state\) => \{/Err(state) if false \&\& is_given_up(state) => {/' \
     takeover_meets_invalidate_all
 mutant waits-for-who-takes-over src/core/fence.rs \
-    's/Err\(state\) if state\.is_taken\(\) && state\.is_linked\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
+    's/Err\(state\) if is_given_up\(state\) && state\.is_linked\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
     takeover_of_a_refresh_meets_two_removals
 mutant forgets-what-was-given-back src/core/fence.rs \
-    's/&& \(next\.slot\.prior\(\)\.is_none\(\) \|\| self\.cut\(next, Event::Explicit\)\.is_ok\(\)\)//' \
+    's/\n *&& \(next\.slot\.prior\(\)\.is_none\(\)\n.*?is_ok\(\)\)\);/;/s' \
     takeover_and_a_refresh_meet_invalidate_all
 mutant keeps-what-was-to-be-given-back src/core/release.rs \
     's/\.filter\(\|_\| before\.restores\(\)\)/.filter(|_| false)/' \
@@ -270,7 +294,7 @@ mutant serves-what-was-cut-off src/slot.rs \
     's/let restores = if state\.is_cut\(\) \{ 0 \} else \{ RESTORES \};/let restores = RESTORES;/' \
     takeover_of_a_refresh_meets_two_removals
 mutant answers-for-another-slot src/core/fence.rs \
-    's/before\.is_cut\(\) && !before\.is_linked\(\)/false/' \
+    's/done\.before\.is_cut\(\) && !done\.before\.is_linked\(\)/false/' \
     refresh_meets_insert_and_nowait
 
 # ---- reclamation -----------------------------------------------------------------------------

@@ -18,6 +18,8 @@ mod in_flight_models;
 pub(crate) mod reclaim_checker;
 #[cfg(all(test, atomic_cache_loom))]
 mod reclaim_models;
+#[cfg(all(test, atomic_cache_loom, feature = "async"))]
+mod removal_models;
 #[cfg(all(test, atomic_cache_loom))]
 mod slab_models;
 #[cfg(all(test, atomic_cache_loom))]
