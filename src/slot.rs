@@ -316,12 +316,6 @@ impl<V> Slot<V> {
             .with(|value| unsafe { (*value).assume_init_ref() })
     }
 
-    /// The deadline of a live slot; `None` while that is just being said.
-    pub(crate) fn deadline(&self) -> Option<u64> {
-        // Relaxed, and below: as in `is_fresh`.
-        Some(self.aux.load(Ordering::Relaxed)).filter(|&deadline| deadline < PRIOR)
-    }
-
     /// Whether a live slot's value is still served; `is_before` says of a deadline whether it has not come.
     #[inline(always)]
     pub(crate) fn is_fresh(&self, is_before: impl FnOnce(u64) -> bool) -> bool {
