@@ -1,5 +1,6 @@
 //! [`AtomicCache`]: a [`Cache`] plus its own fill.
 
+use crate::blocking::verbs;
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
@@ -266,7 +267,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         let fill = Stored::new(self);
         sure(
             self.cache
-                .fetch_otherwise(key, Aim::Value, absent, fill, V::clone),
+                .fetch_otherwise(key, Aim::Value, absent, fill, V::clone, &verbs::GET),
         )
     }
 
@@ -287,7 +288,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        sure(self.cache.fetch_by(key, Aim::Value, Stored::new(self), f))
+        let fill = Stored::new(self);
+        sure(self.cache.fetch_by(key, Aim::Value, fill, f, &verbs::WITH))
     }
 
     /// Computes the value of a key anew, and returns the new one.
@@ -313,7 +315,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         V: Clone,
     {
-        sure(self.try_refresh(key))
+        let fill = Stored::new(self);
+        sure(
+            self.cache
+                .fetch_by(key, Aim::Refresh, fill, V::clone, &verbs::REFRESH),
+        )
     }
 }
 
@@ -337,13 +343,19 @@ where
     /// assert_eq!(ports.try_get("80"), Ok(80));
     /// ```
     #[inline]
+    #[track_caller]
     pub fn try_get<Q>(&self, key: &Q) -> Result<V, TryGetError<E>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         V: Clone,
     {
-        self.cache
-            .fetch_by(key, Aim::Value, Stored::new(self), V::clone)
+        self.cache.fetch_by(
+            key,
+            Aim::Value,
+            Stored::new(self),
+            V::clone,
+            &verbs::TRY_GET,
+        )
     }
 
     /// As [`refresh`](AtomicCache::refresh), with a fill that can fail. If it does, the old value
@@ -351,13 +363,19 @@ where
     ///
     /// # Errors
     /// As [`try_get`](Self::try_get).
+    #[track_caller]
     pub fn try_refresh<Q>(&self, key: &Q) -> Result<V, TryGetError<E>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         V: Clone,
     {
-        self.cache
-            .fetch_by(key, Aim::Refresh, Stored::new(self), V::clone)
+        self.cache.fetch_by(
+            key,
+            Aim::Refresh,
+            Stored::new(self),
+            V::clone,
+            &verbs::TRY_REFRESH,
+        )
     }
 }
 
@@ -415,6 +433,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     /// assert!(squares.invalidate(&5));
     /// assert!(!squares.contains(&5));
     /// ```
+    #[track_caller]
     pub fn invalidate<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -424,6 +443,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
 
     /// Removes a key, waits for its fill if one runs, and returns the value; see [`Cache::remove`]. Its twins:
     /// [`remove_nowait`](Self::remove_nowait), which never waits, and [`remove_async`](Self::remove_async).
+    #[track_caller]
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -454,6 +474,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     /// Removes every key, and waits for the fills that run; see [`Cache::invalidate_all`]. Its twins:
     /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
     /// [`invalidate_all_async`](Self::invalidate_all_async).
+    #[track_caller]
     pub fn invalidate_all(&self) {
         self.cache.invalidate_all();
     }
@@ -467,6 +488,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     /// Removes the keys whose values `which` picks, and waits for their fills; see [`Cache::invalidate_if`]. Its twins:
     /// [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
     /// [`invalidate_if_async`](Self::invalidate_if_async).
+    #[track_caller]
     pub fn invalidate_if(&self, which: impl FnMut(&K, &V) -> bool) {
         self.cache.invalidate_if(which);
     }
@@ -585,11 +607,13 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     }
 
     /// See [`Cache::close`].
+    #[track_caller]
     pub fn close(&self) {
         self.cache.close();
     }
 
     /// See [`Cache::close_within`].
+    #[track_caller]
     pub fn close_within(&self, timeout: Duration) -> usize {
         self.cache.close_within(timeout)
     }

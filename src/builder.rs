@@ -210,13 +210,19 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     ///
     /// It runs on whichever thread comes by with nothing held, as a rule the one that removed the
     /// entry, before its call returns; on a thread that holds a pinned view, when that is gone; and
-    /// inside a fill, after it; at
+    /// inside a fill, or while this thread or this future leads one or holds its guard, after it; while
+    /// something unwinds, by who comes by next; at
     /// the latest in [`run_pending_tasks`](Cache::run_pending_tasks) or
     /// [`quiesce`](Cache::quiesce). One thread at a time calls it, unless more than a thousand
     /// removals wait because it is slow. It hears of one thread's removals in their order; those of
     /// different threads, also of one key, may be told either way round. It may use the
     /// cache: what that removes is told of when it has returned. If it panics, that is counted
     /// ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
+    ///
+    /// **To remove other entries, let it use the `_nowait` methods**, such as
+    /// [`invalidate_nowait`](Cache::invalidate_nowait): it may be called inside a task, and what
+    /// that task leads by another of its futures nobody knows. A wait for a fill is [refused
+    /// there](Cache#where-a-thread-may-not-wait), and counted as a panic of the listener.
     ///
     /// Not told of: values that were never kept, and what the cache still holds when its last
     /// handle is dropped.

@@ -1,6 +1,7 @@
 //! [`Cache`]: the blocking verbs. Each is a short loop around one step of the core.
 
 use crate::actor::actor;
+use crate::blocking::{Verb, verbs};
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::core::{Aim, Awaited, Core, Glance, Spare};
@@ -39,6 +40,18 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 ///   `Clone` run under an epoch pin. Any of them may panic: the cache stays usable.
 /// * A fill may ask the cache for other keys. A wait that would never end is an error that names
 ///   the keys: the `try_` verbs return it, the others panic with it.
+///
+/// # Where a thread may not wait
+/// A thread that sleeps inside a task may be the one that would have to end what it waits for: the runtime hangs. So a
+/// method that would have to sleep there until a fill ends panics, before it sleeps, and names its twins: the one that
+/// ends in `_async`, and the one that does not wait. That is so
+/// * always inside a poll, the creation or the drop of one of this crate's futures, async fills included, on whichever
+///   thread they are polled;
+/// * with the feature `tokio`, wherever tokio forbids to block: in tasks and under `block_on`, not in `spawn_blocking`
+///   and `block_in_place`.
+///
+/// A hit, a fill that the call runs itself, and a wait that is a cycle do not sleep. A removal that panics so has taken
+/// effect, as one that is not waited for. While a thread unwinds already, a removal goes on without its wait.
 ///
 /// # Costs
 /// A hit takes no lock and writes nothing that other threads read: a hash, a pin (a nanosecond; 11 where there is
@@ -367,7 +380,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// # Panics
     /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
     /// [`ClosedError`](crate::ClosedError) if the cache has been closed; see
-    /// [`try_get_with`](Self::try_get_with). And with whatever `fill` panics with.
+    /// [`try_get_with`](Self::try_get_with). If it would have to wait where [a thread may not
+    /// wait](Self#where-a-thread-may-not-wait): take [`get_with_async`](Self::get_with_async) or [`get`](Self::get). And with whatever `fill` panics with.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
@@ -381,7 +395,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         V: Clone,
     {
-        sure(self.fetch(key, Aim::Value, |_| Ok::<_, Infallible>(fill()), V::clone))
+        let fill = |_: &K| Ok::<_, Infallible>(fill());
+        sure(self.fetch(key, Aim::Value, fill, V::clone, &verbs::GET_WITH))
     }
 
     /// As [`get_with`](Self::get_with), with a fill that can fail.
@@ -392,6 +407,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`TryGetError::Cycle`]: the fill that this would wait for waits, by way of other keys, for
     /// a fill that this thread runs. [`TryGetError::Closed`]: the cache has been [closed](Self::close).
     ///
+    /// # Panics
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait).
+    ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
     /// let port = |text: &str| cache.try_get_with(text, || text.parse());
@@ -400,6 +418,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert!(!cache.contains("eighty"));
     /// ```
     #[inline]
+    #[track_caller]
     pub fn try_get_with<Q, E>(
         &self,
         key: &Q,
@@ -410,7 +429,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Clone + Send + Sync + 'static,
     {
-        self.fetch(key, Aim::Value, |_| fill(), V::clone)
+        let verb = &verbs::TRY_GET_WITH;
+        self.fetch(key, Aim::Value, |_| fill(), V::clone, verb)
     }
 
     /// As [`get_with`](Self::get_with), with a fill that may find that there is no value. `None`
@@ -431,7 +451,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         V: Clone,
     {
-        match self.fetch(key, Aim::Value, |_| fill().ok_or(NoValue), V::clone) {
+        let fill = |_: &K| fill().ok_or(NoValue);
+        match self.fetch(key, Aim::Value, fill, V::clone, &verbs::OPTIONALLY_GET_WITH) {
             Ok(value) => Some(value),
             Err(TryGetError::Fill(NoValue)) => None,
             Err(TryGetError::Cycle(cycle)) => panic!("{cycle}"),
@@ -441,28 +462,32 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// As [`fetch_by`](Self::fetch_by), by a closure.
     #[inline]
+    #[track_caller]
     pub(crate) fn fetch<Q, R, E>(
         &self,
         key: &Q,
         aim: Aim,
         fill: impl FnOnce(&K) -> Result<V, E>,
         read: impl FnOnce(&V) -> R,
+        verb: &'static Verb,
     ) -> Result<R, TryGetError<E>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         E: Clone + Send + Sync + 'static,
     {
-        self.fetch_by(key, aim, Call::new(fill), read)
+        self.fetch_by(key, aim, Call::new(fill), read, verb)
     }
 
     /// The one way of every verb that fills: look, or turn and wait, and read what is found.
     #[inline]
+    #[track_caller]
     pub(crate) fn fetch_by<Q, R, F>(
         &self,
         key: &Q,
         aim: Aim,
         call: F,
         read: impl FnOnce(&V) -> R,
+        verb: &'static Verb,
     ) -> Result<R, TryGetError<F::Error>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
@@ -477,11 +502,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 Glance::Unclear => {}
             }
         }
-        self.fetch_otherwise(key, aim, absent, call, read)
+        self.fetch_otherwise(key, aim, absent, call, read, verb)
     }
 
     /// What is not the short way of a hit. `absent`: there is no need to look before turning.
     #[inline(never)]
+    #[track_caller]
     pub(crate) fn fetch_otherwise<Q, R, F>(
         &self,
         key: &Q,
@@ -489,6 +515,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         absent: bool,
         mut call: F,
         read: impl FnOnce(&V) -> R,
+        verb: &'static Verb,
     ) -> Result<R, TryGetError<F::Error>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
@@ -504,7 +531,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         let _tidied = core.afterwards();
         let mut spare = Spare::none(core, actor());
-        match core.obtain(pin, hash, &mut Borrowed(key), aim, &mut spare, &mut call) {
+        let (wanted, call_now) = (&mut Borrowed(key), &mut call);
+        match core.obtain(pin, hash, wanted, aim, &mut spare, call_now, verb) {
             Ok(found) => Ok(read(found.value())),
             Err(obstacle) => Err(call.explain(obstacle)),
         }
@@ -517,6 +545,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// `timeout`, waits no longer than that; without, as long as it takes. A wait that closes a
     /// cycle is one for whoever comes second, also if this one would have ended by its timeout.
     ///
+    /// # Panics
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait): take
+    /// [`get_value_or_guard_async`](Self::get_value_or_guard_async), or a timeout of zero.
+    ///
     /// ```
     /// use atomic_cache::{Cache, GuardResult};
     ///
@@ -527,6 +559,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// }
     /// assert_eq!(cache.get(&1).as_deref(), Some("one"));
     /// ```
+    #[track_caller]
     pub fn get_value_or_guard<Q>(
         &self,
         key: &Q,
@@ -629,17 +662,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`invalidate_nowait`](Self::invalidate_nowait) does. A fill that had been cut off already is
     /// the key's no more, and is not waited for.
     ///
+    /// # Panics
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait). So do all that
+    /// remove and wait.
+    ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
     /// cache.insert(1, 10);
     /// assert!(cache.invalidate(&1));
     /// assert!(!cache.invalidate(&1));
     /// ```
+    #[track_caller]
     pub fn invalidate<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.take(key, true, &mut |_| {})
+        self.take(key, Some(&verbs::INVALIDATE), &mut |_| {})
     }
 
     /// Removes a key and never waits: a fill of it that runs is cut off. True if it was cached.
@@ -664,7 +702,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        self.take(key, false, &mut |_| {})
+        self.take(key, None, &mut |_| {})
     }
 
     /// Removes a key, waits for a fill of it that runs, and returns a clone of the value that was removed: see
@@ -680,13 +718,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!(cache.remove(&1), Some(10));
     /// assert_eq!(cache.remove(&1), None);
     /// ```
+    #[track_caller]
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
         V: Clone,
     {
         let mut removed = None;
-        self.take(key, true, &mut |value| removed = Some(value.clone()));
+        let read = &mut |value: &V| removed = Some(value.clone());
+        self.take(key, Some(&verbs::REMOVE), read);
         removed
     }
 
@@ -712,24 +752,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
     {
         let mut removed = None;
-        self.take(key, false, &mut |value| removed = Some(value.clone()));
+        self.take(key, None, &mut |value| removed = Some(value.clone()));
         removed
     }
 
-    fn take<Q>(&self, key: &Q, wait: bool, read: &mut dyn FnMut(&V)) -> bool
+    /// Takes a key out; `verb` is the method that waits, if one does.
+    #[track_caller]
+    fn take<Q>(&self, key: &Q, verb: Option<&Verb>, read: &mut dyn FnMut(&V)) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
         let core = &*self.core;
         let hash = core.hash(key);
         let is_key = |other: &K| key.equivalent(other);
-        let wait = wait.then(actor);
+        let wait = verb.map(|_| actor());
         let (mut was_there, part) = core.fence(hash, &is_key, wait, Event::Explicit, read);
-        if let Some(part) = part {
+        if let Some((part, verb)) = part.zip(verb) {
             // What is removed by now is told of and dropped now.
             core.tidy();
             let left = part.again();
-            was_there |= if part.wait(hash, None).is_err() {
+            was_there |= if part.wait(hash, None, verb).is_err() {
                 core.give_up(hash, &left, read)
             } else {
                 core.claim(&left, read)
@@ -753,11 +795,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// cache.invalidate_all();
     /// assert!(cache.is_empty());
     /// ```
+    #[track_caller]
     pub fn invalidate_all(&self) {
+        self.take_all(&verbs::INVALIDATE_ALL);
+    }
+
+    #[track_caller]
+    fn take_all(&self, verb: &Verb) {
         let core = &*self.core;
         let fenced = core.fence_all(Some(actor()), None);
         let all = fenced.into_iter().map(|it| Awaited::new(it, actor()));
-        Awaited::block_all(all.collect(), None, &mut |fenced, is_cycle| {
+        Awaited::block_all(all.collect(), None, verb, &mut |fenced, is_cycle| {
             if is_cycle {
                 core.give_up(core.hash(fenced.part.key()), &fenced.part, &mut |_| {});
             }
@@ -796,8 +844,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// cache.clear();
     /// assert!(cache.is_empty());
     /// ```
+    #[track_caller]
     pub fn clear(&self) {
-        self.invalidate_all();
+        self.take_all(&verbs::CLEAR);
     }
 
     /// Removes every key and never waits: another name for
@@ -838,14 +887,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// cache.invalidate_if(|key, _value| key % 2 == 0);
     /// assert_eq!(cache.len(), 5);
     /// ```
+    #[track_caller]
     pub fn invalidate_if(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
         let fenced = core.fence_all(Some(actor()), Some(&mut which));
         let all = fenced.into_iter().map(|it| Awaited::new(it, actor()));
-        Awaited::block_all(all.collect(), None, &mut |fenced, is_cycle| {
+        let verb = &verbs::INVALIDATE_IF;
+        Awaited::block_all(all.collect(), None, verb, &mut |fenced, is_cycle| {
             core.judge_ended(fenced, is_cycle, actor(), &mut which)
         });
-        core.tidy();
+        core.tidy_all();
     }
 
     /// Removes every key whose value `which` picks, and never waits: fills of these keys are cut off, as by
@@ -1156,6 +1207,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Of an async fill that its flight keeps this thread polls too while it waits: call it where the fill
     /// finds its runtime (inside a tokio runtime's `enter`, say).
     ///
+    /// # Panics
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait): take
+    /// [`close_async`](Self::close_async), or [`close_within`](Self::close_within) with no time.
+    ///
     /// Dropping the last handle needs none of this. Called from inside a fill, it does not wait for
     /// that; from inside the janitor's round (by a listener), not for that round.
     ///
@@ -1167,15 +1222,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// let refused = cache.try_get_with(&2, || Ok::<_, ()>(20));
     /// assert!(matches!(refused, Err(atomic_cache::TryGetError::Closed(_))));
     /// ```
+    #[track_caller]
     pub fn close(&self) {
-        self.core.close(None);
+        self.core.close(None, &verbs::CLOSE);
     }
 
     /// As [`close`](Self::close), and waits no longer than `timeout`: fills that run then are [given
     /// up](Self::takeover), and those who wait for them are refused. How many those were.
+    ///
+    /// The time is looked at whenever a fill that this thread polls is pending: one that keeps it busy does not hold it up.
+    ///
+    /// # Panics
+    /// As [`close`](Self::close), unless `timeout` is zero.
+    #[track_caller]
     pub fn close_within(&self, timeout: Duration) -> usize {
         // A timeout too long for the clock is none.
-        self.core.close(Instant::now().checked_add(timeout))
+        let until = Instant::now().checked_add(timeout);
+        self.core.close(until, &verbs::CLOSE_WITHIN)
     }
 
     /// Whether the cache has been [closed](Self::close).

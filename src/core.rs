@@ -51,6 +51,7 @@ use in_flight::Closed;
 pub(crate) use in_flight::Watch;
 pub(crate) use part::{Awaited, Found, Leader, Part, Wait, Waited};
 pub(crate) use polled::{BoxFill, TaskLead};
+pub(crate) use release::Afterwards;
 use room::{Charge, Room};
 
 /// What the table's words point to: a key and its slot.

@@ -5,6 +5,11 @@
 //! actor that leads it. Only an actor that leads a fill can close a cycle, so only such an actor
 //! enters the graph; everybody else waits without touching it.
 //!
+//! Who awaits is the fill inside whose poll it does so, and not the thread that polls: that may drive a
+//! runtime inside a fill of its own, and comes by tasks that have nothing to do with it. Only where the runtime tells
+//! tasks apart (feature `tokio`) a thread that leads is known to await too: when it is in the very task, or
+//! outside of all, in which its lead began. A thread that blocks is charged with that itself.
+//!
 //! One mutex guards all edges. Edges are added after the walk has found no cycle and before the
 //! lock is let go, so of two actors that close a cycle together the second one sees the first
 //! one's edge. A cycle that is found is a real one: the walk starts at an actor that is running,
@@ -15,6 +20,7 @@
 
 use crate::actor::{is_fill, polled, polling, thread};
 use crate::flight::{Flight, WaitFor};
+use crate::runtime::{KNOWS_TASKS, NO_TASK, Task, task};
 use crate::sync::{Mutex, global, lock, thread_cell};
 use std::collections::{HashMap, HashSet};
 
@@ -25,6 +31,26 @@ global! {
 thread_cell! {
     /// How many fills this thread leads just now.
     LEADS: usize = 0
+}
+
+thread_cell! {
+    /// The innermost lead of this thread; 0 for none. Only where tasks are [known](KNOWS_TASKS).
+    LEAD: u64 = 0
+}
+
+thread_cell! {
+    /// How many leads this thread has had. As of `LEAD`.
+    LED: u64 = 0
+}
+
+thread_cell! {
+    /// The task in which its innermost lead, or fill, has begun or been polled.
+    TASK: Task = NO_TASK
+}
+
+thread_cell! {
+    /// This thread may have waits in the graph that outlive the call that made them: futures that are kept.
+    AWAITS: bool = false
 }
 
 thread_cell! {
@@ -51,18 +77,19 @@ pub(crate) fn within<R>(
     describe: &dyn Fn() -> String,
     fill: impl FnOnce() -> R,
 ) -> R {
-    struct Pop(*const Frame<'static>);
+    struct Pop(*const Frame<'static>, Task);
 
     impl Drop for Pop {
         fn drop(&mut self) {
             TOP.with(|top| top.set(self.0));
+            TASK.with(|cell| cell.set(self.1));
         }
     }
 
     let _polling = is_fill(leader).then(|| polling(leader));
     let up = TOP.with(std::cell::Cell::get);
     let frame = Frame { slot, describe, up };
-    let _pop = Pop(up);
+    let _pop = Pop(up, TASK.with(|cell| cell.replace(task())));
     TOP.with(|top| top.set(std::ptr::from_ref(&frame).cast()));
     fill()
 }
@@ -101,6 +128,8 @@ impl Words {
 
 /// An actor's wait.
 pub(crate) struct Edge {
+    /// See [`Who`].
+    lead: u64,
     flight: *const Flight,
     waits_for: WaitFor,
     /// The key waited for, in words.
@@ -129,13 +158,23 @@ unsafe impl Send for Edge {}
 
 /// Counts a fill that this thread leads, for as long as it lives. Not `Send`: it is this thread's.
 pub(crate) struct Leading {
+    lead: u64,
+    before: (u64, Task),
     _this_thread: std::marker::PhantomData<*const ()>,
 }
 
 impl Leading {
     pub(crate) fn begin() -> Self {
         LEADS.with(|leads| leads.set(leads.get() + 1));
+        let (mut lead, mut before) = (0, (0, NO_TASK));
+        if KNOWS_TASKS {
+            lead = LED.with(|led| led.replace(led.get() + 1)) + 1;
+            before.0 = LEAD.with(|cell| cell.replace(lead));
+            before.1 = TASK.with(|cell| cell.replace(task()));
+        }
         Self {
+            lead,
+            before,
             _this_thread: std::marker::PhantomData,
         }
     }
@@ -143,19 +182,91 @@ impl Leading {
 
 impl Drop for Leading {
     fn drop(&mut self) {
-        LEADS.with(|leads| leads.set(leads.get() - 1));
+        let left = LEADS.with(|leads| leads.replace(leads.get() - 1)) - 1;
+        if !KNOWS_TASKS {
+            return;
+        }
+        // Guards may be dropped in any order.
+        if LEAD.with(std::cell::Cell::get) == self.lead {
+            LEAD.with(|cell| cell.set(self.before.0));
+            TASK.with(|cell| cell.set(self.before.1));
+        }
+        if AWAITS.with(std::cell::Cell::get) {
+            AWAITS.with(|awaits| awaits.set(left > 0));
+            awaits_no_more(thread(), |lead| lead == self.lead || left == 0);
+        }
     }
 }
 
-/// The actor whose wait here could close a cycle: the one that acts, if it leads a fill.
-pub(crate) fn leading_actor() -> Option<u64> {
+/// Takes the waits of an actor's leads out of the graph that have ended: a future that it has polled there and kept
+/// holds nobody up.
+fn awaits_no_more(actor: u64, ended: impl Fn(u64) -> bool) {
+    let mut graph = lock(&WAITING);
+    let Some(edges) = graph.edges.get_mut(&actor) else {
+        return;
+    };
+    let (gone, left) = std::mem::take(edges)
+        .into_iter()
+        .partition(|(_, edge)| ended(edge.lead));
+    let gone: Vec<(u64, Edge)> = gone;
+    *edges = left;
+    if edges.is_empty() {
+        graph.edges.remove(&actor);
+    }
+    drop(graph);
+    drop(gone);
+}
+
+/// Who waits, as the graph has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) actor: u64,
+    /// The innermost of its leads, of a thread, where that is known: what it awaits there it awaits no longer than
+    /// that is led.
+    lead: u64,
+}
+
+impl Who {
+    fn fill(actor: u64) -> Self {
+        Self { actor, lead: 0 }
+    }
+
+    fn this_thread() -> Self {
+        Self {
+            actor: thread(),
+            lead: LEAD.with(std::cell::Cell::get),
+        }
+    }
+}
+
+/// Whose wait it is if this thread blocks here, if that could close a cycle: the fill's that is polled, or else
+/// the thread's, if it leads a fill.
+pub(crate) fn who_blocks() -> Option<Who> {
     let leads = LEADS.with(std::cell::Cell::get) > 0;
-    polled().or_else(|| leads.then(thread))
+    polled()
+        .map(Who::fill)
+        .or_else(|| leads.then(Who::this_thread))
+}
+
+/// Whose wait it is if a future of ours is pending here: the fill's that is polled; and if none is, the thread's that
+/// leads one, if it is known to be in no other task.
+pub(crate) fn who_awaits() -> Option<Who> {
+    if !KNOWS_TASKS {
+        return polled().map(Who::fill);
+    }
+    let who = who_blocks()?;
+    if TASK.with(std::cell::Cell::get) != task() {
+        return None;
+    }
+    if !is_fill(who.actor) {
+        AWAITS.with(|awaits| awaits.set(true));
+    }
+    Some(who)
 }
 
 /// Whether a wait here could close a cycle.
 pub(crate) fn leads_any() -> bool {
-    leading_actor().is_some()
+    who_blocks().is_some()
 }
 
 /// All edges.
@@ -178,12 +289,14 @@ impl Waiting {
     ///
     /// The caller takes part in `flight` until after the returned guard is gone.
     pub(crate) fn enter(
-        us: u64,
+        who: Who,
         flight: *const Flight,
         waits_for: WaitFor,
         words: Words,
     ) -> Result<Self, Vec<String>> {
+        let us = who.actor;
         let edge = Edge {
+            lead: who.lead,
             flight,
             waits_for,
             key: words.key,

@@ -1,6 +1,7 @@
 //! [`Cache::entry`]: an operation on one key that is given away.
 
 use crate::actor::actor;
+use crate::blocking::{Verb, verbs};
 use crate::cache::{Cache, DefaultHashBuilder, sure};
 use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
 use crate::error::{Refusal, TryGetError};
@@ -106,7 +107,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// ```
     #[track_caller]
     pub fn or_insert(self, value: V) -> Entry<V> {
-        self.or_insert_with(|| value)
+        sure(self.fill(|| Ok::<_, Infallible>(value), &verbs::OR_INSERT))
     }
 
     /// As [`Cache::get_with`], with a key that is given away.
@@ -121,7 +122,8 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// ```
     #[track_caller]
     pub fn or_insert_with(self, fill: impl FnOnce() -> V) -> Entry<V> {
-        sure(self.or_try_insert_with(|| Ok::<_, Infallible>(fill())))
+        let fill = || Ok::<_, Infallible>(fill());
+        sure(self.fill(fill, &verbs::OR_INSERT_WITH))
     }
 
     /// As [`Cache::try_get_with`], with a key that is given away.
@@ -134,9 +136,22 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// assert!(cache.entry("x".to_owned()).or_try_insert_with(|| "x".parse()).is_err());
     /// assert!(cache.entry("x".to_owned()).or_try_insert_with(|| "7".parse()).is_ok());
     /// ```
+    #[track_caller]
     pub fn or_try_insert_with<E>(
         self,
         fill: impl FnOnce() -> Result<V, E>,
+    ) -> Result<Entry<V>, TryGetError<E>>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        self.fill(fill, &verbs::OR_TRY_INSERT_WITH)
+    }
+
+    #[track_caller]
+    fn fill<E>(
+        self,
+        fill: impl FnOnce() -> Result<V, E>,
+        verb: &Verb,
     ) -> Result<Entry<V>, TryGetError<E>>
     where
         E: Clone + Send + Sync + 'static,
@@ -152,7 +167,8 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         let hash = core.hash(&self.key);
         let (mut spare, mut held) = Spare::holding(core, actor(), self.key);
         let mut call = Call::new(|_: &K| fill());
-        match core.obtain(pin(), hash, &mut held, Aim::Value, &mut spare, &mut call) {
+        let (aim, call_now) = (Aim::Value, &mut call);
+        match core.obtain(pin(), hash, &mut held, aim, &mut spare, call_now, verb) {
             Ok(found) => Ok(Entry {
                 value: found.value().clone(),
                 fresh: call.ran(),
@@ -206,6 +222,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
 }
 
 /// Waits until the lead of the key's next flight is ours; with the live value that it replaces.
+#[track_caller]
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     core: &'c Core<K, V, S>,
     hash: u64,
@@ -221,7 +238,8 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
                 return Err(core.refuse(leader).into());
             }
             Turn::Wait(part) => {
-                if let Waited::Lead(leader) = part.wait(hash, None)? {
+                let came = part.wait(hash, None, &verbs::AND_COMPUTE_WITH)?;
+                if let Waited::Lead(leader) = came {
                     return Ok((core.admit(leader)?, None));
                 }
             }

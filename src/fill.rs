@@ -2,6 +2,7 @@
 //! is compiled once for each key and value type, not for each closure.
 
 use crate::actor::actor;
+use crate::blocking::Verb;
 use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Wait, Waited, Wanted};
 use crate::error::{ClosedError, CycleError, TryGetError};
 use crate::flight::SharedError;
@@ -158,6 +159,8 @@ impl From<CycleError> for Obstacle {
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// The blocking loop: turn, and wait, until there is a value or a reason why not.
     #[cold]
+    #[track_caller]
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn obtain<'c>(
         &'c self,
         pin: Pin,
@@ -166,12 +169,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         aim: Aim,
         spare: &mut Spare<'c, K, V, S>,
         fill: &mut dyn Fill<K, V, S>,
+        verb: &Verb,
     ) -> Result<Found<'c, K, V>, Obstacle> {
         let mut first = Some(self.pin_for_miss(pin));
         let mut joined: Option<Wait<'_, K, V, S>> = None;
         loop {
             let leader = if let Some(wait) = joined.take() {
-                match wait.block(None)? {
+                match wait.block(None, verb)? {
                     Waited::Found(found) => return Ok(found),
                     Waited::Lead(leader) => leader,
                     Waited::Failed(error) if fill.accept(&error) => return Err(Obstacle::Failed),

@@ -6,6 +6,7 @@ mod lead;
 
 use crate::actor::new_fill;
 use crate::atomic_cache::{AtomicCache, Keep, StoredFill};
+use crate::blocking::in_poll;
 use crate::builder::{Builder, Naming};
 use crate::cache::{Cache, NoValue, sure};
 use crate::core::{Aim, Awaited, BoxFill, Core, Fenced, Leader, Part, Spare, Wait};
@@ -15,7 +16,7 @@ use crate::fill::Borrowed;
 use crate::guard::TaskGuardResult;
 use crate::key::{Equivalent, ToKey};
 use crate::stats::Event;
-use fetch::{Fetch, Fetched, LeftToAll, PerCall, StoredAsync};
+use fetch::{AsyncFill, Fetch, Fetched, LeftToAll, PerCall, StoredAsync};
 use pin_project_lite::pin_project;
 use std::convert::Infallible;
 use std::fmt;
@@ -64,6 +65,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// on: bound them by a timeout of your runtime, or use an
     /// [`AtomicCache`] with an async fill, which whoever waits can poll.
     ///
+    /// **Its wait is that of the fill inside whose poll it is**, for the [cycles](Self::try_get_with_async) that it
+    /// could close. Inside a fill it must not wait for a fill by a method that blocks: that
+    /// [panics](Self#where-a-thread-may-not-wait).
+    ///
     /// # Panics
     /// As [`get_with`](Self::get_with). A panic of the fill goes on in whoever polls it.
     ///
@@ -94,6 +99,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// # Errors
     /// As [`try_get_with`](Self::try_get_with). A cycle is found over tasks and threads alike, if the
     /// waits are made inside the fills: what a fill spawns and then waits for is not seen.
+    ///
+    /// Who awaits is the async fill inside whose poll this is. A *blocking* fill that awaits by some `block_on` is seen only
+    /// with the feature `tokio`: without it nobody can tell that from a task that this thread happens to poll, and
+    /// a fill that blocks on its own key in this way hangs. With it the thread is taken to await when it is in the same
+    /// task of tokio, or outside of all, as when its fill began. (So are then the tasks of another runtime that
+    /// a thread polls inside a blocking fill.)
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -201,6 +212,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     where
         Q: ?Sized,
         V: Clone,
+        F: AsyncFill<K, V, S>,
     {
         let core = &*self.core;
         let spare = Spare::none(core, 0);
@@ -261,7 +273,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`invalidate_async`](Self::invalidate_async); [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits.
     pub async fn invalidate_all_async(&self) {
         let core = &*self.core;
-        let fenced = core.fence_all(Some(new_fill()), None);
+        let fenced = core.fence_all_in_poll(None);
         let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
         all_ended(all.collect(), &mut |fenced, is_cycle| {
             if is_cycle {
@@ -270,7 +282,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             None
         })
         .await;
-        core.tidy_all();
+        core.tidy_all_in_poll();
     }
 
     /// Removes every key, and waits for the fills that run without blocking the thread: another name for
@@ -288,13 +300,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// that ran then those that have ended.
     pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
-        let fenced = core.fence_all(Some(new_fill()), Some(&mut which));
+        let fenced = core.fence_all_in_poll(Some(&mut which));
         let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
         all_ended(all.collect(), &mut |fenced, is_cycle| {
             core.judge_ended(fenced, is_cycle, new_fill(), &mut which)
         })
         .await;
-        core.tidy_all();
+        core.tidy_all_in_poll();
     }
 }
 
@@ -344,6 +356,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut cut_off = 0;
         let mut all = core.shut(new_fill());
         poll_fn(|cx| {
+            let _inside = in_poll();
             if Awaited::poll_all(&mut all, cx.waker(), &mut |_, _| None)
                 || deadline.as_mut().poll(cx).is_ready()
             {
@@ -356,7 +369,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             cut_off += usize::from(core.take_over_part(&left.into_part()));
         }
         core.stop_janitor();
-        core.tidy();
+        core.tidy_in_poll();
         cut_off
     }
 }
@@ -371,7 +384,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         read: &mut impl FnMut(&V),
     ) -> bool {
         // What is removed by now is told of and dropped now.
-        self.tidy();
+        self.tidy_in_poll();
         let Some(part) = part else {
             return false;
         };
@@ -382,8 +395,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             self.claim(&left, read)
         };
         drop(left);
-        self.tidy();
+        self.tidy_in_poll();
         claimed
+    }
+
+    /// As [`tidy`](Self::tidy), inside a future of ours.
+    fn tidy_in_poll(&self) {
+        let _inside = in_poll();
+        self.tidy();
+    }
+
+    /// As [`tidy_all`](Self::tidy_all), inside a future of ours.
+    fn tidy_all_in_poll(&self) {
+        let _inside = in_poll();
+        self.tidy_all();
+    }
+
+    /// As [`fence_all`](Self::fence_all), inside a future of ours.
+    fn fence_all_in_poll<'c>(
+        &'c self,
+        which: Option<&mut dyn FnMut(&K, &V) -> bool>,
+    ) -> Vec<Fenced<'c, K, V, S>> {
+        let _inside = in_poll();
+        self.fence_all(Some(new_fill()), which)
     }
 }
 
@@ -553,7 +587,8 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     ///
     /// With a fill that is a plain closure, that runs inside the poll of whoever leads: **one that blocks,
     /// blocks the runtime's thread, and no timeout ends it.** (Give it to your runtime's `spawn_blocking` in an
-    /// async fill.)
+    /// async fill.) If it asks for other keys and one of those is being filled by somebody else, it
+    /// [panics](Cache#where-a-thread-may-not-wait): let a fill that asks for others be async.
     ///
     /// The future borrows the cache and the key. To spawn it: `let cache = cache.clone();` and
     /// `async move { cache.get_async(&key).await }`.

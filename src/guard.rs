@@ -1,10 +1,11 @@
 //! Filling without a closure: the lead of a flight as a guard.
 
 use crate::actor::actor;
+use crate::blocking::verbs::GET_VALUE_OR_GUARD;
 use crate::cache::DefaultHashBuilder;
 #[cfg(feature = "async")]
 use crate::core::TaskLead;
-use crate::core::{Aim, Core, Leader, Spare, Turn, Waited};
+use crate::core::{Afterwards, Aim, Core, Leader, Spare, Turn, Waited};
 use crate::error::{ClosedError, CycleError};
 use crate::fill::Borrowed;
 use crate::key::{Equivalent, ToKey};
@@ -42,6 +43,7 @@ impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for GuardResult<'_,
 }
 
 impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
+    #[track_caller]
     pub(crate) fn obtain<Q>(core: &'c Core<K, V, S>, key: &Q, timeout: Option<Duration>) -> Self
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
@@ -49,23 +51,31 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
         // A timeout too long for the clock is none.
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let hash = core.hash(key);
+        let tidied = core.afterwards();
         let mut spare = Spare::none(core, actor());
         loop {
             let pin = core.pin_for_miss(pin());
             let waited = match core.turn(pin, hash, &mut Borrowed(key), Aim::Value, &mut spare) {
                 Turn::Ready(found) => Ok(Waited::Found(found)),
                 Turn::Lead(leader, _) => Ok(Waited::Lead(leader)),
-                Turn::Wait(part) => part.wait(hash, until),
+                Turn::Wait(part) => part.wait(hash, until, &GET_VALUE_OR_GUARD),
             };
             match waited {
                 Ok(Waited::Found(found)) => return Self::Value(found.value().clone()),
                 Ok(Waited::Lead(leader)) => {
                     return match core.admit(leader) {
-                        Ok(leader) => Self::Guard(PlaceholderGuard { leader }),
+                        // Not before the guard has gone.
+                        Ok(leader) => Self::Guard(PlaceholderGuard { leader, tidied }),
                         Err(closed) => Self::Closed(closed),
                     };
                 }
                 Ok(Waited::TimedOut) => return Self::Timeout,
+                // As in a wait: who fails at once, again and again, holds nobody up.
+                Ok(Waited::Failed(_) | Waited::Again)
+                    if until.is_some_and(|until| Instant::now() >= until) =>
+                {
+                    return Self::Timeout;
+                }
                 Ok(Waited::Failed(_) | Waited::Again) => {}
                 Err(cycle) => return Self::Cycle(cycle),
             }
@@ -79,7 +89,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
 /// (`mem::forget`): then they wait for ever.
 ///
 /// It stays on its thread, because a wait of that thread is what could close a cycle. So do not hold it
-/// over an `.await`: another task of that thread that asks for the key is told of a cycle. A task has
+/// over an `.await`: what that awaits is no wait of the thread's, and is not seen. A task has
 /// [`TaskGuard`].
 ///
 /// ```compile_fail
@@ -92,6 +102,8 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
 #[must_use = "a guard that is dropped gives up the lead"]
 pub struct PlaceholderGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
     leader: Leader<'c, K, V, S>,
+    /// After that: the listener may ask for the key.
+    tidied: Afterwards<'c, K, V, S>,
 }
 
 // As of `Cache`: a guard that is dropped while its thread unwinds gives up the lead.
@@ -107,8 +119,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
     where
         V: Clone,
     {
-        let _tidied = self.leader.core().afterwards();
-        self.leader.publish(value).0.value().clone()
+        let Self { leader, tidied } = self;
+        let value = leader.publish(value).0.value().clone();
+        drop(tidied);
+        value
     }
 
     /// The key.
@@ -156,11 +170,14 @@ impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for TaskGuardResult
 ///
 /// Dropped without a value it passes the lead to one of those who wait. While it is held, cycles by way of
 /// it are **not** found: nobody knows which task it is that computes the value. So who holds it must
-/// not wait for its key, nor for a fill that does.
+/// not wait for its key, nor for a fill that does; nor must a [listener](crate::Builder::eviction_listener) that
+/// what it does meanwhile calls.
 #[cfg(feature = "async")]
 #[must_use = "a guard that is dropped gives up the lead"]
 pub struct TaskGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
     lead: TaskLead<'c, K, V, S>,
+    /// After that: the listener may ask for the key.
+    tidied: Afterwards<'c, K, V, S>,
 }
 
 // As of a `PlaceholderGuard`.
@@ -172,7 +189,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for TaskGuard<'_
 #[cfg(feature = "async")]
 impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
     pub(crate) fn new(lead: TaskLead<'c, K, V, S>) -> Self {
-        Self { lead }
+        // Not before the guard has gone.
+        let tidied = lead.core().afterwards();
+        Self { lead, tidied }
     }
 
     /// Puts the value in: see [`PlaceholderGuard::insert`].
@@ -180,9 +199,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
     where
         V: Clone,
     {
-        let _tidied = self.lead.core().afterwards();
-        let publish = |leader: Leader<'c, K, V, S>| leader.publish(value).0.value().clone();
-        self.lead.end(publish)
+        let Self { lead, tidied } = self;
+        let value = lead.end(|leader| leader.publish(value).0.value().clone());
+        drop(tidied);
+        value
     }
 
     /// The key.

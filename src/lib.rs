@@ -16,6 +16,7 @@ compile_error!(
 
 mod actor;
 mod atomic_cache;
+mod blocking;
 mod bound;
 mod builder;
 mod byte_size;
@@ -43,6 +44,7 @@ mod pages;
 mod pinned;
 mod policy;
 mod reclaim;
+mod runtime;
 mod slab;
 mod slot;
 mod stats;

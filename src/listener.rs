@@ -1,7 +1,9 @@
 //! Telling a listener what was removed.
 //!
 //! Who takes an entry out puts it on a queue, on which it is held; whoever comes to a point where
-//! this thread holds nothing - no pin, no lead's slot, no lock - tells the listener. One thread at a
+//! this thread, and this task, hold nothing - no pin, no lead, no lock - and nothing unwinds tells the listener.
+//! (A future that is pending while it leads tells nobody: the poll that ends its fill does. What else a task
+//! leads, by a future beside this one or by a guard, is not known: there a listener that would have to wait is refused.) One thread at a
 //! time does, so that a listener hears of what one thread has removed in that order, and so
 //! that a listener which uses the cache is not called inside its own call: what it removes is
 //! told when it has returned.

@@ -1401,6 +1401,7 @@ pub mod __memoize {
     use std::marker::PhantomData;
     use std::time::Duration;
 
+    use crate::blocking::verbs;
     use crate::core::Aim;
     use crate::{
         Builder, ByteSize, Cache, CacheStats, Clock, Equivalent, ToKey, TryGetError, Weigh,
@@ -1549,7 +1550,8 @@ pub mod __memoize {
             anew: bool,
             fill: impl FnOnce() -> Result<V, NotKept<V>>,
         ) -> V {
-            whole(cache.fetch(&Query(self), aim(anew), |_| fill(), V::clone))
+            let verb = &verbs::MEMOIZE;
+            whole(cache.fetch(&Query(self), aim(anew), |_| fill(), V::clone, verb))
         }
 
         fn peek(&self, cache: &Cache<K, V>) -> Option<V> {

@@ -2,6 +2,7 @@
 
 use crate::actor::actor;
 use crate::atomic_cache::{AtomicCache, Stored};
+use crate::blocking::{Verb, verbs};
 use crate::cache::{Cache, DefaultHashBuilder, sure};
 use crate::core::{Aim, Core, Glance, Spare};
 use crate::error::TryGetError;
@@ -134,13 +135,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        sure(self.fill(key, Call::new(|_: &K| Ok::<_, Infallible>(fill()))))
+        let call = Call::new(|_: &K| Ok::<_, Infallible>(fill()));
+        sure(self.fill(key, call, &verbs::GET_OR_FILL_WITH))
     }
 
     /// As [`get_or_fill_with`](Self::get_or_fill_with), with a fill that can fail.
     ///
     /// # Errors
     /// As [`Cache::try_get_with`].
+    #[track_caller]
     pub fn try_get_or_fill_with<Q, E>(
         &mut self,
         key: &Q,
@@ -150,10 +153,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         E: Clone + Send + Sync + 'static,
     {
-        self.fill(key, Call::new(|_: &K| fill()))
+        self.fill(key, Call::new(|_: &K| fill()), &verbs::TRY_GET_OR_FILL_WITH)
     }
 
-    fn fill<Q, F>(&mut self, key: &Q, mut call: F) -> Result<&V, TryGetError<F::Error>>
+    #[track_caller]
+    fn fill<Q, F>(&mut self, key: &Q, mut call: F, verb: &Verb) -> Result<&V, TryGetError<F::Error>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
         F: Fill<K, V, S> + Explain,
@@ -177,6 +181,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
             Aim::Value,
             &mut spare,
             &mut call,
+            verb,
         ) {
             Ok(found) => {
                 let (pin, value) = found.into_parts();
@@ -311,7 +316,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicPinned<'_, K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        sure(self.try_get_or_fill(key))
+        let cache = self.cache;
+        sure(self.view.fill(key, Stored::new(cache), &verbs::GET_OR_FILL))
     }
 }
 
@@ -325,12 +331,14 @@ where
     ///
     /// # Errors
     /// As [`AtomicCache::try_get`].
+    #[track_caller]
     pub fn try_get_or_fill<Q>(&mut self, key: &Q) -> Result<&V, TryGetError<E>>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
         let cache = self.cache;
-        self.view.fill(key, Stored::new(cache))
+        self.view
+            .fill(key, Stored::new(cache), &verbs::TRY_GET_OR_FILL)
     }
 }
 

@@ -249,7 +249,8 @@
 //! [`memoize!`]d function, say `cache_err`.
 //!
 //! A cycle is found over threads and tasks alike, as long as the waits are made inside the fills. What
-//! a fill *spawns* and then waits for is not seen: ask for the other key in the fill itself.
+//! a fill *spawns* and then waits for is not seen: ask for the other key in the fill itself. Nor, without the
+//! feature `tokio`, is what a blocking fill waits for by `block_on`.
 //!
 //! ```
 //! use atomic_cache::{AtomicCache, Cache, TryGetError};
@@ -314,8 +315,9 @@
 //! Four rules for tasks:
 //!
 //! * **Do not call a verb that waits where there is a twin.** It blocks a thread of the runtime. If that
-//!   is the only one, and the fill is of a task per call, that task is never polled again: this is no
-//!   cycle that could be seen, and hangs.
+//!   is the only one, and the fill is of a task per call, that task is never polled again. With the feature `tokio` a
+//!   wait inside a task panics instead, and names the twins; inside a fill that is a future, always: see
+//!   [`Cache`](Cache#where-a-thread-may-not-wait).
 //! * **Where the compiler says "remove the `.await`", add `_async` instead.** `cache.invalidate(&key).await` is an error,
 //!   "`bool` is not a future", and rustc's help for it compiles and blocks: it is `cache.invalidate_async(&key).await`.
 //! * **Hold no view and no [`PlaceholderGuard`] over an `.await`.** They are not `Send`, so that the compiler

@@ -3,6 +3,7 @@
 
 use super::{Awaited, Core, Fenced, Leader, Node, Part};
 use crate::actor::{actor, is_fill};
+use crate::blocking::Verb;
 use crate::error::ClosedError;
 use crate::flight::{Outcome, WaitFor};
 use crate::foreign::contain;
@@ -115,10 +116,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Refuses fills from now on, and waits for those that run: until then, when they are cut off.
     /// How many were.
-    pub(crate) fn close(&self, until: Option<Instant>) -> usize {
+    #[track_caller]
+    pub(crate) fn close(&self, until: Option<Instant>, verb: &Verb) -> usize {
         let mut cut_off = 0;
         // A fill that waits for us is not waited for.
-        for left in Awaited::block_all(self.shut(actor()), until, &mut |_, _| None) {
+        for left in Awaited::block_all(self.shut(actor()), until, verb, &mut |_, _| None) {
             cut_off += usize::from(self.take_over_part(&left.into_part()));
         }
         self.stop_janitor();

@@ -2,8 +2,9 @@
 
 use super::{Core, Fenced, Node};
 use crate::actor::{actor, is_fill};
+use crate::blocking::{Verb, in_poll};
 use crate::bound::MAX_WEIGHT;
-use crate::cycle::{Leading, Waiting, Words, leading_actor, within};
+use crate::cycle::{Leading, Waiting, Who, Words, who_awaits, who_blocks, within};
 use crate::error::CycleError;
 use crate::flight::{Flight, Job, Look, Outcome, SharedError, Ticket, Verdict, WaitFor};
 use crate::foreign::contain;
@@ -214,8 +215,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             self.core.post_told(node);
         }
         if let Some(flight) = before.flight() {
-            // Wakers are foreign code: no pin.
+            // Wakers are foreign code: no pin, and this thread leads one less.
             drop(pin);
+            self.leading = None;
             // SAFETY: the leader takes part, which keeps the flight.
             let flight = unsafe { &*flight };
             // They have one already if an insert cut the flight off.
@@ -243,7 +245,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             if seen.flight().is_some() {
                 // A clone of an error is foreign code; until it is there we are a leader like
                 // any other.
-                let outcome = Outcome::Failed(share());
+                let outcome = Outcome::Failed(self.run(|_| share()));
                 self.ending = Ending::Without {
                     outcome,
                     keep_prior: true,
@@ -484,12 +486,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
 
     /// Sleeps until what this part waits for has come. Fails at once if that would close a
     /// cycle.
+    #[track_caller]
     pub(crate) fn wait(
         self,
         hash: u64,
         until: Option<Instant>,
+        verb: &Verb,
     ) -> Result<Waited<'c, K, V, S>, CycleError> {
-        self.wait_as(actor(), hash).block(until)
+        self.wait_as(actor(), hash).block(until, verb)
     }
 }
 
@@ -512,51 +516,100 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         self.fenced.part
     }
 
-    /// Looks at every one of these waits. Those that are over, in whatever order, are shown to `over`, which says what
-    /// is to be waited for besides; its second argument says whether the wait would be a cycle. True: all are over.
-    pub(crate) fn poll_all(
+    /// Looks at every one of these waits, by `step`. Those that are over, in whatever order, are shown to `over`, which
+    /// says what is to be waited for besides; its second argument says whether the wait would be a cycle. True: all are
+    /// over.
+    fn step_all(
         all: &mut Vec<Self>,
-        waker: &Waker,
-        over: &mut dyn FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>,
+        step: &mut dyn FnMut(
+            &mut Wait<'c, K, V, S>,
+        ) -> Poll<Result<Waited<'c, K, V, S>, CycleError>>,
+        over: Over<'_, 'c, K, V, S>,
     ) -> bool {
         let mut at = 0;
         while let Some(this) = all.get_mut(at) {
-            let Poll::Ready(waited) = this.wait.poll(waker) else {
+            let Poll::Ready(waited) = step(&mut this.wait) else {
                 at += 1;
                 continue;
             };
             let is_cycle = waited.is_err();
             drop(waited);
-            let Self { wait, fenced } = all.swap_remove(at);
-            let (core, actor) = (fenced.part.core, wait.actor);
-            drop(wait);
-            let more = over(&fenced, is_cycle);
-            drop(fenced);
-            all.extend(more.map(|part| {
-                let judged = false;
-                Self::new(Fenced { part, judged }, actor)
-            }));
-            core.tidy();
+            let more = all.swap_remove(at).ended(is_cycle, over);
+            all.extend(more);
         }
         all.is_empty()
     }
 
-    /// Sleeps until all of these waits are over, as [`poll_all`](Self::poll_all). Those that are not by `until` are
-    /// given back.
+    /// Leaves the list, and says so to `over`; what is to be waited for besides.
+    fn ended(self, is_cycle: bool, over: Over<'_, 'c, K, V, S>) -> Option<Self> {
+        let Self { wait, fenced } = self;
+        let (core, actor) = (fenced.part.core, wait.actor);
+        drop(wait);
+        let more = over(&fenced, is_cycle);
+        drop(fenced);
+        core.tidy();
+        let judged = false;
+        more.map(|part| Self::new(Fenced { part, judged }, actor))
+    }
+
+    /// Looks at every one of these waits, of a task: see [`step_all`](Self::step_all).
+    pub(crate) fn poll_all(
+        all: &mut Vec<Self>,
+        waker: &Waker,
+        over: Over<'_, 'c, K, V, S>,
+    ) -> bool {
+        let _inside = in_poll();
+        Self::step_all(all, &mut |wait| wait.step(waker, who_awaits()), over)
+    }
+
+    /// Sleeps until all of these waits are over, as [`Wait::block`] does. Those that are not by `until` are given back.
+    #[track_caller]
     pub(crate) fn block_all(
         mut all: Vec<Self>,
         until: Option<Instant>,
-        over: &mut dyn FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>,
+        verb: &Verb,
+        over: Over<'_, 'c, K, V, S>,
     ) -> Vec<Self> {
         if all.is_empty() {
             return all;
         }
         let parker = Parker::new();
         let waker = Arc::clone(&parker).into();
-        // Look, and only then sleep: what came before we were on the lists woke nobody.
-        while !Self::poll_all(&mut all, &waker, over) && park(&parker, until) {}
-        all
+        let mut may_sleep = false;
+        loop {
+            // Look, and only then sleep: what came before we were on the lists woke nobody.
+            let step = &mut |wait: &mut Wait<'c, K, V, S>| wait.step(&waker, who_blocks());
+            if Self::step_all(&mut all, step, over) || until.is_some_and(is_over) {
+                return all;
+            }
+            if !may_sleep {
+                if let Some(place) = Verb::forbidden() {
+                    if !verb.goes_on() {
+                        drop(all);
+                        verb.refuse(place);
+                    }
+                    while let Some(this) = all.pop() {
+                        this.ended(true, over);
+                    }
+                    return all;
+                }
+                may_sleep = true;
+            }
+            if !park(&parker, until) {
+                return all;
+            }
+        }
     }
+}
+
+/// What is done when one of several fills has ended, or its wait would be a cycle; and what is to be waited for besides.
+pub(crate) type Over<'o, 'c, K, V, S> =
+    &'o mut dyn FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>;
+
+/// Whether a deadline has passed.
+fn is_over(until: Instant) -> bool {
+    // In a model time does not pass: see `Parker::park_until`.
+    !cfg!(atomic_cache_loom) && Instant::now() >= until
 }
 
 fn park(parker: &Parker, until: Option<Instant>) -> bool {
@@ -597,7 +650,7 @@ pub(crate) struct Wait<'c, K: Hash + Eq, V, S: BuildHasher> {
 struct Place {
     ticket: Ticket,
     /// Who waits, for the graph; nobody there who leads nothing.
-    waits: Option<u64>,
+    waits: Option<Who>,
     edge: Option<Waiting>,
 }
 
@@ -613,17 +666,35 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         self.part.as_ref().expect("there until the wait is over")
     }
 
-    /// Sleeps until it is over.
+    /// Sleeps until it is over. Panics where this thread may not sleep, with the names of the methods to use in
+    /// the place of `verb`.
+    #[track_caller]
     pub(crate) fn block(
         mut self,
         until: Option<Instant>,
+        verb: &Verb,
     ) -> Result<Waited<'c, K, V, S>, CycleError> {
         let parker = Parker::new();
         let waker = Arc::clone(&parker).into();
+        let mut may_sleep = false;
         loop {
             // Look, and only then sleep: what came before we were on the list woke nobody.
-            if let Poll::Ready(waited) = self.poll(&waker) {
+            if let Poll::Ready(waited) = self.step(&waker, who_blocks()) {
                 return waited;
+            }
+            // Each time: a fill that wakes whoever polls it lets nobody sleep.
+            if until.is_some_and(is_over) {
+                return Ok(Waited::TimedOut);
+            }
+            if !may_sleep {
+                if let Some(place) = Verb::forbidden() {
+                    drop(self);
+                    if verb.goes_on() {
+                        return Err(CycleError::new(vec![]));
+                    }
+                    verb.refuse(place);
+                }
+                may_sleep = true;
             }
             if !park(&parker, until) {
                 return Ok(Waited::TimedOut);
@@ -631,11 +702,20 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         }
     }
 
-    /// One look: what has come, or `waker` is to be woken. Polls the fill if that is what is needed.
+    /// One look, of a task: what has come, or `waker` is to be woken. Polls the fill if that is what is needed.
     /// Fails at once if waiting would close a cycle.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
+        let _inside = in_poll();
+        self.step(waker, who_awaits())
+    }
+
+    /// As [`poll`](Self::poll), of whomever; `waits` says whose wait it is.
+    fn step(
+        &mut self,
+        waker: &Waker,
+        waits: Option<Who>,
+    ) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
         // A future may be polled by one fill and then by another.
-        let waits = leading_actor();
         if self.place.as_ref().is_none_or(|place| place.waits != waits) {
             let before = self.place.take().map(Place::without_edge);
             let enlisted = self.enlist(waits);
@@ -680,7 +760,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     }
 
     /// Gets on the list, and into the graph if we lead something.
-    fn enlist(&mut self, waits: Option<u64>) -> Result<(), CycleError> {
+    fn enlist(&mut self, waits: Option<Who>) -> Result<(), CycleError> {
         let part = self.part();
         // What is said of the keys is foreign code (`Debug`), which may wait here itself: before we
         // are on a list.
@@ -834,6 +914,7 @@ impl Future for Orphan {
     type Output = ();
 
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let _inside = in_poll();
         // Before it is polled: who gives the fill up wakes us.
         if self.flight.adopt(cx.waker().clone()) {
             self.job = None;

@@ -2,8 +2,9 @@
 //! by their flight, for whoever waits to poll.
 
 use super::{Core, Leader, Node, Part, Wait};
-use crate::actor::{is_fill, new_fill, polled};
-use crate::cycle::{Waiting, Words, leading_actor};
+use crate::actor::new_fill;
+use crate::blocking::in_poll;
+use crate::cycle::{Waiting, Who, Words, who_awaits};
 use crate::error::CycleError;
 use crate::flight::WaitFor;
 use crate::foreign::contain;
@@ -27,7 +28,7 @@ where
     /// Its core is the one below.
     lead: Option<Leader<'static, K, V, S>>,
     /// Last, because the lead refers to it.
-    _core: Arc<Core<K, V, S>>,
+    core: Arc<Core<K, V, S>>,
 }
 
 // SAFETY: the lead of a fill that is polled (`is_fill`) has nothing of any thread; what it leads to is
@@ -46,9 +47,14 @@ where
     V: 'static,
     S: BuildHasher + 'static,
 {
-    /// The fill first; it may be dropped because another destructor panics.
+    /// The fill first, as a part of itself: what its destructors wait for, it waits for. It may be dropped because
+    /// another destructor panics.
     fn drop(&mut self) {
-        contain(|| self.fill = None);
+        let Self { fill, lead, .. } = self;
+        if let (Some(lead), true) = (lead, fill.is_some()) {
+            let _inside = in_poll();
+            contain(|| lead.run(|_| *fill = None));
+        }
     }
 }
 
@@ -62,6 +68,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
+        let _inside = in_poll();
         let (Some(lead), Some(fill)) = (&this.lead, &mut this.fill) else {
             return Poll::Ready(());
         };
@@ -69,11 +76,16 @@ where
             return Poll::Pending;
         };
         // The fill has ended when it is gone.
-        this.fill = None;
+        lead.run(|_| this.fill = None);
         let lead = this.lead.take().expect("there while the fill is");
+        let nobody_waits = lead.take_part().flight().crew().1 == 0;
         match result {
             Ok(value) => drop(lead.publish(value)),
             Err(error) => lead.fail(|| Arc::new(error)),
+        }
+        if nobody_waits {
+            // They would do that.
+            this.core.tidy();
         }
         Poll::Ready(())
     }
@@ -99,10 +111,13 @@ where
         let (us, hash) = (self.actor, self.hash);
         // What makes the fill is not yet the fill: it may block, and so what asks for it. It runs as
         // who leads now, and inside which fill that is, the graph says.
-        let asking = leading_actor().filter(|&asks| asks != us);
+        let asking = who_awaits().filter(|asks| asks.actor != us);
         // Who leads now waits for nothing yet: that is no cycle.
         let nested = asking.and_then(|asks| self.nest(asks).ok());
-        let fill = self.run(make);
+        let fill = {
+            let _inside = in_poll();
+            self.run(make)
+        };
         drop(nested);
         let actor = self.lead_for_all();
         let part = self.take_part();
@@ -115,19 +130,17 @@ where
         let kept = Kept {
             fill: Some(fill),
             lead: Some(lead),
-            _core: Arc::clone(core),
+            core: Arc::clone(core),
         };
         flight.keep(Box::pin(kept), actor);
         wait
     }
 
-    /// From now on a fill leads, and no thread. Its number: not that of the fill in which a thread
-    /// has asked for this one, which is another actor.
+    /// From now on a fill leads, and no thread. Its number: a new one, of which nothing is known yet; the one that has
+    /// asked for it is another actor, and may ask once more.
     fn lead_for_all(&mut self) -> u64 {
-        if !is_fill(self.actor) || polled() == Some(self.actor) {
-            self.leading = None;
-            self.actor = new_fill();
-        }
+        self.leading = None;
+        self.actor = new_fill();
         self.actor
     }
 }
@@ -148,7 +161,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     }
 
     /// What is led here is polled inside `us`, which waits for it.
-    fn nest(&self, us: u64) -> Result<Nested<'c, K, V, S>, CycleError> {
+    fn nest(&self, us: Who) -> Result<Nested<'c, K, V, S>, CycleError> {
         let part = self.take_part();
         let words = Words::of(part.core.describe(part.key()));
         let edge = Waiting::enter(us, part.flight, WaitFor::End, words);
@@ -170,7 +183,7 @@ pub(crate) struct TaskLead<'c, K: Hash + Eq, V, S: BuildHasher> {
 /// goes before the part that keeps its flight.
 struct Nested<'c, K: Hash + Eq, V, S: BuildHasher> {
     _edge: Waiting,
-    waits: u64,
+    waits: Who,
     _part: Part<'c, K, V, S>,
 }
 
@@ -195,12 +208,26 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
 
     /// Goes on with the fill. Fails if the fill inside which this is polled waits for itself then.
     pub(crate) fn poll<R>(&mut self, fill: impl FnOnce(&K) -> R) -> Result<R, CycleError> {
-        let waits = leading_actor();
+        self.nest()?;
+        Ok(self.leader.run(fill))
+    }
+
+    /// Says in which fill this is polled.
+    fn nest(&mut self) -> Result<(), CycleError> {
+        let waits = who_awaits();
         if self.nested.as_ref().map(|nested| nested.waits) != waits {
             self.nested = None;
             self.nested = waits.map(|us| self.leader.nest(us)).transpose()?;
         }
-        Ok(self.leader.run(fill))
+        Ok(())
+    }
+
+    /// Drops what is left of the fill, which has ended only then, as a part of it: what its destructors wait for, it
+    /// waits for.
+    pub(crate) fn drop_fill(&mut self, fill: impl FnOnce()) {
+        // It is not polled any more: if it is dropped by a fill that it waits for, that is no cycle.
+        let _ = self.nest();
+        self.leader.run(|_| fill());
     }
 
     /// The key that is filled.

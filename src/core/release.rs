@@ -10,6 +10,7 @@ use crate::slot::{Released, State};
 use crate::stats::Event;
 
 /// See [`Core::afterwards`].
+#[must_use]
 pub(crate) struct Afterwards<'c, K, V, S> {
     core: &'c Core<K, V, S>,
 }
@@ -104,12 +105,13 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     /// Tells the listener what has been removed, unless this thread holds something: a pin, or the
-    /// lead of a flight, whose key the listener may ask for.
+    /// lead of a flight, whose key the listener may ask for; or it unwinds. What is not told now is told
+    /// by who comes by next.
     pub(super) fn tell(&self) {
         let Some(bulletin) = &self.bulletin else {
             return;
         };
-        if bulletin.len() > 0 && !is_pinned() && !leads_any() {
+        if bulletin.len() > 0 && !is_pinned() && !leads_any() && !std::thread::panicking() {
             self.tell_of(bulletin);
         }
     }
@@ -137,8 +139,8 @@ impl<K, V, S> Core<K, V, S> {
             return self.domain.flush_here();
         }
         self.domain.quiesce();
-        // What the listener is being told of may be told by us.
-        if !is_listening() {
+        // What the listener is being told of may be told by us; or it is not told while we unwind.
+        if !is_listening() && !std::thread::panicking() {
             // The listener is told between the looks, not under the lock of one.
             self.lingering.settle(SETTLING, || self.tell());
             self.domain.quiesce();

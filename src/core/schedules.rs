@@ -587,3 +587,31 @@ fn c9_insert_while_a_takeover_hashes() {
     });
     assert_eq!(left, None);
 }
+
+/// Clause 2, B4: a stored fill that wakes whoever polls it lets nobody sleep; a deadline is looked at all the same.
+#[cfg(feature = "async")]
+#[test]
+fn c2_b4_a_fill_that_wakes_itself_does_not_hold_up_a_guard_with_a_timeout() {
+    use crate::{AtomicCache, GuardResult};
+    use std::future::poll_fn;
+    use std::task::{Context, Poll, Waker};
+
+    let (end, ended) = channel();
+    thread::spawn(move || {
+        let fill = |_: u64| {
+            poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                Poll::<u64>::Pending
+            })
+        };
+        let cache = AtomicCache::new_async(fill, None);
+        let mut task = Box::pin(cache.get_async(&1));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(task.as_mut().poll(&mut context).is_pending());
+        let timeout = Some(Duration::from_millis(20));
+        let came = cache.cache.get_value_or_guard(&1, timeout);
+        let timed_out = matches!(came, GuardResult::Timeout);
+        end.send(timed_out).unwrap();
+    });
+    assert!(ended.recv_timeout(Duration::from_secs(30)).expect("hangs"));
+}

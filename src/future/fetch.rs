@@ -2,6 +2,7 @@
 
 use crate::actor::new_fill;
 use crate::atomic_cache::{AtomicCache, StoredFill};
+use crate::blocking::in_poll;
 use crate::cache::Cache;
 use crate::core::{
     Aim, BoxFill, Core, Held, Leader, Part, Spare, TaskLead, Turn, Wait, Waited, Wanted,
@@ -295,6 +296,7 @@ pin_project! {
         K: Hash,
         K: Eq,
         S: BuildHasher,
+        F: AsyncFill<K, V, S>,
     {
         core: &'c Core<K, V, S>,
         wanted: W,
@@ -309,12 +311,43 @@ pin_project! {
         read: Option<R>,
         finish: O,
     }
+
+    impl<'c, K, V, S, W, F, R, O> PinnedDrop for Fetch<'c, K, V, S, W, F, R, O>
+    where
+        K: Hash,
+        K: Eq,
+        S: BuildHasher,
+        F: AsyncFill<K, V, S>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if !matches!(this.stage, Stage::New | Stage::Over) {
+                drop_midway(this.core, this.fill, this.stage);
+            }
+        }
+    }
+}
+
+/// A caller goes that was no hit and has no answer: its fill first, if it has begun, and as a part of itself.
+#[cold]
+fn drop_midway<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>>(
+    core: &Core<K, V, S>,
+    mut fill: Pin<&mut F>,
+    stage: &mut Stage<'_, K, V, S>,
+) {
+    let _inside = in_poll();
+    let _tidied = core.afterwards();
+    if let Stage::Lead(lead) = stage {
+        lead.drop_fill(|| fill.as_mut().end());
+    }
+    *stage = Stage::Over;
 }
 
 impl<'c, K, V, S, W, F, R, O> Fetch<'c, K, V, S, W, F, R, O>
 where
     K: Hash + Eq,
     S: BuildHasher,
+    F: AsyncFill<K, V, S>,
 {
     /// `read` is shown the value, under a pin; `finish` makes the answer of what it has got.
     pub(crate) fn new(
@@ -408,8 +441,11 @@ impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Unwound<'_, '_, K, 
 
 impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Drop for Unwound<'_, '_, K, V, S, F> {
     fn drop(&mut self) {
-        contain(|| self.fill.as_mut().end());
-        *self.stage = Stage::Over;
+        let Self { fill, stage } = self;
+        if let Stage::Lead(lead) = stage {
+            contain(|| lead.drop_fill(|| fill.as_mut().end()));
+        }
+        **stage = Stage::Over;
     }
 }
 
@@ -433,9 +469,18 @@ where
     F: AsyncFill<K, V, S>,
     F::Error: Clone + Send + Sync + 'static,
 {
-    /// The loop: turn, and wait, until there is a value or a reason why not.
+    /// Goes on, and tidies up after it; not while it leads, which no thread knows of whom a listener would wait for.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
-        let _tidied = self.core.afterwards();
+        let _inside = in_poll();
+        let polled = self.go_on(cx);
+        if !matches!(self.stage, Stage::Lead(_)) {
+            drop(self.core.afterwards());
+        }
+        polled
+    }
+
+    /// The loop: turn, and wait, until there is a value or a reason why not.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
         loop {
             let waited = match self.stage {
                 Stage::Look => Ok(self.turn()),
@@ -496,6 +541,14 @@ where
         *self.stage = Stage::Wait(part.wait_as(self.spare.actor(), self.hash));
     }
 
+    /// Drops our own fill.
+    fn end_fill(&mut self) {
+        let Self { fill, stage, .. } = self;
+        if let Stage::Lead(lead) = stage {
+            contain(|| lead.drop_fill(|| fill.as_mut().end()));
+        }
+    }
+
     fn begin(&mut self, leader: Leader<'c, K, V, S>) {
         match self.fill.as_mut().begin(leader) {
             Begun::Leads(lead) => *self.stage = Stage::Lead(lead),
@@ -517,13 +570,13 @@ where
         let result = match result {
             Ok(result) => ready!(result),
             Err(cycle) => {
-                contain(|| self.fill.as_mut().end());
+                self.end_fill();
                 return self.over(Err(TryGetError::Cycle(cycle)));
             }
         };
         // It has ended when it is gone. What its destructor panics with, nobody is there to take: the
         // value is there.
-        contain(|| self.fill.as_mut().end());
+        self.end_fill();
         let Stage::Lead(lead) = std::mem::replace(self.stage, Stage::Over) else {
             unreachable!("as above");
         };
@@ -545,7 +598,10 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'c, K, V, S> {
         self,
         fill: F,
         finish: O,
-    ) -> Fetch<'c, K, V, S, Given<K>, F, fn(&V) -> V, O> {
+    ) -> Fetch<'c, K, V, S, Given<K>, F, fn(&V) -> V, O>
+    where
+        F: AsyncFill<K, V, S>,
+    {
         let core = &*self.cache.core;
         let spare = Spare::none(core, 0);
         let (given, read) = (Given::Key(self.key), V::clone as fn(&V) -> V);

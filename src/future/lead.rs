@@ -1,16 +1,17 @@
 //! Verbs of tasks that want the lead itself: computes, and guards.
 
 use crate::actor::new_fill;
+use crate::blocking::in_poll;
 use crate::core::{Aim, Core, Leader, Spare, TaskLead, Turn, Wait, Waited, Wanted};
 use crate::entry::{CompResult, EntrySelector, Op, computed};
 use crate::error::{CycleError, Refusal, TryGetError};
 use crate::fill::Borrowed;
 use crate::guard::{TaskGuard, TaskGuardResult};
 use crate::reclaim::pin;
-use std::future::poll_fn;
+use pin_project_lite::pin_project;
 use std::hash::{BuildHasher, Hash};
-use std::pin::{Pin, pin as pin_here};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 /// What one who wants the lead has got.
 enum Got<'c, K: Hash + Eq, V, S: BuildHasher> {
@@ -58,6 +59,7 @@ where
     V: Clone,
     S: BuildHasher,
 {
+    let _inside = in_poll();
     let pin = core.pin_for_miss(pin());
     Ok(match core.turn(pin, hash, wanted, aim, spare) {
         Turn::Ready(found) => Got::Value(found.value().clone()),
@@ -99,6 +101,82 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'c, K, V, S> {
     }
 }
 
+pin_project! {
+    /// A compute: the lead, and what it runs, which is dropped as a part of it wherever it is dropped.
+    struct Compute<'c, K, V, S, C, F>
+    where
+        K: Hash,
+        K: Eq,
+        S: BuildHasher,
+    {
+        core: &'c Core<K, V, S>,
+        // Until it has ended. Before the rest: what a destructor that panics leaves is not dropped while it leads.
+        lead: Option<TaskLead<'c, K, V, S>>,
+        make: Option<C>,
+        #[pin]
+        future: Option<F>,
+        prior: Option<V>,
+    }
+
+    impl<'c, K, V, S, C, F> PinnedDrop for Compute<'c, K, V, S, C, F>
+    where
+        K: Hash,
+        K: Eq,
+        S: BuildHasher,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let _inside = in_poll();
+            let this = this.project();
+            let _tidied = this.core.afterwards();
+            if let Some(lead) = this.lead {
+                let (make, mut future, prior) = (this.make, this.future, this.prior);
+                lead.drop_fill(|| {
+                    future.set(None);
+                    *make = None;
+                    *prior = None;
+                });
+            }
+            *this.lead = None;
+        }
+    }
+}
+
+impl<K, V, S, C, F> Future for Compute<'_, K, V, S, C, F>
+where
+    K: Hash + Eq,
+    V: Clone,
+    S: BuildHasher,
+    C: FnOnce(Option<V>) -> F,
+    F: Future<Output = Op<V>>,
+{
+    type Output = Result<CompResult<V>, CycleError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _inside = in_poll();
+        let mut this = self.project();
+        let lead = this.lead.as_mut().expect("polled until it has answered");
+        let op = lead.poll(|_| {
+            // What makes the future may block, and is as much a part of the compute as that.
+            if let Some(make) = this.make.take() {
+                this.future.set(Some(make(this.prior.clone())));
+            }
+            let future = this.future.as_mut().as_pin_mut().expect("made above");
+            let op = ready!(future.poll(cx));
+            // It has ended when it is gone.
+            this.future.set(None);
+            Poll::Ready(op)
+        });
+        let op = match op {
+            Ok(op) => ready!(op),
+            Err(cycle) => return Poll::Ready(Err(cycle)),
+        };
+        let lead = this.lead.take().expect("as above");
+        Poll::Ready(Ok(
+            lead.end(|leader| computed(leader, this.prior.take(), op))
+        ))
+    }
+}
+
 /// [`EntrySelector::and_compute_with_async`].
 pub(super) async fn compute<K, V, S, F>(
     entry: EntrySelector<'_, K, V, S>,
@@ -113,34 +191,21 @@ where
     let core = &*entry.cache.core;
     let hash = core.hash(&entry.key);
     let (spare, held) = Spare::holding(core, new_fill(), entry.key);
-    let (mut lead, prior) = match obtain(core, hash, held, Aim::Lead, spare).await {
+    let (lead, prior) = match obtain(core, hash, held, Aim::Lead, spare).await {
         Ok(Got::Lead(lead, prior)) => (lead, prior),
         Ok(_) => unreachable!("who aims at the lead is served nothing else"),
         Err(refusal) => panic!("{refusal}"),
     };
-    let op;
-    {
-        // What makes the future may block, and is as much a part of the compute as that.
-        let made = lead.poll(|_| f(prior.clone()));
-        let mut future = pin_here!(made.unwrap_or_else(|cycle| panic!("{cycle}")));
-        op = poll_fn(|cx| inside(&mut lead, |_| future.as_mut().poll(cx))).await;
-        // The future's `Drop` may panic, and then the operation goes too.
-    }
-    let op = op.unwrap_or_else(|cycle| panic!("{cycle}"));
-    let result = lead.end(|leader| computed(leader, prior, op));
-    core.tidy();
-    result
-}
-
-/// Goes on with a fill.
-fn inside<K: Hash + Eq, V, S: BuildHasher, T>(
-    lead: &mut TaskLead<'_, K, V, S>,
-    fill: impl FnOnce(&K) -> Poll<T>,
-) -> Poll<Result<T, CycleError>> {
-    match lead.poll(fill) {
-        Ok(poll) => poll.map(Ok),
-        Err(cycle) => Poll::Ready(Err(cycle)),
-    }
+    let compute = Compute {
+        core,
+        lead: Some(lead),
+        make: Some(f),
+        future: None,
+        prior,
+    };
+    // It is gone before this panics.
+    let result = compute.await;
+    result.unwrap_or_else(|cycle| panic!("{cycle}"))
 }
 
 /// [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async), when there is no value.
@@ -159,12 +224,13 @@ where
     let spare = Spare::none(core, new_fill());
     let result = match obtain(core, hash, Borrowed(key), Aim::Value, spare).await {
         Ok(Got::Value(value)) => TaskGuardResult::Value(value),
-        Ok(Got::Lead(lead, _)) => TaskGuardResult::Guard(TaskGuard::new(lead)),
+        // Tidied up when it has gone.
+        Ok(Got::Lead(lead, _)) => return TaskGuardResult::Guard(TaskGuard::new(lead)),
         Ok(Got::Wait(_)) => unreachable!("waited for"),
         Err(TryGetError::Cycle(cycle)) => TaskGuardResult::Cycle(cycle),
         Err(TryGetError::Closed(closed)) => TaskGuardResult::Closed(closed),
         Err(TryGetError::Fill(never)) => match never {},
     };
-    core.tidy();
+    core.tidy_in_poll();
     result
 }

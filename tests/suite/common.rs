@@ -470,6 +470,11 @@ impl Verb {
         matches!(self, Self::Compute | Self::ComputeAsync)
     }
 
+    /// Those of tasks.
+    pub(crate) fn is_async(self) -> bool {
+        format!("{self:?}").ends_with("Async")
+    }
+
     /// Those whose fill may find that there is no value.
     pub(crate) fn is_optional(self) -> bool {
         matches!(self, Self::OptionallyGetWith | Self::OptionallyGetWithAsync)

@@ -1267,6 +1267,11 @@ fn h15_of_two_threads_that_wait_for_each_other_one_gets_the_error() {
         for outer in Verb::ALL {
             for inner in Verb::ALL {
                 let errors = ring_of_threads(2, outer, inner);
+                if outer.is_async() && !inner.is_async() {
+                    // Inside a poll: it would block, cycle or not.
+                    assert!(!errors.is_empty(), "{inner:?} in {outer:?}");
+                    continue;
+                }
                 assert_eq!(errors.len(), 1, "{inner:?} in {outer:?}: {errors:?}");
                 let named = ["0 -> 1 -> 0", "1 -> 0 -> 1"];
                 let named = named.iter().any(|cycle| errors[0].contains(cycle));
@@ -1284,6 +1289,10 @@ fn h15_of_three_and_more_threads_in_a_ring_one_gets_the_error() {
                 let outer = Verb::ALL[round % Verb::ALL.len()];
                 let inner = Verb::ALL[(round / 2) % Verb::ALL.len()];
                 let errors = ring_of_threads(threads, outer, inner);
+                if outer.is_async() && !inner.is_async() {
+                    assert!(!errors.is_empty(), "{inner:?} in {outer:?}");
+                    continue;
+                }
                 assert_eq!(errors.len(), 1, "{inner:?} in {outer:?}: {errors:?}");
                 for key in 0..threads {
                     let step = format!("{key} -> {}", (key + 1) % threads);

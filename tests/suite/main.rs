@@ -31,5 +31,6 @@ mod tasks_dropped;
 mod tasks_found;
 mod tasks_hostile;
 mod tasks_runtimes;
+mod waits;
 mod weigh;
 mod words;

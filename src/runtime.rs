@@ -1,0 +1,54 @@
+//! What the runtime says, if there is one that we know: tokio, with the feature of that name.
+
+#[cfg(all(feature = "tokio", not(atomic_cache_loom)))]
+mod known {
+    use crate::foreign::contain;
+    use tokio::runtime::Handle;
+    use tokio::sync::oneshot;
+
+    /// Whether tasks can be told from one another.
+    pub(crate) const KNOWS_TASKS: bool = true;
+
+    /// A task of tokio; `None` outside of all, and directly under `block_on`.
+    pub(crate) type Task = Option<tokio::task::Id>;
+
+    pub(crate) const NO_TASK: Task = None;
+
+    /// The task in which this thread is.
+    pub(crate) fn task() -> Task {
+        tokio::task::try_id()
+    }
+
+    /// Whether this thread is where tokio forbids to block: inside a task, or under `block_on`; not inside
+    /// `spawn_blocking` or `block_in_place`.
+    ///
+    /// Tokio tells it in one way only: its own blocking calls panic there, before they look at anything. The panic
+    /// is reported by the program's hook; who asks is about to panic too.
+    pub(crate) fn forbids_blocking() -> bool {
+        // Without a runtime there is nothing to ask.
+        Handle::try_current().is_ok()
+            && contain(|| {
+                let (sender, receiver) = oneshot::channel();
+                // There already: it does not block where it is allowed to.
+                let _ = sender.send(());
+                let _ = receiver.blocking_recv();
+            })
+    }
+}
+
+#[cfg(not(all(feature = "tokio", not(atomic_cache_loom))))]
+mod known {
+    pub(crate) const KNOWS_TASKS: bool = false;
+
+    pub(crate) type Task = ();
+
+    pub(crate) const NO_TASK: Task = ();
+
+    pub(crate) fn task() -> Task {}
+
+    pub(crate) fn forbids_blocking() -> bool {
+        false
+    }
+}
+
+pub(crate) use known::*;
