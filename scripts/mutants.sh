@@ -101,7 +101,7 @@ mutant finish-without-the-flight src/slot.rs \
     's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \
     l2_an_error_is_shared_and_not_kept_by_two
 mutant nobody-enters-the-graph src/core/part.rs \
-    's/let waits = leading_actor\(\);/let waits = None::<u64>;/' \
+    's/self\.step\(&waker, who_blocks\(\)\)/self.step(&waker, None)/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
     's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, replaces\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
@@ -132,7 +132,7 @@ mutant lead-for-one-task src/flight.rs \
     's/room\.baton = Baton::Open;/room.baton = Baton::To(room.waiters.iter().position(|it| it.as_ref().is_some_and(waits)).unwrap_or(0));/' \
     task_l3_a_forgotten_task_does_not_keep_a_lost_lead
 mutant panicked-fill-keeps-its-lead src/future/fetch.rs \
-    's/(contain\(\|\| self\.fill\.as_mut\(\)\.end\(\)\);\n)        \*self\.stage = Stage::Over;\n/$1/' \
+    's/(contain\(\|\| lead\.drop_fill\(\|\| fill\.as_mut\(\)\.end\(\)\)\);\n        \}\n)        \*\*stage = Stage::Over;\n/$1/' \
     task_l3_a_waiter_takes_the_lead_of_a_fill_that_panics
 mutant nested-lead-without-its-edge src/core/polled.rs \
     's/self\.nested = waits\.map\(.*?\)\.transpose\(\)\?;//' \
