@@ -5,6 +5,7 @@
 //! the cold models have, and buys more preemptions.
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, cache, models, start};
+use crate::blocking::verbs::REFRESH;
 use crate::core::Aim;
 use crate::flight::{Flight, Look, Outcome, Ticket, Verdict, WaitFor};
 use crate::guard::{GuardResult, PlaceholderGuard};
@@ -212,7 +213,7 @@ fn poll_twice(flight: &Arc<Flight>) -> Verdict {
 fn refresh(cache: &TestCache, new: Option<u64>) -> Option<u64> {
     let fill = |_: &Token| new.map(Token::new).ok_or(());
     let read = |value: &Token| value.number();
-    cache.fetch(&key(), Aim::Refresh, fill, read).ok()
+    cache.fetch(&key(), Aim::Refresh, fill, read, &REFRESH).ok()
 }
 
 /// Fills `one` with a fill that asks for `other`.
@@ -239,7 +240,7 @@ fn refresh_beside(
         Ok::<_, ()>(Token::new(6))
     };
     assert_eq!(
-        cache.fetch(&key(), Aim::Refresh, fill, Token::number),
+        cache.fetch(&key(), Aim::Refresh, fill, Token::number, &REFRESH),
         Ok(6)
     );
     let seen = cache.peek(&key()).map(|value| value.number());
@@ -843,7 +844,7 @@ models! {
             cache.invalidate_if(|_, value| value.number() == 5);
         })]);
         let fill = |_: &Token| Ok::<_, ()>(Token::new(6));
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Ok(6));
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number, &REFRESH), Ok(6));
         let seen = cache.peek(&key()).map(|value| value.number());
         others.join();
         assert_ne!(seen, Some(5));
@@ -874,7 +875,7 @@ models! {
             others.join();
             Err::<Token, ()>(())
         };
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number), Err(crate::TryGetError::Fill(())));
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number, &REFRESH), Err(crate::TryGetError::Fill(())));
         let last = cache.peek(&key()).map(|value| value.number());
         assert!([None, Some(6)].contains(&last));
         assert_holds(&cache, last);

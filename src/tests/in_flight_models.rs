@@ -1,6 +1,7 @@
 //! Fills that are given up, and a cache that is closed, beside those who fill.
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, cache, models, start};
+use crate::blocking::verbs::REFRESH;
 use crate::core::Aim;
 use crate::error::TryGetError;
 use crate::guard::{GuardResult, PlaceholderGuard};
@@ -43,7 +44,10 @@ fn inside_a_refresh(cache: &TestCache, act: impl FnOnce()) {
         Ok::<_, ()>(Token::new(6))
     };
     let read = |value: &Token| value.number();
-    assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(6));
+    assert_eq!(
+        cache.fetch(&key(), Aim::Refresh, fill, read, &REFRESH).ok(),
+        Some(6)
+    );
 }
 
 /// `try_get_with`; the value of a fill, or whether it was refused.
@@ -126,7 +130,7 @@ models! {
         })]);
         let fill = |_: &Token| Ok::<_, ()>(Token::new(2));
         let read = |value: &Token| value.number();
-        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read).ok(), Some(2));
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, read, &REFRESH).ok(), Some(2));
         others.join();
         assert_ends_with(&cache, Some(if taken.get() { 1 } else { 2 }));
     };
@@ -137,7 +141,7 @@ models! {
         cache.insert(key(), Token::new(1));
         let others = start([actor(&cache, |cache| { cache.takeover(&key()); })]);
         let fill = |_: &Token| Err::<Token, _>(());
-        assert!(cache.fetch(&key(), Aim::Refresh, fill, |_| ()).is_err());
+        assert!(cache.fetch(&key(), Aim::Refresh, fill, |_| (), &REFRESH).is_err());
         others.join();
         assert_ends_with(&cache, Some(1));
     };
@@ -171,7 +175,7 @@ models! {
             let others = start([actor(&cache, |cache| cache.invalidate_all())]);
             assert!(cache.takeover(&key()));
             let fails = |_: &Token| Err::<Token, ()>(());
-            assert!(cache.fetch(&key(), Aim::Refresh, fails, |_| ()).is_err());
+            assert!(cache.fetch(&key(), Aim::Refresh, fails, |_| (), &REFRESH).is_err());
             others.join();
         });
         assert_ends_with(&cache, None);
