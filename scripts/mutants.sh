@@ -250,8 +250,8 @@ mutant judges-what-is-being-replaced src/core/fence.rs \
 mutant two-answer-with-one-value src/core/fence.rs \
     's/slot\.claim\(\)\.then\(\|\| part\.node\(\)\)/{ slot.claim(); Some(part.node()) }/' \
     two_removals_beside_a_compute
-mutant removal-answers-with-what-is-read src/core/fence.rs \
-    's/let removed = if !before\.is_compute\(\) \{/let removed = if true {/' \
+mutant removal-forgets-what-is-put-in src/core/fence.rs \
+    's/slot\.claim\(\)\.then\(/false.then(/' \
     compute_puts_beside_remove
 mutant superseded-puts-all-the-same src/slot.rs \
     's/\(!state\.is_superseded\(\)\)\.then_some\(ready\)/Some(ready)/' \
