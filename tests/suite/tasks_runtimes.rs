@@ -286,7 +286,7 @@ impl Soak {
         let right = |value: Counted| assert_eq!(value.id(), key);
         match dice.roll(20) {
             0 => _ = self.per_call.invalidate_async(&key).await,
-            1 => _ = self.per_call.insert(key, self.values.make(key)),
+            1 => self.per_call.insert(key, self.values.make(key)),
             2 => _ = self.per_call.remove_async(&key).await.map(right),
             3 => {
                 let of_key = |other: &u64, _: &Counted| *other == key;
