@@ -839,8 +839,28 @@ pub(crate) mod tests {
         }
     }
 
-    /// FAULTS C1, clause 9: one value, replaced by 64 threads in turn, on a machine with as many processors. (Other
-    /// tests are pinned now and then, which holds up what there is: so one of several rounds shall do.)
+    /// Runs a test in a process of its own: where other tests are pinned now and then, garbage waits for them.
+    fn alone(name: &str, test: impl FnOnce()) {
+        const ALONE: &str = "ATOMIC_CACHE_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return test();
+        }
+        let path = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &path, "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(
+            child.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&child.stderr)
+        );
+    }
+
+    /// FAULTS C1, clause 9: one value, replaced by 64 threads in turn, on a machine with as many processors. (A thread
+    /// may lose its processor while it is pinned, which holds up what there is: so one of several rounds shall do.)
     #[test]
     fn c9_c1_few_copies_of_a_value_that_many_threads_replace_in_turn() {
         let most_of_a_round = |_| {
@@ -861,8 +881,13 @@ pub(crate) mod tests {
             });
             most.into_inner()
         };
-        let least = (0..20).map(most_of_a_round).min();
-        assert!(least <= Some(16), "{least:?} copies");
+        alone(
+            "c9_c1_few_copies_of_a_value_that_many_threads_replace_in_turn",
+            || {
+                let least = (0..20).map(most_of_a_round).min();
+                assert!(least <= Some(16), "{least:?} copies");
+            },
+        );
     }
 
     /// FAULTS B10, clause 2: a thread has stopped inside the lock of the batches. Nobody else waits for it.
