@@ -1668,7 +1668,7 @@ fn c5_being_handed_the_lead_while_one_looks_for_cycles_is_no_cycle() {
 
 // ---- 6. No foreign code under anything of ours.
 
-/// `quiesce` panics if this thread holds a pin, and waits for ever if it holds up reclamation in
+/// `quiesce` panics if this thread holds a pin, and drops nothing if it holds up reclamation in
 /// another way. So a fill that calls it is run with nothing held.
 #[test]
 fn c6_fills_run_with_nothing_held_and_may_use_the_cache() {
@@ -1678,8 +1678,10 @@ fn c6_fills_run_with_nothing_held_and_may_use_the_cache() {
             cache.insert(2, 1);
             let came = verb.ask(&cache, 1, || {
                 assert!(cache.invalidate(&2));
-                cache.quiesce();
-                assert_eq!(cache.retired(), 0);
+                // Inside a fill it waits for no reader, so not for one of another test either.
+                while cache.retired() > 0 {
+                    cache.quiesce();
+                }
                 assert_eq!(cache.get(&1), None);
                 cache.insert(3, 30);
                 assert_eq!(cache.get_with(&4, || 40), 40);
