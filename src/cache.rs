@@ -42,16 +42,34 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 ///   the keys: the `try_` verbs return it, the others panic with it.
 ///
 /// # Where a thread may not wait
-/// A thread that sleeps inside a task may be the one that would have to end what it waits for: the runtime hangs. So a
-/// method that would have to sleep there until a fill ends panics, before it sleeps, and names its twins: the one that
-/// ends in `_async`, and the one that does not wait. That is so
-/// * always inside a poll, the creation or the drop of one of this crate's futures, async fills included, on whichever
+/// A thread that sleeps inside a task may be the one that would have to end what it waits for: then the runtime hangs. So
+/// a method that would have to sleep there until a fill ends panics before it sleeps. It names its twins: the one that
+/// ends in `_async`, and the one that does not wait. It does so
+/// * always, inside a poll, the creation or the drop of one of this crate's futures, async fills included, on whichever
 ///   thread they are polled;
 /// * with the feature `tokio`, wherever tokio forbids to block: in tasks and under `block_on`, not in `spawn_blocking`
-///   and `block_in_place`.
+///   and `block_in_place`. This crate asks tokio by a call that panics there, so tokio's own message, "Cannot block the
+///   current thread from within a runtime", comes first: **read the second one**. (With `panic = "abort"` there is only
+///   the first.)
 ///
-/// A hit, a fill that the call runs itself, and a wait that is a cycle do not sleep. A removal that panics so has taken
-/// effect, as one that is not waited for. While a thread unwinds already, a removal goes on without its wait.
+/// A call that hits does not sleep, and is not refused; nor is one that runs the fill itself, unless that is a future which
+/// is pending, nor one whose wait would close a cycle, which is an error of its own. A removal that panics in this way has
+/// taken effect all the same, as its `_nowait` twin would. A removal on a thread that unwinds goes on without its wait.
+///
+/// Not refused, because it is not a fill that they wait for: [`quiesce`](Self::quiesce), and the end of a cache's
+/// [janitor](Builder::purge_interval). In a task they block its thread; give them to `spawn_blocking`.
+///
+/// # What becomes of a fill that runs
+/// Each method that changes a key says what it does to a fill of that key, in one of these words:
+///
+/// | the fill is | by | who has joined gets | who asks next |
+/// |---|---|---|---|
+/// | **detached** | removals that wait, such as [`invalidate`](Self::invalidate) | its value | waits until it has ended, then runs its own |
+/// | **cut off** | removals that do not, such as [`invalidate_nowait`](Self::invalidate_nowait) | its value | runs its own at once, beside it |
+/// | **replaced** | [`insert`](Self::insert) | the inserted value, at once | gets the inserted value |
+/// | **given up** | [`takeover`](Self::takeover), [`fill_timeout`](Builder::fill_timeout) | the value of one of them, who runs its own | the same |
+///
+/// In none of these does the cache keep what the fill computes. The caller that runs the fill gets it all the same.
 ///
 /// # Costs
 /// A hit takes no lock and writes nothing that other threads read: a hash, a pin (a nanosecond; 11 where there is
@@ -132,7 +150,7 @@ pub struct Cache<K, V, S = DefaultHashBuilder> {
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
-    /// Another handle on the same cache; one reference count.
+    /// Makes another handle on the same cache; one reference count.
     fn clone(&self) -> Self {
         if let Some(janitor) = self.core.janitor() {
             janitor.enter();
@@ -176,7 +194,7 @@ impl<K, V, S> std::panic::UnwindSafe for Cache<K, V, S> {}
 impl<K, V, S> std::panic::RefUnwindSafe for Cache<K, V, S> {}
 
 impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
-    /// A cache for at most so many entries, without expiry: a
+    /// Makes a cache for at most so many entries, without expiry: a
     /// [`max_capacity`](Builder::max_capacity), which has the details, and nothing else. Weights, lifetimes and
     /// all else are settled with a [`builder`](Self::builder).
     ///
@@ -196,7 +214,7 @@ impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
             .unwrap_or_else(|error| unreachable!("any capacity is good: {error}"))
     }
 
-    /// A cache without a bound and without expiry.
+    /// Makes a cache without a bound and without expiry.
     ///
     /// Keys are asked to be [`Debug`](fmt::Debug) because cycle errors name them; for others see
     /// [`Builder::opaque_keys`].
@@ -233,7 +251,7 @@ impl<K: Hash + Eq + fmt::Debug, V> Default for Cache<K, V> {
 }
 
 impl<K, V> Cache<K, V> {
-    /// Settings for a cache.
+    /// Returns the settings for a cache.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -252,7 +270,7 @@ impl<K, V> Cache<K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// The value of a key, if it is there. Never fills, never waits; `None` while the key's first
+    /// Returns the value of a key, if it is there. Never fills, never waits; `None` while the key's first
     /// fill runs.
     ///
     /// Cost: a hit, see [`Cache`]; clones the value. [`with`](Self::with) and
@@ -335,7 +353,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.with_otherwise(key, f)
     }
 
-    /// As [`get`](Self::get), and not counted as a use of the entry: it changes neither the
+    /// Returns what [`get`](Self::get) would, and is not counted as a use of the entry: it changes neither the
     /// statistics nor, in a bounded cache, what is evicted next.
     ///
     /// ```
@@ -351,7 +369,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.look(self.core.hash(key), key, &pin()).cloned()
     }
 
-    /// Whether a key is there. Never fills, never waits, is not a use of the entry; false while
+    /// Says whether a key is there. Never fills, never waits, is not a use of the entry; false while
     /// the key's first fill runs.
     ///
     /// ```
@@ -369,7 +387,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.look(self.core.hash(key), key, &pin()).is_some()
     }
 
-    /// The value of a key, computed by `fill` if it is not there.
+    /// Returns the value of a key, computed by `fill` if it is not there.
     ///
     /// Of all who ask at once one runs its fill; the others wait, and get a clone of the one
     /// value. If that fill panics, the panic goes on in its caller, and one of those who wait
@@ -381,7 +399,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
     /// [`ClosedError`](crate::ClosedError) if the cache has been closed; see
     /// [`try_get_with`](Self::try_get_with). If it would have to wait where [a thread may not
-    /// wait](Self#where-a-thread-may-not-wait): take [`get_with_async`](Self::get_with_async) or [`get`](Self::get). And with whatever `fill` panics with.
+    /// wait](Self#where-a-thread-may-not-wait): take [`get_with_async`](Self::get_with_async) or [`get`](Self::get). And with
+    /// whatever `fill` panics with.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
@@ -399,7 +418,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         sure(self.fetch(key, Aim::Value, fill, V::clone, &verbs::GET_WITH))
     }
 
-    /// As [`get_with`](Self::get_with), with a fill that can fail.
+    /// Does what [`get_with`](Self::get_with) does, with a fill that can fail.
     ///
     /// # Errors
     /// [`TryGetError::Fill`]: the fill's error, a clone of which goes to everyone who waits with a
@@ -433,7 +452,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch(key, Aim::Value, |_| fill(), V::clone, verb)
     }
 
-    /// As [`get_with`](Self::get_with), with a fill that may find that there is no value. `None`
+    /// Does what [`get_with`](Self::get_with) does, with a fill that may find that there is no value. `None`
     /// goes to everyone who waits, and is not cached.
     ///
     /// # Panics
@@ -575,19 +594,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         GuardResult::obtain(&self.core, key, timeout)
     }
 
-    /// Puts a value in, over whatever there is.
+    /// Puts a value in, over whatever there is. Never waits.
     ///
-    /// After it returns, reads see `value` or something newer. If a fill of the key is running,
-    /// everyone who waits for it gets a clone of `value` now; the fill's own caller gets what it
-    /// computed, which is not kept.
+    /// After it returns, reads see `value` or something newer. A fill of the key that runs is
+    /// [replaced](Self#what-becomes-of-a-fill-that-runs): everyone who waits for it gets a clone of `value` now, and its own
+    /// caller gets what it computed, which is not kept.
     ///
-    /// A value that cannot be kept, because it is heavier than the whole capacity
-    /// ([`max_capacity`](Builder::max_capacity)) or because its weigher panicked, still takes the older value
-    /// out: what is served is never older than what was put in. The listener hears of that with
-    /// [`RemovalCause::Size`](crate::RemovalCause::Size), [`CacheStats::oversize`] counts the new one, and
-    /// [`try_insert`](Self::try_insert) gives it back.
-    ///
-    /// Never waits.
+    /// The cache cannot keep a value that is heavier than the whole capacity ([`max_capacity`](Builder::max_capacity)), nor
+    /// one whose weigher panics. Such a value goes to those who wait, and is dropped. It still takes the older value out,
+    /// because what is served is never older than what was put in. The listener is told of the older one with
+    /// [`RemovalCause::Size`](crate::RemovalCause::Size), and [`CacheStats::oversize`] counts the new one. To have it back use
+    /// [`try_insert`](Self::try_insert).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -601,15 +618,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.insert(self.core.hash(&key), key, value);
     }
 
-    /// Puts a value in as [`insert`](Self::insert) does, and gives back one that cannot be kept.
-    ///
-    /// Never waits.
+    /// Puts a value in as [`insert`](Self::insert) does, and gives it back if the cache cannot keep it. Never waits.
     ///
     /// # Errors
-    /// If the entry is heavier than the whole capacity, or its weigher panicked: the error has the value. The older
-    /// value is gone then, and a fill that was running is detached as by
-    /// [`invalidate_nowait`](Self::invalidate_nowait): those who had joined it get what it computes.
-    /// So never in an unbounded cache, nor in one that is bounded in entries, unless its capacity is zero.
+    /// If the entry is heavier than the whole capacity, or its weigher panicked; the error has the value. The older value is
+    /// gone then, as after `insert`. A fill of the key that runs is [cut off](Self#what-becomes-of-a-fill-that-runs): unlike
+    /// with `insert`, those who have joined it get what it computes, because the value goes back to you.
+    ///
+    /// Without a [`weigher`](Builder::weigher) and [`max_bytes`](Builder::max_bytes) it fails in a cache of capacity
+    /// zero only.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -643,28 +660,26 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         EntrySelector::new(self, key)
     }
 
-    /// Removes a key, and waits for a fill of it that runs; true if it was cached, that is, if
-    /// [`contains`](Self::contains) would have been.
+    /// Removes a key, and waits for a fill of it that runs. True if it has removed a value; one that had expired does not
+    /// count.
     ///
     /// Its twins: [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and
     /// [`invalidate_async`](Self::invalidate_async).
     ///
-    /// It beats a running fill. First it detaches that: newcomers do not get its
-    /// value. Then it waits for that fill to end. After it returns, no call that starts later
-    /// sees a value whose fill had started before `invalidate` was called. Those who had joined
-    /// the flight still get its value; those who ask while it waits start a fill of their own
-    /// when the old one has ended, so fills of one key never overlap.
+    /// It beats a running fill. First it [detaches](Self#what-becomes-of-a-fill-that-runs) it, then it waits until that has
+    /// ended. After it returns, no call that starts later sees a value whose fill had started before `invalidate` was called.
+    /// Those who have joined the fill still get its value. Those who ask while it runs wait for its end, and then one of them
+    /// runs its own: fills of one key do not overlap.
     ///
-    /// A [compute](EntrySelector::and_compute_with) that runs comes first: it ends as it says, what it stands before is
-    /// served until then, and what it leaves is removed.
+    /// A [compute](EntrySelector::and_compute_with) that runs comes first, and the removal after it. Readers get the older
+    /// value until the compute ends; then what it has put in is removed, and its caller is told that it was put in.
     ///
-    /// From inside a fill that it would have to wait for, it does what
-    /// [`invalidate_nowait`](Self::invalidate_nowait) does. A fill that had been cut off already is
-    /// the key's no more, and is not waited for.
+    /// Called from inside the very fill that it would have to wait for, it does what
+    /// [`invalidate_nowait`](Self::invalidate_nowait) does. It does not wait for a fill that was cut off before.
     ///
     /// # Panics
-    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait). So do all that
-    /// remove and wait.
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait). So do all removals
+    /// that wait.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -680,15 +695,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.take(key, Some(&verbs::INVALIDATE), &mut |_| {})
     }
 
-    /// Removes a key and never waits: a fill of it that runs is cut off. True if it was cached.
+    /// Removes a key and never waits: it [cuts off](Self#what-becomes-of-a-fill-that-runs) a fill of it that runs. True if it
+    /// has removed a value.
     ///
-    /// Its twins, which wait for that fill: [`invalidate`](Self::invalidate) and
-    /// [`invalidate_async`](Self::invalidate_async). With the same guarantee. Those
-    /// who had joined the fill still get its value, nobody else ever does, and who asks next
-    /// starts a new fill at once, beside the old one.
+    /// Its twins, which wait for that fill: [`invalidate`](Self::invalidate) and [`invalidate_async`](Self::invalidate_async).
     ///
-    /// It comes before a [compute](EntrySelector::and_compute_with) that runs: takes the value that this has read, and
-    /// the compute answers [`Superseded`](crate::CompResult::Superseded).
+    /// It gives the same guarantee: no call that starts later sees a value whose fill had started before. Those who have joined
+    /// the fill still get its value. Who asks next runs its own at once, so two fills of the key may run beside each other.
+    ///
+    /// It comes before a [compute](EntrySelector::and_compute_with) that runs: it takes the value out that the compute has read,
+    /// and the compute answers [`Superseded`](crate::CompResult::Superseded).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -709,8 +725,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`invalidate`](Self::invalidate).
     ///
     /// Its twins: [`remove_nowait`](Self::remove_nowait), which never waits, and
-    /// [`remove_async`](Self::remove_async). Beside a [compute](EntrySelector::and_compute_with) it returns what that
-    /// leaves, and of several removals that wait for it one does.
+    /// [`remove_async`](Self::remove_async).
+    ///
+    /// Beside a [compute](EntrySelector::and_compute_with) that runs, it returns what the compute leaves. Where several
+    /// removals wait for one compute, one of them returns that, and the others `None`.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -781,10 +799,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         was_there
     }
 
-    /// Removes every key, and waits for the fills that run when it comes by their keys, with the guarantee of
-    /// [`invalidate`](Self::invalidate) for each: after
-    /// it returns, no call that starts later sees a value whose fill had started, or that had been
-    /// inserted, before it was called.
+    /// Removes every key, and waits for the fills that run when it comes by their keys. It gives the guarantee of
+    /// [`invalidate`](Self::invalidate) for each: after it returns, no call that starts later sees a value that was inserted,
+    /// or whose fill had started, before it was called.
     ///
     /// Its twins: [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
     /// [`invalidate_all_async`](Self::invalidate_all_async). Cost: a walk over the whole table.
@@ -814,8 +831,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all();
     }
 
-    /// Removes every key and never waits: fills that run are cut off, as by
-    /// [`invalidate_nowait`](Self::invalidate_nowait).
+    /// Removes every key and never waits: it cuts off the fills that run, as
+    /// [`invalidate_nowait`](Self::invalidate_nowait) does.
     ///
     /// Its twins, which wait for those fills: [`invalidate_all`](Self::invalidate_all) and
     /// [`invalidate_all_async`](Self::invalidate_all_async). Cost: a walk over the whole table.
@@ -864,20 +881,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.invalidate_all_nowait();
     }
 
-    /// Removes every key whose value `which` picks, and waits for the fills of these keys that run, with the guarantee
-    /// of [`invalidate`](Self::invalidate) for each.
+    /// Removes every key whose value `which` picks, and waits for the fills of these keys that run. It gives the guarantee of
+    /// [`invalidate`](Self::invalidate) for each.
     ///
     /// Its twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
     /// [`invalidate_if_async`](Self::invalidate_if_async).
     ///
-    /// It judges the value that a key has when it comes by. Of a key that is being filled:
+    /// It judges the value that a key has when it comes by. For a key whose fill runs then, it depends:
     ///
-    /// * There is no value yet: that is not waited for, and not judged. The fill is detached: those who have joined it
-    ///   get its value, and the cache does not keep it.
-    /// * A [refresh](crate::AtomicCache::refresh) of a value that is picked: removed, and waited for. Of one that is not
-    ///   picked: waited for, and then the newer value is judged; inside such a refresh that is given up instead.
-    /// * A [compute](EntrySelector::and_compute_with) over a value that is picked: waited for, and what it leaves is
-    ///   removed, as by [`remove`](Self::remove). Over another, or over none: left alone, it comes after.
+    /// * A first fill has no value that could be judged. It is [detached](Self#what-becomes-of-a-fill-that-runs) **whatever
+    ///   `which` picks**, and not waited for: those who have joined it get its value, and the cache does not keep it.
+    /// * A [refresh](crate::AtomicCache::refresh) over a value that is picked: that is removed, and the refresh waited for.
+    /// * A refresh over a value that is not picked: is waited for, and then the newer value is judged. (Called from inside that
+    ///   refresh, it gives it up instead.)
+    /// * A [compute](EntrySelector::and_compute_with) over a value that is picked: is waited for, and what it leaves is removed,
+    ///   as by [`remove`](Self::remove).
+    /// * A compute over a value that is not picked, or over none: is left alone, and comes after.
     ///
     /// `which` runs under an epoch pin. Cost: a walk over the whole table.
     ///
@@ -899,12 +918,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all();
     }
 
-    /// Removes every key whose value `which` picks, and never waits: fills of these keys are cut off, as by
-    /// [`invalidate_nowait`](Self::invalidate_nowait).
+    /// Removes every key whose value `which` picks, and never waits: it cuts off the fills of these keys, as
+    /// [`invalidate_nowait`](Self::invalidate_nowait) does.
     ///
     /// Its twins, which wait: [`invalidate_if`](Self::invalidate_if), which says what is judged, and
-    /// [`invalidate_if_async`](Self::invalidate_if_async). A fill of a key that has no value yet is cut off. A refresh of
-    /// a value that is not picked is given up, as by [`takeover`](Self::takeover): the older value stays.
+    /// [`invalidate_if_async`](Self::invalidate_if_async). A first fill, of a key without a value, is cut off whatever `which`
+    /// picks. A refresh over a value that is not picked is given up, as by [`takeover`](Self::takeover): the older value stays.
     ///
     /// `which` runs under an epoch pin. Cost: a walk over the whole table.
     ///
@@ -923,7 +942,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all();
     }
 
-    /// How many entries there are. A moment behind or, in a bounded cache, ahead while others write; entries that
+    /// Counts the entries. A moment behind or, in a bounded cache, ahead while others write; entries that
     /// have expired count until they are reclaimed, fills that run do not.
     ///
     /// ```
@@ -935,7 +954,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.len()
     }
 
-    /// Whether there are no entries; see [`len`](Self::len).
+    /// Says whether there are no entries; see [`len`](Self::len).
     ///
     /// ```
     /// assert!(atomic_cache::Cache::<u32, u32>::unbounded().is_empty());
@@ -944,7 +963,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.len() == 0
     }
 
-    /// The most the cache may hold: see [`Builder::max_capacity`]. `None`: it is unbounded. With a
+    /// Returns the most the cache may hold: see [`Builder::max_capacity`]. `None`: it is unbounded. With a
     /// weigher and no bound it is `u64::MAX`.
     ///
     /// ```
@@ -955,10 +974,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.capacity()
     }
 
-    /// What all entries weigh together; without a [`weigher`](Builder::weigher), how many there
-    /// are. It never exceeds the [`capacity`](Self::capacity) by more than what is being put in and
-    /// taken out at that moment: an entry counts from before it can be seen until its removal is
-    /// complete.
+    /// Returns what all entries weigh together; without a [`weigher`](Builder::weigher), how many there
+    /// are. It exceeds the [`capacity`](Self::capacity) by no more than what is being put in and taken out at that moment: an
+    /// entry counts from before it can be seen until its removal is complete. What was removed and is not dropped yet does not
+    /// count: see [`retired`](Self::retired).
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -974,7 +993,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.weighted_size()
     }
 
-    /// What the entry of a key weighs; without a [`weigher`](Builder::weigher), one. `None`: it is
+    /// Returns what the entry of a key weighs; without a [`weigher`](Builder::weigher), one. `None`: it is
     /// not there. Not a use of the entry.
     pub fn weight<Q>(&self, key: &Q) -> Option<u64>
     where
@@ -1010,7 +1029,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Err(BuildError::Unbounded)
     }
 
-    /// As [`set_max_capacity`](Self::set_max_capacity), of a cache whose capacity is in bytes: see
+    /// Does what [`set_max_capacity`](Self::set_max_capacity) does, for a cache whose capacity is in bytes: see
     /// [`Builder::max_bytes`].
     ///
     /// # Errors
@@ -1109,7 +1128,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.by_heat(limit, false)
     }
 
-    /// Every key, cloned, in no particular order; weakly consistent as [`iter`](Self::iter) is.
+    /// Returns every key, cloned, in no particular order; weakly consistent as [`iter`](Self::iter) is.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1149,7 +1168,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.tidy_all();
     }
 
-    /// Which fills are running, in no particular order: for a look at what is slow.
+    /// Returns the fills that are running, in no particular order: for a look at what is slow.
     ///
     /// Cost: a walk over the whole table, and a clone of each such key. Blocks nobody.
     ///
@@ -1169,7 +1188,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.in_flight()
     }
 
-    /// Gives a fill up that is stuck: fences it off, and has one of those who wait run its own. What
+    /// [Gives up](Self#what-becomes-of-a-fill-that-runs) a fill that is stuck: has one of those who wait run its own. What
     /// the old one comes to after all goes to its own caller (and to those who had joined, if it comes
     /// to it at that very moment), and is not kept. False: no fill of the key was running.
     ///
@@ -1227,8 +1246,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.close(None, &verbs::CLOSE);
     }
 
-    /// As [`close`](Self::close), and waits no longer than `timeout`: fills that run then are [given
-    /// up](Self::takeover), and those who wait for them are refused. How many those were.
+    /// Does what [`close`](Self::close) does, and waits no longer than `timeout`: fills that run then are [given
+    /// up](Self::takeover), and those who wait for them are refused. Returns how many those were.
     ///
     /// The time is looked at whenever a fill that this thread polls is pending: one that keeps it busy does not hold it up.
     ///
@@ -1241,12 +1260,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.close(until, &verbs::CLOSE_WITHIN)
     }
 
-    /// Whether the cache has been [closed](Self::close).
+    /// Says whether the cache has been [closed](Self::close).
     pub fn is_closed(&self) -> bool {
         self.core.is_closed()
     }
 
-    /// Every entry, cloned, in no particular order.
+    /// Returns every entry, cloned, in no particular order.
     ///
     /// Weakly consistent, and blocks nobody: an entry that is there from start to end is seen
     /// exactly once, also while the table grows; one that comes or goes may be seen or not. Not
@@ -1269,7 +1288,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// A view that holds one epoch pin for many look-ups, and lends values without cloning them.
+    /// Makes a view that holds one epoch pin for many look-ups, and lends values without cloning them.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
@@ -1282,7 +1301,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Pinned::new(self)
     }
 
-    /// What has happened so far. Hits and misses are counted only if the builder was told to
+    /// Returns what has happened so far. Hits and misses are counted only if the builder was told to
     /// [`record_stats`](Builder::record_stats).
     ///
     /// ```
@@ -1294,7 +1313,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.stats()
     }
 
-    /// How many removed objects are not yet dropped: because many are removed just now and their batch is not full, or
+    /// Counts the removed objects that are not dropped yet: because many are removed just now and their batch is not full, or
     /// because a reader may still see them. What an idle cache has left goes with the next removal or miss, with
     /// [`run_pending_tasks`](Self::run_pending_tasks), or with [`quiesce`](Self::quiesce).
     ///
@@ -1309,16 +1328,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.retired()
     }
 
-    /// Returns when everything that was removed before the call has been dropped.
+    /// Waits until everything that was removed before the call has been dropped.
     ///
-    /// The listener is told first of what it has not been told of. Called from inside a listener, of
-    /// whichever cache, it does not wait for what that is being told of.
+    /// First it tells the listener of what that has not been told of.
     ///
-    /// Blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache; a
-    /// view that is leaked (`mem::forget`) blocks it for ever. Called from the `Drop` of a value
-    /// that a cache is dropping, of whichever cache, or while its thread unwinds, it returns at once. Called from inside
-    /// a fill it does not wait: a reader, or a caller that is about to read a removed value, may be waiting for that fill. It
-    /// drops what it can, and the rest goes as [`retired`](Self::retired) says.
+    /// It blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache; for ever if a view was
+    /// leaked (`mem::forget`). In a task it blocks too, [without a panic](Self#where-a-thread-may-not-wait), and it has no
+    /// `_async` twin: call it in your runtime's `spawn_blocking`.
+    ///
+    /// Where that could hang, it waits for less:
+    ///
+    /// * Called from inside a fill, it does not wait, because a reader may be waiting for that fill. It drops what it can, and
+    ///   the rest goes as [`retired`](Self::retired) says.
+    /// * Called from the `Drop` of a value that a cache is dropping, of whichever cache, or while its thread unwinds, it returns
+    ///   at once.
+    /// * Called from inside a listener, of whichever cache, it does not wait for what that is being told of.
     ///
     /// # Panics
     /// If this thread itself holds a pinned view: it would wait for itself.
@@ -1336,7 +1360,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.quiesce();
     }
 
-    /// The name that the builder was given.
+    /// Returns the name that the builder was given.
     ///
     /// ```
     /// let cache: atomic_cache::Cache<u32, u32> =

@@ -113,8 +113,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for PlaceholderG
 impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
     /// Puts the value in: everyone who waits gets it. Returns a clone of it.
     ///
-    /// If the flight was cut off meanwhile (`insert`, `invalidate`), those who had joined still
-    /// get the value, and it is not kept.
+    /// If an `insert` or a removal of the key came meanwhile, the cache does not keep the value. Those who wait still get it, or,
+    /// after an `insert`, have got the inserted one.
     pub fn insert(self, value: V) -> V
     where
         V: Clone,
@@ -125,7 +125,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
         value
     }
 
-    /// The key.
+    /// Lends the key.
     pub fn key(&self) -> &K {
         self.leader.key()
     }
@@ -205,7 +205,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
         value
     }
 
-    /// The key.
+    /// Lends the key.
     pub fn key(&self) -> &K {
         self.lead.key()
     }

@@ -17,8 +17,8 @@ pub struct InFlight<K> {
     pub waiters: usize,
     /// Who runs it.
     pub led_by: LedBy,
-    /// Whether it has been fenced off by an `invalidate` that waits for it: its value will not be kept.
-    /// (Fills that were cut off without waiting, or given up, are shown no more.)
+    /// Whether a removal that waits for it has [detached](crate::Cache#what-becomes-of-a-fill-that-runs) it: its value will not
+    /// be kept. (Fills that were cut off, or given up, are shown no more.)
     pub fenced_off: bool,
 }
 

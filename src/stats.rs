@@ -231,7 +231,7 @@ pub struct CacheStats {
     pub fill_cancelled: u64,
     /// Calls that joined a flight somebody else led.
     pub joined: u64,
-    /// Fills that were fenced off because they ran too long: by
+    /// Fills that were given up because they ran too long: by
     /// [`takeover`](crate::Cache::takeover), after a [`fill_timeout`](crate::Builder::fill_timeout), or
     /// when the cache was closed.
     pub taken_over: u64,
