@@ -38,17 +38,17 @@ impl<V> Entry<V> {
         Self { value, fresh }
     }
 
-    /// The value.
+    /// Lends the value.
     pub fn value(&self) -> &V {
         &self.value
     }
 
-    /// The value, given away.
+    /// Gives the value away.
     pub fn into_value(self) -> V {
         self.value
     }
 
-    /// Whether this very call computed the value.
+    /// Says whether this very call computed the value.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
@@ -65,23 +65,27 @@ pub enum Op<V> {
     Nop,
 }
 
-/// What [`EntrySelector::and_compute_with`] has done.
+/// What [`EntrySelector::and_compute_with`] has done: one step, at one moment. Values are those of that moment; others may
+/// have put in or removed something since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompResult<V> {
     /// There was none; this was put in.
     Inserted(V),
     /// There was one; this is in its place.
     ReplacedWith(V),
-    /// This was there, and is removed.
+    /// This was there, and the compute has removed it.
     Removed(V),
-    /// This is there still.
+    /// [`Op::Nop`]: this is what the compute has read, and it has left it alone.
     Unchanged(V),
-    /// There was none, and there still is none.
+    /// There was none, and the compute has put none in.
     StillNone,
-    /// Nothing was done, and this was to be done: what had been read was taken out before that, by a removal that does
-    /// not wait ([`remove_nowait`](Cache::remove_nowait) and its like, or any from inside this compute), by an
-    /// [`insert`](Cache::insert) beside a removal that waits, or the compute was given up by
-    /// [`takeover`](Cache::takeover). To do it to what the key has now, call again.
+    /// The compute has done nothing, because something came between its reading and its end; this is what it was to do, an
+    /// [`Op::Put`] or an [`Op::Remove`]. To do it to what the key has now, call again. It is one of these that came between:
+    ///
+    /// * a removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), also of a key without a value;
+    /// * any removal of the key from inside this compute;
+    /// * an [`insert`](Cache::insert) beside a removal that waits for the compute;
+    /// * a [`takeover`](Cache::takeover), or the builder's [`fill_timeout`](crate::Builder::fill_timeout).
     Superseded(Op<V>),
 }
 
@@ -90,12 +94,12 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         EntrySelector { cache, key }
     }
 
-    /// The key.
+    /// Lends the key.
     pub fn key(&self) -> &K {
         &self.key
     }
 
-    /// The value of the key, or `value`, which is then put in. Waits for a running fill.
+    /// Returns the value of the key, or puts `value` in and returns that. Waits for a running fill.
     ///
     /// # Panics
     /// As [`Cache::get_with`].
@@ -110,7 +114,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         sure(self.fill(|| Ok::<_, Infallible>(value), &verbs::OR_INSERT))
     }
 
-    /// As [`Cache::get_with`], with a key that is given away.
+    /// Does what [`Cache::get_with`] does, with a key that is given away.
     ///
     /// # Panics
     /// As [`Cache::get_with`].
@@ -126,9 +130,12 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         sure(self.fill(fill, &verbs::OR_INSERT_WITH))
     }
 
-    /// As [`Cache::try_get_with`], with a key that is given away.
+    /// Does what [`Cache::try_get_with`] does, with a key that is given away.
     ///
     /// # Errors
+    /// As [`Cache::try_get_with`].
+    ///
+    /// # Panics
     /// As [`Cache::try_get_with`].
     ///
     /// ```
@@ -178,22 +185,42 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     }
 
     /// Reads and changes the entry in one step: no other fill or compute of the key runs
-    /// beside `f`, so two increments are both kept.
+    /// beside `f`, so two increments are both kept. Waits for a running fill or compute of the key.
     ///
-    /// `f` is called exactly once, with a clone of the live value, if there is one; readers go on seeing
-    /// that until `f` has returned. If `f` panics, the entry is what it was. What comes meanwhile:
+    /// `f` is called exactly once, with a clone of the live value, if there is one. Readers go on getting
+    /// that until `f` has returned. If `f` panics, the entry is what it was. What comes while `f` runs:
     ///
-    /// * An [`insert`](Cache::insert) wins: what `f` puts in is as if it had been put in just before.
-    /// * A removal that waits, such as [`remove`](Cache::remove), comes after: it has what `f` leaves.
-    /// * One that does not, such as [`remove_nowait`](Cache::remove_nowait), comes before, and so does
-    ///   [`takeover`](Cache::takeover): then `f` has read what is not there any more, nothing is done, and the answer is
-    ///   [`CompResult::Superseded`]. To go on from what the key has now, call again.
+    /// * An [`insert`](Cache::insert) wins: what `f` does is done as if just before it.
+    /// * A removal that waits, such as [`remove`](Cache::remove), comes after: it takes out what `f` leaves. Called from inside
+    ///   `f` it cannot wait, and is of the next kind.
+    /// * A removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), comes before: it takes out what `f`
+    ///   has read. Then the compute puts in and removes nothing, and answers [`CompResult::Superseded`]; so it does after
+    ///   a [`takeover`](Cache::takeover). Call again, to go on from what the key has now:
     ///
-    /// Waits for a running fill or compute of the key.
+    /// ```
+    /// use atomic_cache::{Cache, CompResult, Op};
+    ///
+    /// let hits: Cache<&str, u32> = Cache::unbounded();
+    /// let count = || loop {
+    ///     let done = hits.entry("/").and_compute_with(|seen| Op::Put(seen.map_or(1, |n| n + 1)));
+    ///     if !matches!(done, CompResult::Superseded(_)) {
+    ///         break;
+    ///     }
+    /// };
+    /// let mut drained = 0;
+    /// std::thread::scope(|scope| {
+    ///     let counts = scope.spawn(|| (0..100).for_each(|_| count()));
+    ///     while !counts.is_finished() {
+    ///         drained += hits.remove_nowait("/").unwrap_or(0);
+    ///     }
+    /// });
+    /// assert_eq!(drained + hits.remove("/").unwrap_or(0), 100);
+    /// ```
     ///
     /// # Panics
     /// With the text of a [`CycleError`](crate::CycleError) if that wait would never end: from a fill or compute of
-    /// the same key, for one. And with whatever `f` panics with.
+    /// the same key, for one. With the text of a [`ClosedError`](crate::ClosedError) if the cache has been closed. If it would
+    /// have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait). And with whatever `f` panics with.
     ///
     /// ```
     /// use atomic_cache::{Cache, CompResult, Op};
