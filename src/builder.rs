@@ -112,7 +112,7 @@ impl<K, V> Builder<K, V> {
 }
 
 impl<K, V, S, N> Builder<K, V, S, N> {
-    /// The most the cache may hold: in entries, or, with a [`weigher`](Self::weigher), in what
+    /// Bounds what the cache holds: in entries, or, with a [`weigher`](Self::weigher), in what
     /// that counts. Not set: there is no bound, and nothing is evicted.
     ///
     /// The total never exceeds it by more than the inserts in progress. What is evicted to make
@@ -143,14 +143,13 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// The most memory the cache's entries may keep, in bytes: a number, or a text such as
+    /// Bounds the memory that the cache's entries keep, in bytes: a number, or a text such as
     /// `"128M"` (see [`ByteSize`]). It is a [`max_capacity`](Self::max_capacity) with a
     /// [`weigher`](Self::weigher) that adds up what [`Weigh`] says of key and value, the entry's
-    /// own allocation with some overhead of the allocator, and its share of the table.
     ///
-    /// What one cannot know is not counted: how the allocator rounds what keys and values own. Nor is what has been
-    /// removed and is not dropped yet ([`retired`](Cache::retired)): a thirty-second of this, and whatever
-    /// readers hold up, or a listener is still to be told of.
+    /// Two things are not counted, and come on top. One is how the allocator rounds what keys and values own, which one cannot
+    /// know. The other is what was removed and is not dropped yet ([`retired`](Cache::retired)): as a rule up to a thirty-second
+    /// of the bound, and beyond that what readers hold up, or what a slow listener is still to be told of.
     ///
     /// There is one bound: a `max_capacity` beside it is refused by `build`, and
     /// [`set_max_capacity`](Cache::set_max_capacity) of such a cache counts bytes. A weigher of your
@@ -178,10 +177,10 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// What an entry weighs. Not set: one.
+    /// Sets what an entry weighs. Not set: one.
     ///
-    /// It is asked once, when the value has been computed or is put in, with nothing held; what it
-    /// says is kept with the entry, so it may answer differently another time. An entry that is
+    /// The weigher is asked once, when the value has been computed or is put in, with nothing held. Its answer
+    /// is kept with the entry, so it may answer differently another time. An entry that is
     /// heavier than the whole capacity (or than 2^48 - 1) is handed out and not kept; so is one
     /// whose weigher panics. An entry of weight zero takes no room, and is never evicted to make
     /// some. (The search for what to evict passes over such entries, at a look each: it does not reach
@@ -206,23 +205,27 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Called once for every entry that has been removed, with the cause.
+    /// Has `listener` called once for every entry that has been removed, with the cause.
     ///
-    /// It runs on whichever thread comes by with nothing held, as a rule the one that removed the
-    /// entry, before its call returns; on a thread that holds a pinned view, when that is gone; and
-    /// inside a fill, or while this thread or this future leads one or holds its guard, after it; while
-    /// something unwinds, by who comes by next; at
-    /// the latest in [`run_pending_tasks`](Cache::run_pending_tasks) or
-    /// [`quiesce`](Cache::quiesce). One thread at a time calls it, unless more than a thousand
-    /// removals wait because it is slow. It hears of one thread's removals in their order; those of
-    /// different threads, also of one key, may be told either way round. It may use the
-    /// cache: what that removes is told of when it has returned. If it panics, that is counted
-    /// ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
+    /// **Where it runs.** As a rule on the thread that has removed the entry, before its call returns. It is called where that
+    /// thread holds nothing of the cache, so it may use the cache. It comes later
+    /// * on a thread that holds a pinned view: when the view is gone;
+    /// * inside a fill, or while the thread or the future leads one or holds its guard: when that has ended;
+    /// * while something unwinds, or while another thread is calling it: by whoever comes by next.
+    ///
+    /// At the latest [`run_pending_tasks`](Cache::run_pending_tasks) or [`quiesce`](Cache::quiesce) calls it.
+    ///
+    /// **In which order.** One thread at a time calls it, unless more than a thousand removals wait because it is slow. It hears
+    /// of one thread's removals in their order; those of different threads, also of one key, may be told either way round. What
+    /// it removes itself is told of when it has returned.
     ///
     /// **To remove other entries, let it use the `_nowait` methods**, such as
-    /// [`invalidate_nowait`](Cache::invalidate_nowait): it may be called inside a task, and what
-    /// that task leads by another of its futures nobody knows. A wait for a fill is [refused
-    /// there](Cache#where-a-thread-may-not-wait), and counted as a panic of the listener.
+    /// [`invalidate_nowait`](Cache::invalidate_nowait). On a plain thread the others work, too, and hold up the caller whose
+    /// removal it is. But the listener may be called inside a task, or inside the poll of one of this crate's futures: there a
+    /// wait for a fill is a [panic](Cache#where-a-thread-may-not-wait), because nobody knows what that task leads by another
+    /// of its futures.
+    ///
+    /// If it panics, that is counted ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
     ///
     /// Not told of: values that were never kept, and what the cache still holds when its last
     /// handle is dropped.
@@ -253,14 +256,16 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// How long a value is served, from when it was published. Not set: for ever.
+    /// Sets how long a value is served, from when it was published. Not set: for ever.
     ///
     /// Zero is fine: a fill's value goes to everyone who joined its flight and is not kept. So
-    /// is `Duration::MAX`. An expired entry is never served. It is reclaimed by later inserts and
-    /// fills, a few each; look-ups reclaim nothing. In a bounded cache it makes room before anything that lives does: now
-    /// and then an insert looks at all entries for what expires next, once for an eighth of them that leave. In a cache that is only read it stays in memory,
-    /// and the listener hears nothing of it, until [`run_pending_tasks`](Cache::run_pending_tasks) or
-    /// a janitor ([`purge_interval`](Self::purge_interval)) comes.
+    /// is `Duration::MAX`. An expired entry is never served.
+    ///
+    /// Later inserts and fills take expired entries out, a few each; look-ups take out nothing. So in a cache that is only read
+    /// they stay in memory, and the listener hears nothing of them, until [`run_pending_tasks`](Cache::run_pending_tasks) or
+    /// a janitor ([`purge_interval`](Self::purge_interval)) comes. In a bounded cache an expired entry makes room before
+    /// anything that lives does: now and then an insert looks at all entries for what expires next, once for an eighth of them
+    /// that leave.
     ///
     /// The time is that of [`Instant`](std::time::Instant): on Linux `CLOCK_MONOTONIC`, which stands still while the
     /// machine sleeps. An entry of one minute that was put in before a night of sleep is served in the morning for
@@ -270,7 +275,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Room for this many entries before the table grows. The table takes 16 bytes an entry of
+    /// Makes room for this many entries before the table grows. The table takes 16 bytes an entry of
     /// address space at once, and memory as it is touched.
     pub fn initial_capacity(mut self, entries: usize) -> Self {
         self.settings.initial_capacity = entries;
@@ -281,8 +286,9 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     /// drop what was removed and nobody reads any more. Not set: inserts and fills do that in
     /// passing, without a thread. To be set after the [`hasher`](Self::hasher).
     ///
-    /// The janitor keeps no cache alive: it ends when the last handle is dropped, which waits for its round, or at
-    /// [`Cache::close`]. Its interval is one of the system's clock, whatever the cache's own is.
+    /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at [`Cache::close`]. Both wait for the
+    /// round that it is in, and so does `close_async`, which blocks its thread for that. The interval is one of the system's
+    /// clock, whatever the cache's own is.
     /// Cost: once an interval, if something may have expired since, a walk over the table, some tens of nanoseconds an
     /// entry and about a nanosecond for each position of an empty table (a capacity of 16 million: some 60 ms).
     ///
@@ -346,8 +352,8 @@ impl<K, V, S, N> Builder<K, V, S, N> {
     }
 
     /// Has each fill [given up](Cache::takeover) that has been running for `timeout`, by the cache's
-    /// clock: it is fenced off, and one of those who wait runs its own. Its own caller goes on, if it has
-    /// one: an async fill that its flight keeps has not, and is dropped and begun anew while anybody waits.
+    /// clock: one of those who wait runs its own, and the cache does not keep what the old one computes. Its own caller goes
+    /// on, if it has one: an async fill that its flight keeps has not, and is dropped and begun anew while anybody waits.
     ///
     /// It bounds for how long others are held up by one fill, and not how long a call takes. For that put a
     /// timeout of your runtime around the call, or into the fill.
@@ -380,13 +386,13 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// The clock that times are measured with. Not set: [`Clock::system`].
+    /// Sets the clock that times are measured with. Not set: [`Clock::system`].
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.settings.clock = clock.into();
         self
     }
 
-    /// Whether hits and misses are counted. Not set: no, because then a hit of an entry that is much used writes
+    /// Says whether hits and misses are counted. Not set: no, because then a hit of an entry that is much used writes
     /// nothing that another thread reads.
     /// Everything else in [`CacheStats`](crate::CacheStats) is always counted.
     pub fn record_stats(mut self, record: bool) -> Self {
@@ -394,13 +400,13 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// A name, shown by [`Debug`] and by [`Cache::name`].
+    /// Sets a name, shown by [`Debug`] and by [`Cache::name`].
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = Some(name.into().into_boxed_str());
         self
     }
 
-    /// The hasher. Not set: [`DefaultHashBuilder`].
+    /// Sets the hasher. Not set: [`DefaultHashBuilder`]. Comes before [`purge_interval`](Self::purge_interval) and its like.
     ///
     /// The cache spreads its hashes once more, so a weak one will do; one that gives many keys
     /// the same hash makes the operations on them linear in their number.
@@ -485,7 +491,7 @@ where
     S: BuildHasher,
     N: Naming<K>,
 {
-    /// A cache that is filled call by call.
+    /// Makes a cache that is filled call by call.
     ///
     /// # Errors
     /// A setting that cannot be: see [`BuildError`].
@@ -509,7 +515,7 @@ where
         Ok(Cache { core })
     }
 
-    /// A cache with its own fill: see [`AtomicCache::new`].
+    /// Makes a cache with its own fill: see [`AtomicCache::new`].
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -522,7 +528,7 @@ where
         }))
     }
 
-    /// A cache with its own fill, which may use the cache: see [`AtomicCache::recursive`].
+    /// Makes a cache with its own fill, which may use the cache: see [`AtomicCache::recursive`].
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -536,7 +542,7 @@ where
         }))
     }
 
-    /// A cache with its own fill, which can fail: see [`AtomicCache::try_new`].
+    /// Makes a cache with its own fill, which can fail: see [`AtomicCache::try_new`].
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -558,7 +564,7 @@ where
         Ok(AtomicCache::over(self.build()?, move |_, key| fill(key)))
     }
 
-    /// A cache with its own fill, which can fail and may use the cache: see
+    /// Makes a cache with its own fill, which can fail and may use the cache: see
     /// [`AtomicCache::try_recursive`].
     ///
     /// # Errors
