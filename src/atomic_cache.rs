@@ -86,7 +86,7 @@ pub struct AtomicCache<K, V, E = Infallible, S = DefaultHashBuilder> {
 }
 
 impl<K, V, E, S> Clone for AtomicCache<K, V, E, S> {
-    /// Another handle on the same cache; two reference counts.
+    /// Makes another handle on the same cache; two reference counts.
     fn clone(&self) -> Self {
         Self {
             cache: self.cache.clone(),
@@ -108,7 +108,7 @@ impl<K, V, E, S> std::panic::UnwindSafe for AtomicCache<K, V, E, S> {}
 impl<K, V, E, S> std::panic::RefUnwindSafe for AtomicCache<K, V, E, S> {}
 
 impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
-    /// A cache of what `fill` computes, each value served for `ttl` from when it was computed;
+    /// Makes a cache of what `fill` computes, each value served for `ttl` from when it was computed;
     /// `None`: for ever.
     ///
     /// For more settings see [`builder`](Self::builder). Keys are asked to be
@@ -132,7 +132,7 @@ impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
         Self::recursive(move |_, key| fill(key), ttl)
     }
 
-    /// As [`new`](Self::new), with a fill that may ask the cache for other keys, to any depth.
+    /// Does what [`new`](Self::new) does, with a fill that may ask the cache for other keys, to any depth.
     ///
     /// Each level of the recursion takes some of the thread's stack: see
     /// [`memoize!`](macro@crate::memoize).
@@ -155,7 +155,7 @@ impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
 }
 
 impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
-    /// As [`new`](AtomicCache::new), with a fill that can fail: see [`try_get`](Self::try_get). An
+    /// Does what [`new`](AtomicCache::new) does, with a fill that can fail: see [`try_get`](Self::try_get). An
     /// error that is not `Clone` goes into an `Arc`: `.map_err(Arc::new)`.
     ///
     /// ```
@@ -175,7 +175,7 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
         Self::with_ttl(move |_, key| fill(key), ttl.into())
     }
 
-    /// As [`try_new`](Self::try_new), with a fill that may ask the cache for other keys: see
+    /// Does what [`try_new`](Self::try_new) does, with a fill that may ask the cache for other keys: see
     /// [`recursive`](AtomicCache::recursive).
     ///
     /// ```
@@ -211,7 +211,7 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
 }
 
 impl<K, V> AtomicCache<K, V> {
-    /// Settings; end with [`build_with`](Builder::build_with).
+    /// Returns the settings; end with [`build_with`](Builder::build_with).
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -226,7 +226,7 @@ impl<K, V> AtomicCache<K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
-    /// The value of a key, **computed if it is not there**.
+    /// Returns the value of a key, **computed if it is not there**.
     ///
     /// Of all who ask at once one runs the fill; the others wait and get a clone of the one value.
     /// If the fill panics, the panic goes on in its caller, and one of those who wait runs it.
@@ -236,8 +236,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     ///
     /// # Panics
     /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
-    /// [`ClosedError`](crate::ClosedError) if the cache has been closed; and with whatever the fill panics
-    /// with.
+    /// [`ClosedError`](crate::ClosedError) if the cache has been closed. If it would have to wait where [a thread may not
+    /// wait](Cache#where-a-thread-may-not-wait): take [`get_async`](Self::get_async) or [`peek`](Self::peek). And with whatever
+    /// the fill panics with.
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
@@ -329,14 +330,18 @@ where
     S: BuildHasher,
     E: Clone + Send + Sync + 'static,
 {
-    /// The value of a key, **computed if it is not there**, or the reason why there is none.
+    /// Returns the value of a key, **computed if it is not there**, or the reason why there is none.
     ///
-    /// As [`get`](AtomicCache::get) for fills that can fail, and for those who would rather
+    /// It is [`get`](AtomicCache::get) for fills that can fail, and for those who would rather
     /// have a cycle as an error.
     ///
     /// # Errors
     /// As [`Cache::try_get_with`]. Errors are shared with everyone who waits, and not cached. (To
     /// cache them, let the value be a `Result`.)
+    ///
+    /// # Panics
+    /// If it would have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait): take
+    /// [`try_get_async`](Self::try_get_async). And with whatever the fill panics with.
     ///
     /// ```
     /// let ports = atomic_cache::AtomicCache::try_new(|text: &String| text.parse::<u16>(), None);
@@ -358,10 +363,13 @@ where
         )
     }
 
-    /// As [`refresh`](AtomicCache::refresh), with a fill that can fail. If it does, the old value
+    /// Does what [`refresh`](AtomicCache::refresh) does, with a fill that can fail. If it does, the old value
     /// stays.
     ///
     /// # Errors
+    /// As [`try_get`](Self::try_get).
+    ///
+    /// # Panics
     /// As [`try_get`](Self::try_get).
     #[track_caller]
     pub fn try_refresh<Q>(&self, key: &Q) -> Result<V, TryGetError<E>>
@@ -399,7 +407,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         }
     }
 
-    /// The value of a key, if it is there. Never fills, never blocks, is not a use of the entry.
+    /// Returns the value of a key, if it is there. Never fills, never blocks, is not a use of the entry.
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -408,7 +416,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.peek(key)
     }
 
-    /// Whether a key is there. Never fills, never blocks; false while its first fill runs.
+    /// Says whether a key is there. Never fills, never blocks; false while its first fill runs.
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
@@ -423,9 +431,11 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.contains(key)
     }
 
-    /// Removes a key, and waits for its fill if one runs; true if it was cached. See
-    /// [`Cache::invalidate`]. Its twins: [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and
-    /// [`invalidate_async`](Self::invalidate_async).
+    /// Removes a key, and waits for its fill if one runs. True if it has removed a value. See [`Cache::invalidate`]. Its twins:
+    /// [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and [`invalidate_async`](Self::invalidate_async).
+    ///
+    /// # Panics
+    /// As [`Cache::invalidate`].
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
@@ -443,6 +453,9 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
 
     /// Removes a key, waits for its fill if one runs, and returns the value; see [`Cache::remove`]. Its twins:
     /// [`remove_nowait`](Self::remove_nowait), which never waits, and [`remove_async`](Self::remove_async).
+    ///
+    /// # Panics
+    /// As [`Cache::invalidate`].
     #[track_caller]
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
@@ -462,8 +475,9 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.remove_nowait(key)
     }
 
-    /// Removes a key and never waits: its fill is cut off; see [`Cache::invalidate_nowait`]. Its twins, which wait:
-    /// [`invalidate`](Self::invalidate) and [`invalidate_async`](Self::invalidate_async).
+    /// Removes a key and never waits: it cuts off a fill that runs. True if it has removed a value. See
+    /// [`Cache::invalidate_nowait`]. Its twins, which wait: [`invalidate`](Self::invalidate) and
+    /// [`invalidate_async`](Self::invalidate_async).
     pub fn invalidate_nowait<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -474,20 +488,26 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
     /// Removes every key, and waits for the fills that run; see [`Cache::invalidate_all`]. Its twins:
     /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
     /// [`invalidate_all_async`](Self::invalidate_all_async).
+    ///
+    /// # Panics
+    /// As [`Cache::invalidate`].
     #[track_caller]
     pub fn invalidate_all(&self) {
         self.cache.invalidate_all();
     }
 
-    /// Removes every key and never waits: fills that run are cut off; see [`Cache::invalidate_all_nowait`]. Its twins,
+    /// Removes every key and never waits: it cuts off the fills that run; see [`Cache::invalidate_all_nowait`]. Its twins,
     /// which wait: [`invalidate_all`](Self::invalidate_all) and [`invalidate_all_async`](Self::invalidate_all_async).
     pub fn invalidate_all_nowait(&self) {
         self.cache.invalidate_all_nowait();
     }
 
-    /// Removes the keys whose values `which` picks, and waits for their fills; see [`Cache::invalidate_if`]. Its twins:
-    /// [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
+    /// Removes the keys whose values `which` picks, and waits for their fills; see [`Cache::invalidate_if`], also for keys
+    /// that have no value yet. Its twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
     /// [`invalidate_if_async`](Self::invalidate_if_async).
+    ///
+    /// # Panics
+    /// As [`Cache::invalidate`].
     #[track_caller]
     pub fn invalidate_if(&self, which: impl FnMut(&K, &V) -> bool) {
         self.cache.invalidate_if(which);
@@ -499,27 +519,27 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate_if_nowait(which);
     }
 
-    /// How many entries there are; see [`Cache::len`].
+    /// Counts the entries; see [`Cache::len`].
     pub fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// Whether there are no entries; see [`Cache::len`].
+    /// Says whether there are no entries; see [`Cache::len`].
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
     }
 
-    /// See [`Cache::capacity`].
+    /// Returns the most it may hold: see [`Cache::capacity`].
     pub fn capacity(&self) -> Option<u64> {
         self.cache.capacity()
     }
 
-    /// See [`Cache::weighted_size`].
+    /// Returns what all entries weigh together: see [`Cache::weighted_size`].
     pub fn weighted_size(&self) -> u64 {
         self.cache.weighted_size()
     }
 
-    /// See [`Cache::weight`].
+    /// Returns what a key's entry weighs: see [`Cache::weight`].
     pub fn weight<Q>(&self, key: &Q) -> Option<u64>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -527,7 +547,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.weight(key)
     }
 
-    /// See [`Cache::set_max_capacity`].
+    /// Changes the capacity: see [`Cache::set_max_capacity`].
     ///
     /// # Errors
     /// As there.
@@ -535,7 +555,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.set_max_capacity(capacity)
     }
 
-    /// See [`Cache::set_max_bytes`].
+    /// Changes the capacity, in bytes: see [`Cache::set_max_bytes`].
     ///
     /// # Errors
     /// As there.
@@ -543,7 +563,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.set_max_bytes(size)
     }
 
-    /// See [`Cache::promote`].
+    /// Makes an entry one of the last to be evicted: see [`Cache::promote`].
     pub fn promote<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -551,7 +571,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.promote(key)
     }
 
-    /// See [`Cache::demote`].
+    /// Makes an entry the first to be evicted: see [`Cache::demote`].
     pub fn demote<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -559,7 +579,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.demote(key)
     }
 
-    /// See [`Cache::hottest`].
+    /// Returns the most used entries, cloned: see [`Cache::hottest`].
     pub fn hottest(&self, limit: usize) -> Vec<(K, V)>
     where
         K: Clone,
@@ -568,7 +588,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.hottest(limit)
     }
 
-    /// See [`Cache::coldest`].
+    /// Returns the least used entries, cloned: see [`Cache::coldest`].
     pub fn coldest(&self, limit: usize) -> Vec<(K, V)>
     where
         K: Clone,
@@ -577,7 +597,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.coldest(limit)
     }
 
-    /// See [`Cache::keys`].
+    /// Returns every key, cloned: see [`Cache::keys`].
     pub fn keys(&self) -> impl Iterator<Item = K> + '_
     where
         K: Clone,
@@ -585,12 +605,12 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.keys()
     }
 
-    /// See [`Cache::run_pending_tasks`].
+    /// Does at once what traffic does in passing: see [`Cache::run_pending_tasks`].
     pub fn run_pending_tasks(&self) {
         self.cache.run_pending_tasks();
     }
 
-    /// See [`Cache::in_flight`].
+    /// Returns the fills that are running: see [`Cache::in_flight`].
     pub fn in_flight(&self) -> Vec<InFlight<K>>
     where
         K: Clone,
@@ -598,7 +618,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.in_flight()
     }
 
-    /// See [`Cache::takeover`].
+    /// Gives up a fill that is stuck: see [`Cache::takeover`].
     pub fn takeover<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -606,24 +626,24 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.takeover(key)
     }
 
-    /// See [`Cache::close`].
+    /// Refuses fills from now on, and waits for those that run: see [`Cache::close`].
     #[track_caller]
     pub fn close(&self) {
         self.cache.close();
     }
 
-    /// See [`Cache::close_within`].
+    /// Closes, and waits no longer than a time: see [`Cache::close_within`].
     #[track_caller]
     pub fn close_within(&self, timeout: Duration) -> usize {
         self.cache.close_within(timeout)
     }
 
-    /// See [`Cache::is_closed`].
+    /// Says whether the cache has been closed: see [`Cache::is_closed`].
     pub fn is_closed(&self) -> bool {
         self.cache.is_closed()
     }
 
-    /// Every entry, cloned; see [`Cache::iter`].
+    /// Returns every entry, cloned; see [`Cache::iter`].
     pub fn iter(&self) -> Iter<'_, K, V, S>
     where
         K: Clone,
@@ -632,22 +652,22 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.iter()
     }
 
-    /// A view that holds one epoch pin for many look-ups, and lends values: see [`Cache::pin`].
+    /// Makes a view that holds one epoch pin for many look-ups, and lends values: see [`Cache::pin`].
     pub fn pin(&self) -> AtomicPinned<'_, K, V, E, S> {
         AtomicPinned::new(self)
     }
 
-    /// What has happened so far; see [`Cache::stats`].
+    /// Returns what has happened so far; see [`Cache::stats`].
     pub fn stats(&self) -> CacheStats {
         self.cache.stats()
     }
 
-    /// How many removed objects are not yet dropped; see [`Cache::retired`].
+    /// Counts the removed objects that are not dropped yet; see [`Cache::retired`].
     pub fn retired(&self) -> usize {
         self.cache.retired()
     }
 
-    /// Returns when everything removed before has been dropped; see [`Cache::quiesce`].
+    /// Waits until everything removed before has been dropped, also in a task, whose thread it blocks; see [`Cache::quiesce`].
     ///
     /// # Panics
     /// If this thread holds a pinned view.
@@ -656,7 +676,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.quiesce();
     }
 
-    /// The name that the builder was given.
+    /// Returns the name that the builder was given.
     pub fn name(&self) -> Option<&str> {
         self.cache.name()
     }

@@ -53,7 +53,7 @@ fn value<V, E>(result: Result<Fetched<V>, TryGetError<E>>) -> Result<V, TryGetEr
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// As [`get_with`](Self::get_with), for tasks: `fill` makes a future, which is polled inside the
+    /// Does what [`get_with`](Self::get_with) does, for tasks: `fill` makes a future, which is polled inside the
     /// returned one.
     ///
     /// Runs on any runtime, and waits beside blocking callers: they share one flight. A hit never
@@ -93,18 +93,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_async(key, Aim::Value, fill, sure_value)
     }
 
-    /// As [`try_get_with`](Self::try_get_with), for tasks: see
+    /// Does what [`try_get_with`](Self::try_get_with) does, for tasks: see
     /// [`get_with_async`](Self::get_with_async).
     ///
     /// # Errors
     /// As [`try_get_with`](Self::try_get_with). A cycle is found over tasks and threads alike, if the
     /// waits are made inside the fills: what a fill spawns and then waits for is not seen.
     ///
-    /// Who awaits is the async fill inside whose poll this is. A *blocking* fill that awaits by some `block_on` is seen only
-    /// with the feature `tokio`: without it nobody can tell that from a task that this thread happens to poll, and
-    /// a fill that blocks on its own key in this way hangs. With it the thread is taken to await when it is in the same
-    /// task of tokio, or outside of all, as when its fill began. (So are then the tasks of another runtime that
-    /// a thread polls inside a blocking fill.)
+    /// A wait is charged to the async fill inside whose poll it is made. A *blocking* fill that awaits by some `block_on` is seen
+    /// with the feature `tokio` only. Without it, nobody can tell that from a task that this thread happens to poll, and a fill
+    /// that blocks on its own key in this way hangs. With it, the fill's thread counts as the one that waits while it is in the
+    /// task of tokio in which the fill began, or, like then, in none. (So tasks of another runtime that the thread polls inside
+    /// its blocking fill are charged to that fill, too.)
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -128,7 +128,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_async(key, Aim::Value, fill, value)
     }
 
-    /// As [`optionally_get_with`](Self::optionally_get_with), for tasks: see
+    /// Does what [`optionally_get_with`](Self::optionally_get_with) does, for tasks: see
     /// [`get_with_async`](Self::get_with_async).
     ///
     /// # Panics
@@ -177,7 +177,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_async(key, aim, LeftToAll { cache: self, make }, value)
     }
 
-    /// As [`get_value_or_guard`](Self::get_value_or_guard), for tasks: with a guard that may be held over an
+    /// Does what [`get_value_or_guard`](Self::get_value_or_guard) does, for tasks: with a guard that may be held over an
     /// `.await`, and without a timeout, which your runtime has.
     ///
     /// ```
@@ -220,11 +220,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
     }
 
-    /// Removes a key, and waits for a fill of it that runs without blocking the thread; true if it was cached. See
+    /// Removes a key, and waits, without blocking the thread, for a fill of it that runs. True if it has removed a value. See
     /// [`invalidate`](Self::invalidate), its twin for threads; [`invalidate_nowait`](Self::invalidate_nowait) never waits.
     ///
-    /// It takes effect when it is first polled. Dropped while it waits, it has taken effect
-    /// already: the key's flight stays detached, and what a compute leaves is removed.
+    /// It takes effect when it is first polled. If it is dropped while it waits, the removal stays in effect: the fill's value
+    /// is not kept, and what a compute leaves is removed.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -245,8 +245,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.ended(part, hash, &mut |_| {}).await || was_there
     }
 
-    /// Removes a key, waits for a fill of it that runs without blocking the thread, and returns a clone of the value
-    /// that was removed. See [`remove`](Self::remove), its twin for threads, and
+    /// Removes a key, waits, without blocking the thread, for a fill of it that runs, and returns a clone of the value that was
+    /// removed. See [`remove`](Self::remove), its twin for threads, and
     /// [`invalidate_async`](Self::invalidate_async); [`remove_nowait`](Self::remove_nowait) never waits.
     pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
     where
@@ -268,7 +268,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         removed
     }
 
-    /// Removes every key, and waits for the fills that run without blocking the thread. See
+    /// Removes every key, and waits, without blocking the thread, for the fills that run. See
     /// [`invalidate_all`](Self::invalidate_all), its twin for threads, and
     /// [`invalidate_async`](Self::invalidate_async); [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits.
     pub async fn invalidate_all_async(&self) {
@@ -285,19 +285,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all_in_poll();
     }
 
-    /// Removes every key, and waits for the fills that run without blocking the thread: another name for
+    /// Removes every key, and waits, without blocking the thread, for the fills that run: another name for
     /// [`invalidate_all_async`](Self::invalidate_all_async). See [`clear`](Self::clear), its twin for threads;
     /// [`clear_nowait`](Self::clear_nowait) never waits.
     pub async fn clear_async(&self) {
         self.invalidate_all_async().await;
     }
 
-    /// Removes every key whose value `which` picks, and waits for the fills of these keys that run without blocking the
-    /// thread. See [`invalidate_if`](Self::invalidate_if), its twin for threads;
+    /// Removes every key whose value `which` picks, and waits, without blocking the thread, for the fills of these keys that
+    /// run. See [`invalidate_if`](Self::invalidate_if), its twin for threads, which says what is judged;
     /// [`invalidate_if_nowait`](Self::invalidate_if_nowait) never waits.
     ///
-    /// Dropped while it waits, it has judged what had a value when it was first polled, and of the refreshes
-    /// that ran then those that have ended.
+    /// At its first poll it judges what has a value, and each refresh that ran then when that has ended. If it is dropped while
+    /// it waits, the refreshes that have not ended are not judged.
     pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
         let fenced = core.fence_all_in_poll(Some(&mut which));
@@ -325,8 +325,8 @@ async fn all_ended<'c, K: Hash + Eq, V, S: BuildHasher>(
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// As [`close`](Self::close), for tasks: waits for the fills that run without blocking the thread.
-    /// (It blocks for the last round of a [janitor](Builder::purge_interval).)
+    /// Does what [`close`](Self::close) does, and waits, without blocking the thread, for the fills that run.
+    /// (It does block the thread for the last round of a [janitor](Builder::purge_interval).)
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -339,9 +339,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.close_async_until(std::future::pending::<()>()).await;
     }
 
-    /// As [`close_async`](Self::close_async), and waits until `deadline` is ready, such as a timer of your
-    /// runtime: fills that run then are [given up](Self::takeover), and those who wait for them are
-    /// refused. How many those were.
+    /// Does what [`close_async`](Self::close_async) does, and waits no longer than until `deadline` is ready, such as a timer
+    /// of your runtime: fills that run then are [given up](Self::takeover), and those who wait for them are
+    /// refused. Returns how many those were.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -422,7 +422,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 }
 
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
-    /// As [`or_insert_with`](Self::or_insert_with), for tasks: see [`Cache::get_with_async`].
+    /// Does what [`or_insert_with`](Self::or_insert_with) does, for tasks: see [`Cache::get_with_async`].
     ///
     /// # Panics
     /// As [`Cache::get_with`].
@@ -444,7 +444,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         })
     }
 
-    /// As [`or_try_insert_with`](Self::or_try_insert_with), for tasks: see
+    /// Does what [`or_try_insert_with`](Self::or_try_insert_with) does, for tasks: see
     /// [`Cache::get_with_async`].
     ///
     /// # Errors
@@ -463,7 +463,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         })
     }
 
-    /// As [`and_compute_with`](Self::and_compute_with), for tasks; `f` is given the live value itself,
+    /// Does what [`and_compute_with`](Self::and_compute_with) does, for tasks; `f` is given the live value itself,
     /// a clone. Dropped midway, it leaves the entry as it was.
     ///
     /// # Panics
@@ -507,7 +507,7 @@ where
         Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
     }
 
-    /// Removes a key, and waits for its fill without blocking the thread: see [`Cache::invalidate_async`]. Its twins:
+    /// Removes a key, and waits, without blocking the thread, for its fill: see [`Cache::invalidate_async`]. Its twins:
     /// [`invalidate`](Self::invalidate), and [`invalidate_nowait`](Self::invalidate_nowait), which never waits.
     pub async fn invalidate_async<Q>(&self, key: &Q) -> bool
     where
@@ -516,9 +516,8 @@ where
         self.cache.invalidate_async(key).await
     }
 
-    /// Removes a key, waits for its fill without blocking the thread, and returns the value: see
-    /// [`Cache::remove_async`]. Its twins: [`remove`](Self::remove), and [`remove_nowait`](Self::remove_nowait), which
-    /// never waits.
+    /// Removes a key, waits, without blocking the thread, for its fill, and returns the value: see [`Cache::remove_async`]. Its
+    /// twins: [`remove`](Self::remove), and [`remove_nowait`](Self::remove_nowait), which never waits.
     pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -527,24 +526,24 @@ where
         self.cache.remove_async(key).await
     }
 
-    /// Removes every key, and waits for the fills that run without blocking the thread: see
+    /// Removes every key, and waits, without blocking the thread, for the fills that run: see
     /// [`Cache::invalidate_all_async`]. Its twins: [`invalidate_all`](Self::invalidate_all), and
     /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits.
     pub async fn invalidate_all_async(&self) {
         self.cache.invalidate_all_async().await;
     }
 
-    /// As [`close`](Self::close), for tasks: see [`Cache::close_async`].
+    /// Does what [`close`](Self::close) does, for tasks: see [`Cache::close_async`].
     pub async fn close_async(&self) {
         self.cache.close_async().await;
     }
 
-    /// See [`Cache::close_async_until`].
+    /// Closes, and waits until a deadline: see [`Cache::close_async_until`].
     pub async fn close_async_until<T>(&self, deadline: impl Future<Output = T>) -> usize {
         self.cache.close_async_until(deadline).await
     }
 
-    /// Removes the keys whose values `which` picks, and waits for their fills without blocking the thread: see
+    /// Removes the keys whose values `which` picks, and waits, without blocking the thread, for their fills: see
     /// [`Cache::invalidate_if_async`]. Its twins: [`invalidate_if`](Self::invalidate_if), and
     /// [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits.
     pub async fn invalidate_if_async(&self, which: impl FnMut(&K, &V) -> bool) {
@@ -553,8 +552,8 @@ where
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
-    /// As [`with`](Self::with), for tasks: shows the value, **computed if it is not there**, to `f` without
-    /// cloning it. See [`get_async`](Self::get_async).
+    /// Shows the value, **computed if it is not there**, to `f` without cloning it: does what [`with`](Self::with) does, for
+    /// tasks. See [`get_async`](Self::get_async).
     ///
     /// # Panics
     /// As [`get`](Self::get).
@@ -578,7 +577,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
 }
 
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
-    /// As [`get`](Self::get), for tasks: the value of a key, **computed if it is not there**.
+    /// Returns the value of a key, **computed if it is not there**: does what [`get`](Self::get) does, for tasks.
     ///
     /// With an async fill ([`new_async`](AtomicCache::new_async)) nobody leads in person: whoever waits, and is polled, polls
     /// the fill. So a caller that is dropped, that times out, or that is polled once and forgotten loses
@@ -612,7 +611,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         self.fetch_async(key, Aim::Value, V::clone, sure_value)
     }
 
-    /// As [`refresh`](Self::refresh), for tasks: see [`get_async`](Self::get_async).
+    /// Does what [`refresh`](Self::refresh) does, for tasks: see [`get_async`](Self::get_async).
     ///
     /// # Panics
     /// As [`get`](Self::get).
@@ -631,7 +630,7 @@ where
     S: BuildHasher,
     E: Clone + Send + Sync + 'static,
 {
-    /// As [`try_get`](Self::try_get), for tasks: see [`get_async`](AtomicCache::get_async).
+    /// Does what [`try_get`](Self::try_get) does, for tasks: see [`get_async`](AtomicCache::get_async).
     ///
     /// # Errors
     /// As [`Cache::try_get_with_async`].
@@ -653,7 +652,7 @@ where
         self.fetch_async(key, Aim::Value, V::clone, value)
     }
 
-    /// As [`try_refresh`](Self::try_refresh), for tasks: see [`get_async`](AtomicCache::get_async).
+    /// Does what [`try_refresh`](Self::try_refresh) does, for tasks: see [`get_async`](AtomicCache::get_async).
     ///
     /// # Errors
     /// As [`try_get_async`](Self::try_get_async).
@@ -842,7 +841,7 @@ where
     S: BuildHasher + Send + Sync + 'static,
     N: Naming<K>,
 {
-    /// A cache with its own async fill: see [`AtomicCache::new_async`], also for which runtime's timers and
+    /// Makes a cache with its own async fill: see [`AtomicCache::new_async`], also for which runtime's timers and
     /// whose task-locals the fill has.
     ///
     /// # Errors
@@ -868,7 +867,7 @@ where
         self.build_recursive_async(move |_, key| fill(key))
     }
 
-    /// A cache with its own async fill, which may use the cache: see [`AtomicCache::recursive_async`].
+    /// Makes a cache with its own async fill, which may use the cache: see [`AtomicCache::recursive_async`].
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -885,7 +884,7 @@ where
         }))
     }
 
-    /// A cache with its own async fill, which can fail: see [`AtomicCache::try_new_async`].
+    /// Makes a cache with its own async fill, which can fail: see [`AtomicCache::try_new_async`].
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -902,7 +901,7 @@ where
         }))
     }
 
-    /// A cache with its own async fill, which can fail and may use the cache: see
+    /// Makes a cache with its own async fill, which can fail and may use the cache: see
     /// [`AtomicCache::try_recursive_async`].
     ///
     /// # Errors
@@ -922,7 +921,7 @@ where
 }
 
 impl<K, V, S, N> Builder<K, V, S, N> {
-    /// What goes on with an async fill of an [`AtomicCache`] when the last of those who waited for it is
+    /// Sets what goes on with an async fill of an [`AtomicCache`] when the last of those who waited for it is
     /// gone: it is given the rest of the fill, as a future that puts the value into the cache by
     /// itself. Not set: such a fill is dropped.
     ///

@@ -44,7 +44,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
             .expect("pinned again before a fill returns")
     }
 
-    /// The value of a key, if it is there. Never fills or waits.
+    /// Lends the value of a key, if it is there. Never fills or waits.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
@@ -77,7 +77,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         self.core.look_up(self.core.hash(key), key, self.pinned())
     }
 
-    /// As [`get`](Self::get), not counted as a use of the entry.
+    /// Lends what [`get`](Self::get) does, and is not counted as a use of the entry.
     pub fn peek<Q>(&self, key: &Q) -> Option<&V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -85,7 +85,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         self.core.look(self.core.hash(key), key, self.pinned())
     }
 
-    /// Whether a key is there; see [`Cache::contains`].
+    /// Says whether a key is there; see [`Cache::contains`].
     pub fn contains<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -93,7 +93,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         self.peek(key).is_some()
     }
 
-    /// Every entry; see [`Cache::iter`]. Needs no clones.
+    /// Lends every entry; see [`Cache::iter`]. Needs no clones.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
@@ -109,7 +109,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         }
     }
 
-    /// The value of a key, computed by `fill` if it is not there: [`Cache::get_with`], lent.
+    /// Lends the value of a key, computed by `fill` if it is not there: [`Cache::get_with`], lent.
     ///
     /// The pin is let go while `fill` runs or is waited for; that nothing is lent meanwhile is
     /// what `&mut` proves:
@@ -139,7 +139,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         sure(self.fill(key, call, &verbs::GET_OR_FILL_WITH))
     }
 
-    /// As [`get_or_fill_with`](Self::get_or_fill_with), with a fill that can fail.
+    /// Does what [`get_or_fill_with`](Self::get_or_fill_with) does, with a fill that can fail.
     ///
     /// # Errors
     /// As [`Cache::try_get_with`].
@@ -296,7 +296,7 @@ impl<'c, K: Hash + Eq, V, E, S: BuildHasher> AtomicPinned<'c, K, V, E, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> AtomicPinned<'_, K, V, Infallible, S> {
-    /// The value of a key, computed if it is not there: [`AtomicCache::get`], lent. See
+    /// Lends the value of a key, computed if it is not there: [`AtomicCache::get`], lent. See
     /// [`Pinned::get_or_fill_with`].
     ///
     /// # Panics
@@ -327,7 +327,7 @@ where
     S: BuildHasher,
     E: Clone + Send + Sync + 'static,
 {
-    /// As [`AtomicCache::try_get`], lent.
+    /// Lends what [`AtomicCache::try_get`] returns.
     ///
     /// # Errors
     /// As [`AtomicCache::try_get`].
