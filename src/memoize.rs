@@ -247,10 +247,10 @@
 /// | `f::prime(args, value)` | puts a value there, over whatever there is: an [`insert`](crate::Cache::insert) |
 /// | `f::invalidate(args) -> bool` | drops the value, waits for a run in progress, and says whether there was one |
 /// | `f::invalidate_all()` | drops every value, and waits for runs in progress |
-/// | `f::invalidate_nowait(args) -> bool`, `f::invalidate_all_nowait()` | the same, and wait for nobody |
+/// | `f::invalidate_nowait(args) -> bool`, `f::invalidate_all_nowait()` | the same without waiting: runs in progress are cut off |
 /// | `f::uncached(args) -> V` | runs the function itself; what it calls by name is still memoized |
 /// | `f::stats() -> CacheStats` | what the cache has counted |
-/// | `f::cache() -> &'static Cache<_, V>` | the [`Cache`](crate::Cache), for everything else it can do |
+/// | `f::cache() -> &'static Cache<_, V>` | the [`Cache`](crate::Cache), for everything else: `f::cache().remove(&(n,))` |
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -298,8 +298,9 @@
 /// assert_eq!(rate(), 8);
 /// ```
 ///
-/// The key in `f::cache()` is the tuple of the owned arguments, `(u64,)` for a single one; with
-/// `key = ..` it is a type that has no name.
+/// The key in `f::cache()` is the tuple of the owned arguments, `(u64,)` for a single one, `(String,)` for a `&str`; with
+/// `key = ..` it is a type that has no name. In a task, a function that is not async is invalidated without blocking the
+/// thread by `f::cache().invalidate_async(&key).await`.
 ///
 /// # What a hit costs
 ///
@@ -467,8 +468,9 @@
 ///
 /// # Panics
 ///
-/// Where the call closes a cycle, see above. A panic of the function itself reaches the caller that
-/// ran it, and nothing is kept; of those who waited for it, one runs the function anew.
+/// Where the call closes a cycle, see above. Where it would have to wait for another one's run, and
+/// [a thread may not wait](crate::Cache#where-a-thread-may-not-wait): there memoize an `async fn`. A panic of the function
+/// itself reaches the caller that ran it, and nothing is kept; of those who waited for it, one runs the function anew.
 #[macro_export]
 macro_rules! memoize {
     ($($functions:tt)*) => {
