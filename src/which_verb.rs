@@ -10,8 +10,8 @@
 //! | a way that can fail | the verb with `try_`; of an `AtomicCache`, [`try_new`](AtomicCache::try_new) | `try_get(&key)`, `try_get_with(&key, \|\| ..)` |
 //!
 //! A verb that waits has a twin for tasks, which ends in `_async`, runs on any runtime, and needs the
-//! feature `async` (on unless turned off). A verb without a twin never waits, unless the table says
-//! so: call it from threads and tasks alike.
+//! feature `async` (on unless turned off). Where the table has "the same" for tasks, the verb does not wait:
+//! call it from threads and tasks alike.
 //!
 //! ```
 //! use atomic_cache::{AtomicCache, Cache};
@@ -44,24 +44,24 @@
 //! | ... lent, not cloned | [`pin()`](Cache::pin) and [`get_or_fill_with`](Pinned::get_or_fill_with) | [`with`](AtomicCache::with); [`pin()`](AtomicCache::pin) and [`get_or_fill`](AtomicPinned::get_or_fill) | [`with_async`](AtomicCache::with_async) | `&V`, while the view lives; what the closure makes of it | the key's fill |
 //! | ... but not to wait longer than | [`get_value_or_guard`](Cache::get_value_or_guard) | - | your runtime's timeout | [`GuardResult`] | the key's fill, or the timeout |
 //! | to compute without a closure | [`get_value_or_guard`](Cache::get_value_or_guard) | - | [`get_value_or_guard_async`](Cache::get_value_or_guard_async) | a [`PlaceholderGuard`]; a [`TaskGuard`](crate::TaskGuard) | the key's fill |
-//! | **to put a value in** | [`insert`](Cache::insert) | - | the same | nothing; what is too heavy is not kept, and the older value goes | nobody |
+//! | **to put a value in** | [`insert`](Cache::insert) | - | the same | nothing; what is too heavy is not kept, and the older value goes all the same | nobody |
 //! | ... and to have it back if it is too heavy | [`try_insert`](Cache::try_insert) | - | the same | `Result<(), `[`OversizeError<V>`](crate::OversizeError)`>` | nobody |
 //! | ... if there is none | [`entry(k).or_insert`](EntrySelector::or_insert) | - | `or_insert_with_async` | [`Entry<V>`](Entry) | the key's fill |
 //! | to read and change in one step | [`entry(k).and_compute_with`](EntrySelector::and_compute_with) | - | [`and_compute_with_async`](EntrySelector::and_compute_with_async) | [`CompResult<V>`](CompResult) | the key's fill |
 //! | **a newer value**, and the old one served meanwhile | `and_compute_with`; `f::refresh(..)` of a [`memoize!`]d `f` | [`refresh`](AtomicCache::refresh), [`try_refresh`](AtomicCache::try_refresh) | [`refresh_async`](AtomicCache::refresh_async), [`try_refresh_async`](AtomicCache::try_refresh_async) | as `get`, `try_get` | the key's fill, and its own |
-//! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether there was a value | the key's fill |
+//! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether it has removed a value | the key's fill |
 //! | ... and to have what was removed | [`remove`](Cache::remove) | [`remove`](AtomicCache::remove) | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
-//! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether there was a value | nobody |
+//! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether it has removed a value | nobody |
 //! | ... and to have what was removed | [`remove_nowait`](Cache::remove_nowait) | [`remove_nowait`](AtomicCache::remove_nowait) | the same | `Option<V>` | nobody |
 //! | to remove every key | [`invalidate_all`](Cache::invalidate_all) | [`invalidate_all`](AtomicCache::invalidate_all) | [`invalidate_all_async`](Cache::invalidate_all_async) | nothing | all fills that run |
 //! | ... and not to wait | [`invalidate_all_nowait`](Cache::invalidate_all_nowait) | [`invalidate_all_nowait`](AtomicCache::invalidate_all_nowait) | the same | nothing | nobody |
-//! | to remove those that | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | fills of the keys it picks, and refreshes |
+//! | to remove those that | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | fills over values that it picks, and all refreshes; not for first fills |
 //! | ... and not to wait | [`invalidate_if_nowait`](Cache::invalidate_if_nowait) | [`invalidate_if_nowait`](AtomicCache::invalidate_if_nowait) | the same | nothing | nobody |
 //! | **many look-ups**, at the cost of one pin | [`pin()`](Cache::pin) | [`pin()`](AtomicCache::pin) | the same, not over an `.await` | a view | nobody |
 //! | every entry | [`iter`](Cache::iter), [`keys`](Cache::keys) | [`iter`](AtomicCache::iter), [`keys`](AtomicCache::keys) | the same | clones | nobody |
 //! | to give up a fill that is stuck | [`takeover`](Cache::takeover) | [`takeover`](AtomicCache::takeover) | the same | whether one ran | nobody |
-//! | to end: no more fills | [`close`](Cache::close), [`close_within`](Cache::close_within) | [`close`](AtomicCache::close), [`close_within`](AtomicCache::close_within) | [`close_async`](Cache::close_async), [`close_async_until`](Cache::close_async_until) | nothing; how many were cut off | all fills that run |
-//! | to have removed values dropped now | [`quiesce`](Cache::quiesce) | [`quiesce`](AtomicCache::quiesce) | blocks: not in a task | nothing | views of all threads |
+//! | to end: no more fills | [`close`](Cache::close), [`close_within`](Cache::close_within) | [`close`](AtomicCache::close), [`close_within`](AtomicCache::close_within) | [`close_async`](Cache::close_async), [`close_async_until`](Cache::close_async_until) | nothing; how many were given up | all fills that run |
+//! | to have removed values dropped now | [`quiesce`](Cache::quiesce) | [`quiesce`](AtomicCache::quiesce) | none: `spawn_blocking` | nothing | views of all threads, of any cache |
 //!
 //! ```
 //! use atomic_cache::{Cache, CompResult, Op};
@@ -191,8 +191,8 @@
 //! |---|---|
 //! | `get_async`, `get_with_async` and their kin | see the table above; a wait for somebody else's fill leaves nothing |
 //! | `refresh_async`, `and_compute_with_async` | the old value, as it was; others who wait for that fill go on as in the table above |
-//! | `invalidate_async`, `remove_async`, `invalidate_all_async` | the removal: it has taken effect at the first poll, and the fill that runs is not kept |
-//! | `invalidate_if_async` | the removal of what had a value; of the fills that ran, only those are judged that had ended |
+//! | `invalidate_async`, `remove_async`, `invalidate_all_async` | the removal: it has taken effect at the first poll, and the value of the fill that runs is not kept |
+//! | `invalidate_if_async` | the removal of what it picked at its first poll; of the refreshes that ran, only those are judged that had ended |
 //!
 //! So every verb may stand in a `select!` or under a timeout:
 //!
@@ -243,7 +243,7 @@
 //! | the fill fails | [`TryGetError::Fill`], for all who wait with the same error type; who has another type runs its own fill | - |
 //! | the wait would never end: own key, or fills that wait for each other | [`TryGetError::Cycle`] with the keys along the cycle | panic with that text |
 //! | the cache is [closed](Cache::close), and there is something to compute | [`TryGetError::Closed`] | panic with that text |
-//! | the removal of a key whose fill waits for us | - | it does not wait, as [`invalidate_nowait`](Cache::invalidate_nowait) |
+//! | the removal of a key whose fill runs this call, or waits for it | - | it does not wait, as [`invalidate_nowait`](Cache::invalidate_nowait) |
 //!
 //! Errors are not kept: the next call computes again. To keep them, let the value be a `Result`; of a
 //! [`memoize!`]d function, say `cache_err`.
@@ -315,9 +315,9 @@
 //! Four rules for tasks:
 //!
 //! * **Do not call a verb that waits where there is a twin.** It blocks a thread of the runtime. If that
-//!   is the only one, and the fill is of a task per call, that task is never polled again. With the feature `tokio` a
-//!   wait inside a task panics instead, and names the twins; inside a fill that is a future, always: see
-//!   [`Cache`](Cache#where-a-thread-may-not-wait).
+//!   is the only one, and the fill is of a task per call, that task is never polled again. Inside a fill that is a future, the wait
+//!   panics instead, and names the twins; with the feature `tokio`, in every task: see
+//!   [`Cache`](Cache#where-a-thread-may-not-wait), also for the message of tokio that comes first.
 //! * **Where the compiler says "remove the `.await`", add `_async` instead.** `cache.invalidate(&key).await` is an error,
 //!   "`bool` is not a future", and rustc's help for it compiles and blocks: it is `cache.invalidate_async(&key).await`.
 //! * **Hold no view and no [`PlaceholderGuard`] over an `.await`.** They are not `Send`, so that the compiler
