@@ -132,6 +132,7 @@ impl<K, V, S> Core<K, V, S> {
         );
     }
 
+    #[track_caller]
     pub(crate) fn quiesce(&self) {
         self.tell();
         // Whoever holds a view, or is about to read, may be waiting for a fill, and that fill may be ours.

@@ -743,6 +743,7 @@ impl Domain {
     ///
     /// # Panics
     /// When this thread itself is pinned: it would wait for itself for ever.
+    #[track_caller]
     pub(crate) fn quiesce(&self) {
         if REAPING.get() || std::thread::panicking() {
             return;
