@@ -27,7 +27,7 @@ const PLENTY: usize = 8;
 /// How often a miss makes way for that, at least; and for how many objects more it does so once more, up to how often.
 const PATIENT_TURNS: usize = 8;
 const MORE_PATIENCE: usize = 8;
-const MOST_TURNS: usize = 32;
+const MOST_TURNS: usize = 128;
 
 /// For how long nothing has to have been dropped, in nanoseconds, before nobody makes way any more: then it is no
 /// preempted reader that holds the garbage up, but one that sleeps in a view.
