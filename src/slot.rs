@@ -89,7 +89,8 @@ const COMPUTE: u64 = 1 << 13;
 /// With `COMPUTE` and `CUT`: what the compute has read was taken out meanwhile, so it has no effect.
 const SUPERSEDED: u64 = 1 << 14;
 
-/// With `COMPUTE`, `CUT` and `READY`: a removal has answered with the value, or none may.
+/// With `COMPUTE` and `CUT`: if `READY`, a removal has answered with the value, or none may; if `GONE`, the compute has
+/// removed what it stood before, and none may.
 const CLAIMED: u64 = 1 << 15;
 
 /// Any of the holds.
@@ -154,6 +155,11 @@ impl State {
     /// A compute that has no effect.
     pub(crate) const fn is_superseded(self) -> bool {
         self.0 & SUPERSEDED != 0
+    }
+
+    /// The compute has ended by taking out what it stood before: no removal that waits has that.
+    pub(crate) const fn has_removed(self) -> bool {
+        self.0 & (PHASE | COMPUTE | CLAIMED) == GONE | COMPUTE | CLAIMED
     }
 
     /// What the slot stands before is not served: it was detached. A removal that waits for a compute leaves that
@@ -447,9 +453,16 @@ impl<V> Slot<V> {
     /// The answer is the state that the swap replaced, not `seen`: the flight may have been
     /// fenced off in between, and then what it stood before must not come back.
     pub(crate) fn finish(&self, seen: State, cut: bool) -> Option<State> {
-        let more = if cut { CUT } else { 0 };
-        self.update(|state| (state.flight() == seen.flight()).then(|| state.in_phase(GONE, more)))
-            .ok()
+        self.update(|state| {
+            let more = match (cut, state.is_superseded()) {
+                (false, _) => 0,
+                // What it has read was taken out already.
+                (true, true) => CUT,
+                (true, false) => CUT | CLAIMED,
+            };
+            (state.flight() == seen.flight()).then(|| state.in_phase(GONE, more))
+        })
+        .ok()
     }
 
     /// Fences a flight off. `Err` with the state found if it is not filling any more, or has been

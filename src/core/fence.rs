@@ -165,7 +165,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     pub(crate) fn claim(&self, part: &Part<'_, K, V, S>, read: &mut dyn FnMut(&V)) -> bool {
         let slot = &part.node().slot;
         let state = slot.state();
-        if !state.is_compute() || !state.is_cut() || state.restores() {
+        // One that has removed what it stood before may not have let go of that yet.
+        if !state.is_compute() || !state.is_cut() || state.restores() || state.has_removed() {
             return false;
         }
         let pin = pin();

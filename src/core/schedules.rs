@@ -304,6 +304,67 @@ fn c2_a1_what_a_superseded_compute_has_read_is_taken_once() {
     assert_eq!(cache.retired(), 0);
 }
 
+/// Clause 2: a removal goes on without its wait just when the compute that it was to wait for has ended by removing, and
+/// has not yet let go of what it has removed. That goes to one of them.
+#[cfg(feature = "async")]
+#[test]
+fn c2_what_a_compute_has_removed_is_not_removed_once_more() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Waker};
+
+    type Removed = Arc<Mutex<Option<Option<u64>>>>;
+
+    /// Removes while its thread unwinds inside a poll: does not wait there.
+    struct RemovesInDrop(Cache<u64, u64>, Removed);
+
+    impl Drop for RemovesInDrop {
+        fn drop(&mut self) {
+            *self.1.lock().unwrap() = Some(self.0.remove(&1));
+        }
+    }
+
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(1, 5);
+    let (begun, has_begun) = channel();
+    let (go, may_go) = channel::<()>();
+    let (come, has_come) = channel::<()>();
+    let (end, may_end) = channel::<()>();
+    let computes = cache.clone();
+    let compute = thread::spawn(move || {
+        at("let go", move || {
+            come.send(()).unwrap();
+            may_end.recv().unwrap();
+        });
+        computes.entry(1).and_compute_with(|_| {
+            begun.send(()).unwrap();
+            may_go.recv().unwrap();
+            Op::Remove
+        })
+    });
+    has_begun.recv().unwrap();
+    at("give up", move || {
+        go.send(()).unwrap();
+        has_come.recv().unwrap();
+    });
+    let removed = Removed::default();
+    let local = RemovesInDrop(cache.clone(), removed.clone());
+    let mut fill = std::pin::pin!(cache.get_with_async(&2, || async move {
+        let _local = local;
+        panic!("so that what it holds is dropped")
+    }));
+    let poll = || fill.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
+    assert!(all_done());
+    end.send(()).unwrap();
+    let ours = removed.lock().unwrap().take().expect("it has been called");
+    let computed = compute.join().unwrap();
+    assert_eq!((computed, ours), (CompResult::Removed(5), None));
+    assert_eq!((cache.peek(&1), cache.len()), (None, 0));
+    cache.quiesce();
+    assert_eq!(cache.retired(), 0);
+}
+
 /// Clause 6: a compute over a live value leads, a task joins, and the cache is closed: the task is woken with nothing
 /// held.
 #[cfg(feature = "async")]
