@@ -584,12 +584,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
             }
             if !may_sleep {
                 if let Some(place) = Verb::forbidden() {
-                    if !verb.goes_on() {
-                        drop(all);
-                        verb.refuse(place);
-                    }
+                    // It takes effect, as one that does not wait.
                     while let Some(this) = all.pop() {
                         this.ended(true, over);
+                    }
+                    if !verb.goes_on() {
+                        verb.refuse(place);
                     }
                     return all;
                 }

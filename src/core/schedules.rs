@@ -353,7 +353,11 @@ fn c2_what_a_compute_has_removed_is_not_removed_once_more() {
         let _local = local;
         panic!("so that what it holds is dropped")
     }));
-    let poll = || fill.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let poll = || {
+        fill.as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    };
     assert!(catch_unwind(AssertUnwindSafe(poll)).is_err());
     assert!(all_done());
     end.send(()).unwrap();
@@ -363,6 +367,39 @@ fn c2_what_a_compute_has_removed_is_not_removed_once_more() {
     assert_eq!((cache.peek(&1), cache.len()), (None, 0));
     cache.quiesce();
     assert_eq!(cache.retired(), 0);
+}
+
+/// Clause 2: an `invalidate_if` that may not wait has taken effect when it panics: a refresh that had begun before it, and
+/// whose value it was to judge, puts in nothing that it would pick.
+#[cfg(feature = "async")]
+#[test]
+fn c2_b1_invalidate_if_that_may_not_wait_has_taken_effect() {
+    use crate::blocking::{in_poll, verbs::REFRESH};
+    use crate::core::Aim;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    let cache: Cache<u64, u64> = Cache::unbounded();
+    cache.insert(1, 5);
+    let (begun, has_begun) = channel();
+    let (go, may_go) = channel::<()>();
+    let refreshes = cache.clone();
+    let refresh = thread::spawn(move || {
+        let fill = |_: &u64| {
+            begun.send(()).unwrap();
+            may_go.recv().unwrap();
+            Ok::<_, ()>(6)
+        };
+        refreshes.fetch(&1, Aim::Refresh, fill, |&value| value, &REFRESH)
+    });
+    has_begun.recv().unwrap();
+    let removal = catch_unwind(AssertUnwindSafe(|| {
+        let _inside = in_poll();
+        cache.invalidate_if(|_, &value| value == 6);
+    }));
+    assert!(removal.is_err(), "it waits inside a poll");
+    go.send(()).unwrap();
+    assert_eq!(refresh.join().unwrap(), Ok(6));
+    assert_eq!((cache.peek(&1), cache.len()), (Some(5), 1));
 }
 
 /// Clause 6: a compute over a live value leads, a task joins, and the cache is closed: the task is woken with nothing
