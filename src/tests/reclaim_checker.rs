@@ -21,6 +21,7 @@
 //! unlock, or a load, and a `pin` that follows it with nothing of loom's in between.
 
 use crate::reclaim::{Garbage, Home};
+use crate::sync::thread_cell;
 use loom::sync::atomic::{Ordering, fence};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -39,6 +40,11 @@ thread_local! {
     /// The first thing that went wrong. Kept, because an assertion that fails under somebody's
     /// `catch_unwind` would not be heard of.
     static WRONG: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+thread_cell! {
+    /// Pins of this thread of the model.
+    PINS: usize = 0
 }
 
 fn books<R>(f: impl FnOnce(&mut Books) -> R) -> R {
@@ -77,6 +83,7 @@ pub(crate) struct Pin {
 }
 
 pub(crate) fn pin() -> Pin {
+    PINS.with(|pins| pins.set(pins.get() + 1));
     books(|books| {
         let id = books.next_pin;
         books.next_pin += 1;
@@ -94,13 +101,14 @@ pub(crate) fn pin_briefly() -> Option<Brief> {
     None
 }
 
-/// Not known here, and of no matter: no model has a listener.
+/// As of the engines: a listener is not told anything beneath a pin.
 pub(crate) fn is_pinned() -> bool {
-    true
+    PINS.with(Cell::get) > 0
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        PINS.with(|pins| pins.set(pins.get() - 1));
         books(|books| {
             books.pinned.remove(&self.id);
             for waits_for in books.retired.values_mut() {

@@ -1,9 +1,10 @@
 //! Clause 2: computes and removals of one key. Each is one before the other: what a removal answers is what it took
 //! out, and no update is lost.
 
-use super::harness::{Actor, Explore, TestCache, Token, cache, models, start};
+use super::harness::{Actor, Explore, TestCache, Token, builder, cache, models, start};
+use crate::blocking::verbs::REFRESH;
 use crate::core::Aim;
-use crate::{CompResult, Op};
+use crate::{CompResult, Op, RemovalCause};
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
@@ -75,6 +76,29 @@ fn assert_sum(cache: &TestCache, added: u64, taken: u64) {
     assert_eq!((cache.len(), cache.retired()), (0, 0));
 }
 
+/// A compute beside one removal, and a listener, which hears of each value that goes once, in the end.
+fn heard_beside(does: Does, remove: impl FnOnce(&TestCache) -> Option<Token> + 'static) {
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let notes = heard.clone();
+    let listens = move |_: &Token, value: &Token, cause: RemovalCause| {
+        notes.lock().unwrap().push((value.number(), cause));
+    };
+    let cache = builder().eviction_listener(listens).build().unwrap();
+    cache.insert(key(), Token::new(5));
+    let taken = Rc::new(Cell::new(0));
+    let others = start([removes(&cache, &taken, remove)]);
+    let (added, removed, _) = compute(&cache, does);
+    others.join();
+    cache.run_pending_tasks();
+    let left = number(cache.peek(&key()));
+    assert_eq!(left + removed + taken.get(), 5 + added);
+    let mut heard = std::mem::take(&mut *heard.lock().unwrap());
+    heard.retain(|&(_, cause)| cause != RemovalCause::Replaced);
+    let gone: u64 = heard.iter().map(|&(value, _)| value).sum();
+    assert_eq!(gone, removed + taken.get(), "{heard:?}");
+    drop(cache);
+}
+
 /// A compute beside one removal.
 fn beside(
     does: Does,
@@ -114,6 +138,18 @@ models! {
 
     compute_leaves_beside_remove_nowait: Explore::AtMost(4) => || {
         beside(Does::Leaves, |cache| cache.remove_nowait(&key()), true);
+    };
+
+    listener_beside_a_compute_and_remove: Explore::AtMost(2) => || {
+        for does in [Does::Adds, Does::Leaves, Does::Removes] {
+            heard_beside(does, |cache| cache.remove(&key()));
+        }
+    };
+
+    listener_beside_a_compute_and_remove_nowait: Explore::AtMost(2) => || {
+        for does in [Does::Adds, Does::Leaves, Does::Removes] {
+            heard_beside(does, |cache| cache.remove_nowait(&key()));
+        }
     };
 
     /// The walk over all keys takes the same way.
@@ -249,7 +285,7 @@ models! {
         let taken = Rc::new(Cell::new(0));
         let others = start([removes(&cache, &taken, |cache| cache.remove_nowait(&key()))]);
         let fill = |_: &Token| Ok::<_, ()>(Token::new(6));
-        let six = cache.fetch(&key(), Aim::Refresh, fill, Token::number);
+        let six = cache.fetch(&key(), Aim::Refresh, fill, Token::number, &REFRESH);
         assert_eq!(six, Ok(6));
         others.join();
         let left = number(cache.peek(&key()));
