@@ -1231,7 +1231,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`close_async`](Self::close_async), or [`close_within`](Self::close_within) with no time.
     ///
     /// Dropping the last handle needs none of this. Called from inside a fill, it does not wait for
-    /// that; from inside the janitor's round (by a listener), not for that round.
+    /// that, nor for the janitor's round, which may wait for it; from inside that round (by a listener), not for the
+    /// round.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();

@@ -921,10 +921,11 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.retired() + self.bulletin.as_ref().map_or(0, Bulletin::len)
     }
 
-    /// Stops the janitor, if there is one.
+    /// Stops the janitor, if there is one, and waits for its round; unless what is called in that may wait for us: for
+    /// what this thread fills, views or drops.
     pub(crate) fn stop_janitor(&self) {
         if let Some(janitor) = self.janitor.get() {
-            janitor.stop();
+            janitor.stop(!leads_any() && !is_reaping() && !is_pinned());
         }
     }
 

@@ -106,20 +106,19 @@ impl Janitor {
     pub(crate) fn leave(&self, wait: impl FnOnce() -> bool) {
         // AcqRel: what was done with the other handles comes before the end.
         if self.handles.fetch_sub(1, AcqRel) == 1 {
-            if wait() {
-                self.stop();
-            } else if self.is_ours() {
-                self.signal.stop();
-            }
+            self.stop(wait());
         }
     }
 
-    /// Stops it, and waits for its last round to end; if it is not itself who asks.
-    pub(crate) fn stop(&self) {
+    /// Stops it, and with `wait` waits for its last round to end; if it is not itself who asks.
+    pub(crate) fn stop(&self, wait: bool) {
         if !self.is_ours() {
             return;
         }
         self.signal.stop();
+        if !wait {
+            return;
+        }
         // Its own listener may come by here while another waits: nobody waits with the lock held.
         let thread = self
             .thread

@@ -267,6 +267,45 @@ fn h22_close_from_inside_a_listener_elsewhere_waits_for_the_janitor() {
     });
 }
 
+/// From inside a fill that the janitor's round waits for, by its listener: that is no more waited for than the fill.
+#[test]
+fn c5_close_from_inside_a_fill_that_the_janitor_waits_for_does_not_hang() {
+    watched(|| {
+        let shared: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
+        let (inner, clock) = (Arc::clone(&shared), ManualClock::new());
+        let (begun, waited) = (Gate::new(), Gate::new());
+        let (begins, has_waited) = (begun.clone(), waited.clone());
+        let cache: Cache<u64, u64> = Cache::builder()
+            .time_to_live(LIFETIME)
+            .clock(clock.clone())
+            .purge_interval(OFTEN)
+            .eviction_listener(move |&key, _, _| {
+                if key == 1 {
+                    let cache = inner.lock().unwrap().clone().expect("set");
+                    begins.open();
+                    cache.invalidate(&2);
+                    has_waited.open();
+                }
+            })
+            .build()
+            .unwrap();
+        *shared.lock().unwrap() = Some(cache.clone());
+        cache.insert(1, 10);
+        let value = cache.get_with(&2, || {
+            clock.advance(LIFETIME);
+            begun.pass();
+            while cache.in_flight().iter().all(|fill| fill.waiters == 0) {
+                thread::yield_now();
+            }
+            cache.close();
+            20
+        });
+        assert_eq!(value, 20);
+        waited.pass();
+        *shared.lock().unwrap() = None;
+    });
+}
+
 /// A listener that panics in the janitor's round does not end it.
 #[test]
 fn h22_the_janitor_survives_a_listener_and_a_value_that_panic() {
