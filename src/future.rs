@@ -43,6 +43,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Future for Ended<'_, K, V, S> {
     }
 }
 
+/// Tidies up when it is dropped, inside a future of ours, after all that comes later: also of one that is dropped while
+/// it waits, and may be the last that has held what was removed.
+struct Tidied<'c, K: Hash + Eq, V, S: BuildHasher>(&'c Core<K, V, S>);
+
+impl<K: Hash + Eq, V, S: BuildHasher> Drop for Tidied<'_, K, V, S> {
+    fn drop(&mut self) {
+        self.0.tidy_in_poll();
+    }
+}
+
 /// The answer of a fetch that cannot fail, or a panic with the cycle it met.
 fn sure_value<V>(result: Result<Fetched<V>, TryGetError<Infallible>>) -> V {
     sure(result.map(Fetched::into_value))
@@ -273,6 +283,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// [`invalidate_async`](Self::invalidate_async); [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits.
     pub async fn invalidate_all_async(&self) {
         let core = &*self.core;
+        let _tidied = Tidied(core);
         let fenced = core.fence_all_in_poll(None);
         let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
         all_ended(all.collect(), &mut |fenced, is_cycle| {
@@ -300,6 +311,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// it waits, the refreshes that have not ended are not judged.
     pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
+        let _tidied = Tidied(core);
         let fenced = core.fence_all_in_poll(Some(&mut which));
         let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
         all_ended(all.collect(), &mut |fenced, is_cycle| {
@@ -388,15 +400,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(part) = part else {
             return false;
         };
+        let _tidied = Tidied(self);
         let left = part.again();
-        let claimed = if Ended::new(part, hash).await.is_err() {
+        if Ended::new(part, hash).await.is_err() {
             self.give_up(hash, &left, read)
         } else {
             self.claim(&left, read)
-        };
-        drop(left);
-        self.tidy_in_poll();
-        claimed
+        }
     }
 
     /// As [`tidy`](Self::tidy), inside a future of ours.
