@@ -193,7 +193,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         if let Some(prior) = prior {
             // SAFETY: held by our slot until now.
             let prior = unsafe { &*(prior as *const Node<K, V>) };
-            let event = self.core.unless_expired(prior, Event::Replaced);
+            let event = if fits {
+                Event::Replaced
+            } else {
+                Event::Evicted
+            };
+            let event = self.core.unless_expired(prior, event);
             replaced = self.core.released(prior, event);
         }
         // Not live: it was fenced off before, or its time is over at once.

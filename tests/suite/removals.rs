@@ -458,6 +458,41 @@ fn c2_a1_what_a_compute_leaves_goes_if_the_removal_is_dropped() {
     });
 }
 
+/// Clause 9: and at once, if the removal was the last to hold it.
+#[test]
+fn c9_what_a_removal_has_held_goes_with_it() {
+    let name = "removals::c9_what_a_removal_has_held_goes_with_it";
+    in_child(name, LONG, || {
+        type Removal<'c> = Pin<Box<dyn Future<Output = ()> + 'c>>;
+        let ways: [fn(&Cache<u64, Counted>) -> Removal<'_>; 3] = [
+            |cache| Box::pin(async { drop(cache.remove_async(&1).await) }),
+            |cache| Box::pin(cache.clear_async()),
+            |cache| Box::pin(cache.invalidate_if_async(|_, _| true)),
+        ];
+        for way in ways {
+            let ledger = Ledger::new();
+            let cache = counting(&ledger);
+            let latch = Latch::new();
+            let waits = latch.clone();
+            let mut compute = Box::pin(cache.entry(1).and_compute_with_async(|_| async move {
+                waits.await;
+                Op::Nop
+            }));
+            assert!(run_until_asleep(compute.as_mut()).is_none());
+            let mut removal = way(&cache);
+            assert!(poll(removal.as_mut()).is_pending());
+            latch.open();
+            drop(run_until_asleep(compute.as_mut()).unwrap());
+            drop(compute);
+            assert_eq!((ledger.alive(), cache.len()), (1, 0));
+            drop(removal);
+            // crossbeam-epoch takes some rounds to be sure.
+            let left = u64::from(cfg!(atomic_cache_crossbeam));
+            assert!(u64::try_from(ledger.alive()).unwrap() <= left);
+        }
+    });
+}
+
 #[test]
 fn c2_a1_what_only_a_clear_has_waited_for_is_dropped() {
     watched(|| {
@@ -593,6 +628,29 @@ fn c2_a1_a_value_that_is_too_heavy_is_not_what_a_removal_takes() {
         assert_eq!(run_until_asleep(removal.as_mut()), Some(None));
         assert_eq!((cache.len(), cache.weighted_size()), (0, 0));
     });
+}
+
+/// Clause 3, as of an insert: nothing has taken the place of what goes for the sake of a value that is not kept.
+#[test]
+fn c3_a3_what_a_compute_of_a_value_too_heavy_takes_out_goes_by_its_size() {
+    let told = Told::default();
+    let notes = told.clone();
+    let cache: Cache<u64, u64> = Cache::builder()
+        .max_capacity(100)
+        .weigher(|_, &value: &u64| value)
+        .eviction_listener(move |_: &u64, &value: &u64, cause| {
+            notes.lock().unwrap().push((value, cause));
+        })
+        .build()
+        .expect("good settings");
+    cache.insert(1, 10);
+    let result = cache.entry(1).and_compute_with(|_| Op::Put(1000));
+    assert_eq!(result, CompResult::ReplacedWith(1000));
+    assert_eq!(heard(&told), [(10, RemovalCause::Size)]);
+    assert_eq!(
+        (cache.len(), cache.weighted_size(), cache.stats().oversize),
+        (0, 0, 1)
+    );
 }
 
 /// A waiter that takes over from a compute fills: removals beside it are those beside a fill.
