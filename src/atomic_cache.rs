@@ -4,7 +4,7 @@ use crate::blocking::verbs;
 use crate::builder::Builder;
 use crate::byte_size::ByteSize;
 use crate::cache::{Cache, DefaultHashBuilder, Iter, sure};
-use crate::core::{Aim, Glance, Leader, Wait};
+use crate::core::{Aim, Blank, Glance, Leader, Wait};
 use crate::error::{BuildError, TryGetError};
 use crate::fill::{Explain, Fill, Keeper, Obstacle, OwnError};
 use crate::flight::SharedError;
@@ -720,11 +720,11 @@ where
         }
     }
 
-    fn run(&mut self, key: &K) -> Option<V> {
+    fn run(&mut self, key: &K, blank: &mut Blank<'_, V>) -> bool {
         let StoredFill::Call(fill) = &*self.cache.fill else {
             unreachable!("a future is kept by its flight");
         };
-        self.error.value_of(fill(self.cache, key))
+        self.error.settle(fill(self.cache, key), blank)
     }
 
     fn share(&self) -> SharedError {

@@ -96,16 +96,15 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 ///
 /// | method | times N |
 /// |---|---|
-/// | `insert`, what `fill` returns included | 2 |
-/// | `get`, `with` and the guard of `pin` | 2 |
-/// | `get_with`, `try_get_with`, `and_compute_with` | 5 |
-/// | [`AtomicCache::get`](crate::AtomicCache::get), guards, `or_insert_with` | 7 |
-/// | `with_async` | 7 |
-/// | `get_with_async`, `or_insert_with_async`, `get_async` | 12 |
-/// | `and_compute_with_async` | 20 |
+/// | `insert`, `get`, `with` and the guard of `pin`; [`AtomicCache::with`](crate::AtomicCache::with) | 2 |
+/// | `get_with`, `try_get_with`, `with_async` | 3 |
+/// | `optionally_get_with`, `and_compute_with`, [`AtomicCache::get`](crate::AtomicCache::get) | 4 |
+/// | `or_insert_with`, guards | 5 |
+/// | `get_with_async`, `or_insert_with_async`, `get_async` | 5 |
+/// | `and_compute_with_async`, guards of tasks | 8 |
 ///
-/// A thread of std or tokio has 2 MiB, which `get_async` of 256 KiB inline overflows. **Put what is larger than some
-/// KiB into a `Box` or an `Arc`.**
+/// What is left of a thread's stack is for the fill: of the 2 MiB that a thread of std or tokio has, `get_with_async` of
+/// 256 KiB inline takes more than half. **Put what is larger than some KiB into a `Box` or an `Arc`.**
 ///
 /// Keys and values may borrow, from what outlives the cache:
 ///

@@ -49,7 +49,7 @@ pub(crate) use claim::{Held, Spare, Wanted};
 pub(crate) use fence::Fenced;
 use in_flight::Closed;
 pub(crate) use in_flight::Watch;
-pub(crate) use part::{Awaited, Found, Leader, Part, Wait, Waited};
+pub(crate) use part::{Awaited, Blank, Found, Leader, Part, Wait, Waited};
 pub(crate) use polled::{BoxFill, TaskLead};
 pub(crate) use release::Afterwards;
 use room::{Charge, Room};

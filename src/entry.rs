@@ -3,7 +3,7 @@
 use crate::actor::actor;
 use crate::blocking::{Verb, verbs};
 use crate::cache::{Cache, DefaultHashBuilder, sure};
-use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Waited, Wanted};
+use crate::core::{Aim, Blank, Core, Found, Leader, Spare, Turn, Waited, Wanted};
 use crate::error::{Refusal, TryGetError};
 use crate::fill::{Call, Explain};
 use crate::reclaim::pin;
@@ -276,49 +276,63 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
 }
 
 fn compute<K: Hash + Eq, V: Clone, S: BuildHasher>(
-    leader: Leader<'_, K, V, S>,
-    prior: Option<V>,
+    mut leader: Leader<'_, K, V, S>,
+    mut prior: Option<V>,
     f: impl FnOnce(Option<&V>) -> Op<V>,
 ) -> CompResult<V> {
-    let op = leader.run(|_| f(prior.as_ref()));
-    computed(leader, prior, op)
+    let op = leader.fill(|_, blank| f(prior.as_ref()).settle(blank));
+    computed(leader, &mut prior, op)
+}
+
+impl<V> Op<V> {
+    /// Puts the value into its cell; what is left to do.
+    #[inline]
+    pub(crate) fn settle(self, blank: &mut Blank<'_, V>) -> Op<()> {
+        match self {
+            Self::Put(value) => {
+                blank.put(value);
+                Op::Put(())
+            }
+            Self::Remove => Op::Remove,
+            Self::Nop => Op::Nop,
+        }
+    }
 }
 
 /// Does to the entry what was decided.
 pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
     leader: Leader<'_, K, V, S>,
-    prior: Option<V>,
-    op: Op<V>,
+    prior: &mut Option<V>,
+    op: Op<()>,
 ) -> CompResult<V> {
-    match (op, prior) {
-        (Op::Put(value), prior) => {
+    match op {
+        Op::Put(()) => {
             let replaces = prior.is_some();
             // Before there is an answer: it may panic, which would be the compute's panic.
-            drop(prior);
-            let found = match leader.put(value) {
+            *prior = None;
+            let found = match leader.put() {
                 Ok((found, _kept)) => found,
-                Err(value) => return CompResult::Superseded(Op::Put(value)),
+                Err(leader) => return CompResult::Superseded(Op::Put(leader.take_back())),
             };
-            let value = found.value().clone();
             if replaces {
-                CompResult::ReplacedWith(value)
-            } else {
-                CompResult::Inserted(value)
+                return CompResult::ReplacedWith(found.value().clone());
             }
+            CompResult::Inserted(found.value().clone())
         }
-        (Op::Remove, Some(prior)) => {
+        Op::Remove if prior.is_some() => {
             if !leader.take_away() {
+                *prior = None;
                 return CompResult::Superseded(Op::Remove);
             }
-            CompResult::Removed(prior)
+            prior
+                .take()
+                .map_or(CompResult::StillNone, CompResult::Removed)
         }
-        (Op::Nop, Some(prior)) => {
+        _ => {
             leader.withdraw();
-            CompResult::Unchanged(prior)
-        }
-        (_, None) => {
-            leader.withdraw();
-            CompResult::StillNone
+            prior
+                .take()
+                .map_or(CompResult::StillNone, CompResult::Unchanged)
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::actor::actor;
 use crate::blocking::Verb;
-use crate::core::{Aim, Core, Found, Leader, Spare, Turn, Wait, Waited, Wanted};
+use crate::core::{Aim, Blank, Core, Found, Leader, Spare, Turn, Wait, Waited, Wanted};
 use crate::error::{ClosedError, CycleError, TryGetError};
 use crate::flight::SharedError;
 use crate::key::ToKey;
@@ -31,8 +31,8 @@ pub(crate) trait Fill<K: Hash + Eq, V, S: BuildHasher> {
     fn keeper(&self) -> Option<&dyn Keeper<K, V, S>> {
         None
     }
-    /// The value. `None`: an error, kept inside.
-    fn run(&mut self, key: &K) -> Option<V>;
+    /// Puts the value into its cell. False: there is an error, kept inside.
+    fn run(&mut self, key: &K, blank: &mut Blank<'_, V>) -> bool;
     /// The error that `run` kept, for everyone who waits.
     fn share(&self) -> SharedError;
     /// Takes somebody else's error for its own, if it is of the same type.
@@ -60,9 +60,16 @@ impl<E> OwnError<E> {
         Self(None)
     }
 
-    /// Keeps the error of a fill, for those who wait; its value.
-    pub(crate) fn value_of<V>(&mut self, result: Result<V, E>) -> Option<V> {
-        result.map_err(|error| self.0 = Some(error)).ok()
+    /// Puts the value of a fill into its cell, or keeps its error, for those who wait. True: a value.
+    #[inline]
+    pub(crate) fn settle<V>(&mut self, result: Result<V, E>, blank: &mut Blank<'_, V>) -> bool {
+        match blank.try_put(result) {
+            Ok(()) => true,
+            Err(error) => {
+                self.0 = Some(error);
+                false
+            }
+        }
     }
 
     /// See [`Explain::explain`].
@@ -122,9 +129,9 @@ where
     F: FnOnce(&K) -> Result<V, E>,
     E: Clone + Send + Sync + 'static,
 {
-    fn run(&mut self, key: &K) -> Option<V> {
+    fn run(&mut self, key: &K, blank: &mut Blank<'_, V>) -> bool {
         let fill = self.fill.take().expect("a caller leads at most once");
-        self.error.value_of(fill(key))
+        self.error.settle(fill(key), blank)
     }
 
     fn share(&self) -> SharedError {
@@ -204,12 +211,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
 /// Runs the fill with nothing held but the lead.
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
-    leader: Leader<'c, K, V, S>,
+    mut leader: Leader<'c, K, V, S>,
     fill: &mut dyn Fill<K, V, S>,
 ) -> Result<Found<'c, K, V>, Obstacle> {
-    let Some(value) = leader.run(|key| fill.run(key)) else {
+    if !leader.fill(|key, blank| fill.run(key, blank)) {
         leader.fail(|| fill.share());
         return Err(Obstacle::Failed);
-    };
-    Ok(leader.publish(value).0)
+    }
+    Ok(leader.publish().0)
 }

@@ -9,7 +9,7 @@ use crate::atomic_cache::{AtomicCache, Keep, StoredFill};
 use crate::blocking::in_poll;
 use crate::builder::{Builder, Naming};
 use crate::cache::{Cache, NoValue, sure};
-use crate::core::{Aim, Awaited, BoxFill, Core, Fenced, Leader, Part, Spare, Wait};
+use crate::core::{Aim, Awaited, Blank, BoxFill, Core, Fenced, Leader, Part, Spare, Wait};
 use crate::entry::{CompResult, Entry, EntrySelector, Op};
 use crate::error::{BuildError, CycleError, TryGetError};
 use crate::fill::Borrowed;
@@ -54,12 +54,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Tidied<'_, K, V, S> {
 }
 
 /// The answer of a fetch that cannot fail, or a panic with the cycle it met.
-fn sure_value<V>(result: Result<Fetched<V>, TryGetError<Infallible>>) -> V {
-    sure(result.map(Fetched::into_value))
+fn sure_value<V: Clone>(result: Result<Fetched<'_, V>, TryGetError<Infallible>>) -> V {
+    sure(result).value.clone()
 }
 
-fn value<V, E>(result: Result<Fetched<V>, TryGetError<E>>) -> Result<V, TryGetError<E>> {
-    result.map(Fetched::into_value)
+fn value<V: Clone, E>(result: Result<Fetched<'_, V>, TryGetError<E>>) -> Result<V, TryGetError<E>> {
+    match result {
+        Ok(fetched) => Ok(fetched.value.clone()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Puts the value of a fill that cannot fail into its cell.
+fn put<V>(value: V, blank: &mut Blank<'_, V>) -> Result<(), Infallible> {
+    blank.try_put(Ok(value))
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
@@ -99,7 +107,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         F: Future<Output = V>,
         V: Clone,
     {
-        let fill = PerCall::new(fill, Ok::<V, Infallible>);
+        let fill = PerCall::new(fill, put::<V>);
         self.fetch_async(key, Aim::Value, fill, sure_value)
     }
 
@@ -134,7 +142,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         V: Clone,
         E: Clone + Send + Sync + 'static,
     {
-        let fill = PerCall::new(fill, |result| result);
+        let fill = PerCall::new(fill, |result, blank: &mut Blank<'_, V>| {
+            blank.try_put(result)
+        });
         self.fetch_async(key, Aim::Value, fill, value)
     }
 
@@ -160,7 +170,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         F: Future<Output = Option<V>>,
         V: Clone,
     {
-        let fill = PerCall::new(fill, |value: Option<V>| value.ok_or(NoValue));
+        let fill = PerCall::new(fill, |value: Option<V>, blank: &mut Blank<'_, V>| {
+            blank.try_put(value.ok_or(NoValue))
+        });
         self.fetch_async(key, Aim::Value, fill, |result| match value(result) {
             Ok(value) => Some(value),
             Err(TryGetError::Fill(NoValue)) => None,
@@ -212,22 +224,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    fn fetch_async<'c, Q, F, O>(
+    fn fetch_async<'c, Q, F, A, T>(
         &'c self,
         key: &'c Q,
         aim: Aim,
         fill: F,
-        finish: O,
-    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, F, fn(&V) -> V, O>
+        answer: A,
+    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, F, A>
     where
         Q: ?Sized,
-        V: Clone,
         F: AsyncFill<K, V, S>,
+        A: FnOnce(Result<Fetched<'_, V>, TryGetError<F::Error>>) -> T,
     {
         let core = &*self.core;
         let spare = Spare::none(core, 0);
-        let read = V::clone as fn(&V) -> V;
-        Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
+        Fetch::new(core, spare, Borrowed(key), aim, fill, answer)
     }
 
     /// Removes a key, and waits, without blocking the thread, for a fill of it that runs. True if it has removed a value. See
@@ -448,10 +459,8 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     where
         F: Future<Output = V>,
     {
-        let fill = PerCall::new(fill, Ok::<V, Infallible>);
-        self.fetch_async(fill, |result: Result<Fetched<V>, _>| {
-            sure(result.map(Fetched::into_entry))
-        })
+        let fill = PerCall::new(fill, put::<V>);
+        self.fetch_async(fill, |result| sure(result).to_entry())
     }
 
     /// Does what [`or_try_insert_with`](Self::or_try_insert_with) does, for tasks: see
@@ -467,10 +476,10 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         F: Future<Output = Result<V, E>>,
         E: Clone + Send + Sync + 'static,
     {
-        let fill = PerCall::new(fill, |result| result);
-        self.fetch_async(fill, |result: Result<Fetched<V>, _>| {
-            result.map(Fetched::into_entry)
-        })
+        let fill = PerCall::new(fill, |result, blank: &mut Blank<'_, V>| {
+            blank.try_put(result)
+        });
+        self.fetch_async(fill, |result| Ok(result?.to_entry()))
     }
 
     /// Does what [`and_compute_with`](Self::and_compute_with) does, for tasks; `f` is given the live value itself,
@@ -501,20 +510,20 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    fn fetch_async<'c, Q, R, O>(
+    fn fetch_async<'c, Q, A, T>(
         &'c self,
         key: &'c Q,
         aim: Aim,
-        read: R,
-        finish: O,
-    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, StoredAsync<'c, K, V, E, S>, R, O>
+        answer: A,
+    ) -> Fetch<'c, K, V, S, Borrowed<'c, Q>, StoredAsync<'c, K, V, E, S>, A>
     where
         Q: ?Sized,
+        A: FnOnce(Result<Fetched<'_, V>, TryGetError<E>>) -> T,
     {
         let core = &*self.cache.core;
         let spare = Spare::none(core, 0);
         let fill = StoredAsync(self);
-        Fetch::new(core, spare, Borrowed(key), aim, fill, read, finish)
+        Fetch::new(core, spare, Borrowed(key), aim, fill, answer)
     }
 
     /// Removes a key, and waits, without blocking the thread, for its fill: see [`Cache::invalidate_async`]. Its twins:
@@ -582,7 +591,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Value, f, sure_value)
+        self.fetch_async(key, Aim::Value, |result| f(sure(result).value))
     }
 }
 
@@ -618,7 +627,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Value, V::clone, sure_value)
+        self.fetch_async(key, Aim::Value, sure_value)
     }
 
     /// Does what [`refresh`](Self::refresh) does, for tasks: see [`get_async`](Self::get_async).
@@ -629,7 +638,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Refresh, V::clone, sure_value)
+        self.fetch_async(key, Aim::Refresh, sure_value)
     }
 }
 
@@ -659,7 +668,7 @@ where
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Value, V::clone, value)
+        self.fetch_async(key, Aim::Value, value)
     }
 
     /// Does what [`try_refresh`](Self::try_refresh) does, for tasks: see [`get_async`](AtomicCache::get_async).
@@ -673,7 +682,7 @@ where
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        self.fetch_async(key, Aim::Refresh, V::clone, value)
+        self.fetch_async(key, Aim::Refresh, value)
     }
 }
 

@@ -120,9 +120,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
         V: Clone,
     {
         let Self { leader, tidied } = self;
-        let value = leader.publish(value).0.value().clone();
-        drop(tidied);
-        value
+        let _tidied = tidied;
+        leader.publish_given(value)
     }
 
     /// Lends the key.
@@ -200,9 +199,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
         V: Clone,
     {
         let Self { lead, tidied } = self;
-        let value = lead.end(|leader| leader.publish(value).0.value().clone());
-        drop(tidied);
-        value
+        let _tidied = tidied;
+        lead.end(|leader| leader.publish_given(value))
     }
 
     /// Lends the key.

@@ -313,11 +313,12 @@ impl<V> Slot<V> {
     ///
     /// # Safety
     /// A state in phase `READY` has been loaded from this slot (or its outcome been learned from
-    /// its flight), and the slot is kept by a pin or a hold for as long as the reference lives.
+    /// its flight), or the caller leads and has [written](Self::write) it; and the slot is kept by a pin or a hold
+    /// for as long as the reference lives.
     #[inline(always)]
     pub(crate) unsafe fn value<'a>(&self) -> &'a V {
-        // SAFETY: `READY` was loaded with Acquire after the one write, which `publish` released;
-        // nothing writes again. The caller keeps the slot.
+        // SAFETY: `READY` was loaded with Acquire after the one write, which `publish` released, or the write is the
+        // caller's own; nothing writes again. The caller keeps the slot.
         self.value
             .with(|value| unsafe { (*value).assume_init_ref() })
     }
@@ -381,29 +382,57 @@ impl<V> Slot<V> {
             .map_err(State)
     }
 
-    /// Ends the flight with a value: the leader's one success. Returns the state before, and what
+    /// Writes the value into its cell, which is the leader's until the flight has ended: it is not there for anybody
+    /// else, and not dropped with the slot.
+    ///
+    /// # Safety
+    /// The caller is this slot's leader, and has not ended the flight before.
+    #[inline]
+    pub(crate) unsafe fn write(&self, value: V) {
+        // SAFETY: the leader alone writes, nobody reads before `READY`.
+        self.value.with_mut(|cell| unsafe { (*cell).write(value) });
+    }
+
+    /// Takes back what was [written](Self::write) and has not been published.
+    ///
+    /// # Safety
+    /// The caller is this slot's leader, has written the value, and has neither published it nor taken it back.
+    pub(crate) unsafe fn take_back(&self) -> V {
+        // SAFETY: it is there; the slot is not `READY`, so nobody else reads it or drops it.
+        self.value
+            .with(|cell| unsafe { (*cell).assume_init_read() })
+    }
+
+    /// As [`take_back`](Self::take_back), and drops it where it is.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn drop_written(&self) {
+        // SAFETY: as there.
+        self.value
+            .with_mut(|cell| unsafe { (*cell).assume_init_drop() });
+    }
+
+    /// Ends the flight with the value that is in its cell: the leader's one success. Returns the state before, and what
     /// the slot stood before. If the state before [`lets_go`](State::lets_go), the leader's hold
     /// is gone with it, and what keeps the slot is the caller's pin.
     ///
     /// If it is not to be kept the value is for those who joined, as if the flight had been cut off; so it
     /// is if its time is over at once.
     ///
-    /// The value comes back, and the flight has not ended, if that is a compute which is superseded. One that
+    /// `None`, and neither has the flight ended, if that is a compute which is superseded. One that
     /// [`leaves_to_removals`](State::leaves_to_removals) has its value removed in this step, and held for the
     /// listener with `tell`.
     ///
     /// # Safety
-    /// The caller is this slot's leader, and has not ended the flight before.
+    /// The caller is this slot's leader, has [written](Self::write) the value, and has not ended the flight before.
     pub(crate) unsafe fn publish(
         &self,
-        value: V,
         deadline: Deadline,
         weight: u64,
         kept: bool,
         tell: bool,
-    ) -> Result<(State, Option<usize>), V> {
-        // SAFETY: the leader alone writes, nobody reads before `READY`.
-        self.value.with_mut(|cell| unsafe { (*cell).write(value) });
+    ) -> Option<(State, Option<usize>)> {
         // What it stands before can only be taken away meanwhile, by whoever cuts the flight off.
         let prior = self.prior();
         if prior.is_none() {
@@ -429,22 +458,17 @@ impl<V> Slot<V> {
             };
             (!state.is_superseded()).then_some(ready)
         });
-        let Ok(before) = published else {
-            // SAFETY: written above; the slot is not `READY`, so nobody else reads it or drops it.
-            return Err(self
-                .value
-                .with(|cell| unsafe { (*cell).assume_init_read() }));
-        };
+        let before = published.ok()?;
         debug_assert!(before.is_filling());
         if prior.is_none() || before.is_taken() {
-            return Ok((before, None));
+            return Some((before, None));
         }
         come_by("publishing");
         // Only now: a reader must find at every moment either the new value or the old one. Up to
         // this swap it is the old one.
         // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.
         let aux = self.aux.swap(deadline.to_bits(), Ordering::AcqRel);
-        Ok((before, prior.filter(|_| aux & PRIOR != 0)))
+        Some((before, prior.filter(|_| aux & PRIOR != 0)))
     }
 
     /// Ends the flight without a value, if nobody has begun to wait since `seen`; the state

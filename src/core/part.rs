@@ -10,7 +10,7 @@ use crate::flight::{Flight, Job, Look, Outcome, SharedError, Ticket, Verdict, Wa
 use crate::foreign::contain;
 use crate::interlude::come_by;
 use crate::reclaim::{Pin, pin};
-use crate::slot::State;
+use crate::slot::{Slot, State};
 use crate::stats::Event;
 use crate::sync::{Arc, Parker};
 use crate::time::Deadline;
@@ -60,7 +60,36 @@ pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) actor: u64,
     /// What becomes of the flight if nothing else is said.
     ending: Ending,
+    /// The value is in the slot's cell, and not yet published: it is ours.
+    full: bool,
     pub(super) leading: Option<Leading>,
+}
+
+/// The empty cell of a slot, for whoever fills it: a value goes there at once, so that a large one is not handed from
+/// frame to frame.
+pub(crate) struct Blank<'a, V> {
+    slot: &'a Slot<V>,
+    full: &'a mut bool,
+}
+
+impl<V> Blank<'_, V> {
+    #[inline]
+    pub(crate) fn put(&mut self, value: V) {
+        assert!(!*self.full, "a fill has one value");
+        // SAFETY: it borrows the leader, which has not ended the flight: that takes it by value.
+        unsafe { self.slot.write(value) };
+        *self.full = true;
+    }
+
+    /// The value of a fill that can fail.
+    #[inline]
+    pub(crate) fn try_put<E>(&mut self, result: Result<V, E>) -> Result<(), E> {
+        match result {
+            Ok(value) => self.put(value),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// How a flight ends that has no value.
@@ -92,6 +121,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             hash,
             actor,
             ending: Ending::Lost,
+            full: false,
             // A fill that is polled is known by that.
             leading: (!is_fill(actor)).then(Leading::begin),
         }
@@ -105,6 +135,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             hash,
             actor: 0,
             ending,
+            full: false,
             leading: None,
         };
         std::mem::forget(part);
@@ -134,8 +165,37 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         })
     }
 
+    /// As [`run`](Self::run), of what puts the value into its cell.
+    pub(crate) fn fill<R>(&mut self, fill: impl FnOnce(&K, &mut Blank<'_, V>) -> R) -> R {
+        let (core, node) = (self.core, self.node());
+        let describe = || core.describe(&node.key);
+        let mut blank = Blank {
+            slot: &node.slot,
+            full: &mut self.full,
+        };
+        within(self.actor, node.slot.address(), &describe, || {
+            fill(&node.key, &mut blank)
+        })
+    }
+
+    /// Ends the flight with a value that no fill has made; a clone of it.
+    pub(crate) fn publish_given(mut self, value: V) -> V
+    where
+        V: Clone,
+    {
+        let mut blank = Blank {
+            slot: &self.node().slot,
+            full: &mut self.full,
+        };
+        blank.put(value);
+        self.publish().0.value().clone()
+    }
+
     /// What the value weighs, and whether it can be kept.
-    fn weigh(&self, value: &V) -> (u64, bool) {
+    fn weigh(&self) -> (u64, bool) {
+        assert!(self.full, "there is a value to publish");
+        // SAFETY: we lead, and have written it.
+        let value = unsafe { self.node().slot.value() };
         let weight = if self.core.has_weigher() {
             // Foreign code, and as much a part of the fill as what made the value.
             self.run(|key| self.core.weigh(key, value))
@@ -152,20 +212,20 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         }
     }
 
-    /// Ends the flight with a value. The second answer says whether the cache keeps it: not if
+    /// Ends the flight with the value that is in its cell. The second answer says whether the cache keeps it: not if
     /// the flight was fenced off, the value's time is over at once, or it is too heavy.
-    pub(crate) fn publish(self, value: V) -> (Found<'c, K, V>, bool) {
-        let Ok(published) = self.put(value) else {
+    pub(crate) fn publish(self) -> (Found<'c, K, V>, bool) {
+        let Ok(published) = self.put() else {
             unreachable!("only computes are superseded");
         };
         published
     }
 
-    /// As [`publish`](Self::publish), of a compute too: one that is superseded has no effect, and its value comes
-    /// back.
-    pub(crate) fn put(mut self, value: V) -> Result<(Found<'c, K, V>, bool), V> {
+    /// As [`publish`](Self::publish), of a compute too: one that is superseded has no effect, and its value is
+    /// to be [taken back](Self::take_back).
+    pub(crate) fn put(mut self) -> Result<(Found<'c, K, V>, bool), Self> {
         self.core.judge_age(&self);
-        let (weight, fits) = self.weigh(&value);
+        let (weight, fits) = self.weigh();
         let deadline = self.core.deadline();
         let node = self.node();
         let charged = if fits { weight } else { 0 };
@@ -173,22 +233,22 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         come_by("charged");
         let mut pin = pin();
         let tell = self.core.bulletin.is_some();
-        // SAFETY: we are the leader, and `Ending::Over` below makes this the one end.
-        let published = unsafe { node.slot.publish(value, deadline, weight, fits, tell) };
-        let (before, prior) = match published {
-            Ok(published) => published,
-            Err(value) => {
-                self.core.discharge(charged);
-                self.core.stats.count(Event::FillError);
-                drop(pin);
-                self.ending = Ending::Without {
-                    outcome: Outcome::Nothing,
-                    keep_prior: true,
-                };
-                return Err(value);
-            }
+        // SAFETY: we are the leader, have written the value (`weigh` has looked), and `Ending::Over` below makes this
+        // the one end.
+        let published = unsafe { node.slot.publish(deadline, weight, fits, tell) };
+        let Some((before, prior)) = published else {
+            self.core.discharge(charged);
+            self.core.stats.count(Event::FillError);
+            drop(pin);
+            self.ending = Ending::Without {
+                outcome: Outcome::Nothing,
+                keep_prior: true,
+            };
+            return Err(self);
         };
         self.ending = Ending::Over;
+        // It is the slot's now.
+        self.full = false;
         let mut replaced = 0;
         if let Some(prior) = prior {
             // SAFETY: held by our slot until now.
@@ -239,6 +299,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         }
         // SAFETY: published, and held by us until after the pin was taken.
         Ok((unsafe { Found::new(pin, node) }, kept))
+    }
+
+    /// Ends the flight of a compute that is superseded; its value.
+    pub(crate) fn take_back(mut self) -> V {
+        let full = std::mem::replace(&mut self.full, false);
+        assert!(full, "there is a value to take back");
+        // SAFETY: we lead, and it was ours until now.
+        unsafe { self.node().slot.take_back() }
     }
 
     /// Ends the flight with the fill's error, which `share` makes if anybody waits for it.
@@ -363,7 +431,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
     fn drop(&mut self) {
-        // First of all: what follows runs no fill, and this thread leads one less.
+        // What was to publish it has panicked. Before all else: the next leader writes there.
+        if std::mem::replace(&mut self.full, false) {
+            // SAFETY: we lead, and it was ours until now.
+            contain(|| unsafe { self.node().slot.drop_written() });
+        }
+        // What follows runs no fill, and this thread leads one less.
         self.leading = None;
         let (before, outcome, keep_prior) = match std::mem::replace(&mut self.ending, Ending::Over)
         {

@@ -1,7 +1,7 @@
 //! Fills that are futures: led in person by the task that brought one, or owned by the cache and kept
 //! by their flight, for whoever waits to poll.
 
-use super::{Core, Leader, Node, Part, Wait};
+use super::{Blank, Core, Leader, Node, Part, Wait};
 use crate::actor::new_fill;
 use crate::blocking::in_poll;
 use crate::cycle::{Waiting, Who, Words, who_awaits};
@@ -58,6 +58,19 @@ where
     }
 }
 
+/// Out of line: what a large value takes of the stack is given back before the flight is ended.
+#[inline(never)]
+fn poll_into<V, E>(
+    fill: &mut BoxFill<V, E>,
+    cx: &mut Context<'_>,
+    blank: &mut Blank<'_, V>,
+) -> Poll<Result<(), E>> {
+    match fill.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(blank.try_put(result)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
 impl<K, V, E, S> Future for Kept<K, V, E, S>
 where
     K: Hash + Eq,
@@ -69,10 +82,10 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let _inside = in_poll();
-        let (Some(lead), Some(fill)) = (&this.lead, &mut this.fill) else {
+        let (Some(lead), Some(fill)) = (&mut this.lead, &mut this.fill) else {
             return Poll::Ready(());
         };
-        let Poll::Ready(result) = lead.run(|_| fill.as_mut().poll(cx)) else {
+        let Poll::Ready(result) = lead.fill(|_, blank| poll_into(fill, cx, blank)) else {
             return Poll::Pending;
         };
         // The fill has ended when it is gone.
@@ -80,7 +93,7 @@ where
         let lead = this.lead.take().expect("there while the fill is");
         let nobody_waits = lead.take_part().flight().crew().1 == 0;
         match result {
-            Ok(value) => drop(lead.publish(value)),
+            Ok(()) => drop(lead.publish()),
             Err(error) => lead.fail(|| Arc::new(error)),
         }
         if nobody_waits {
@@ -207,9 +220,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
     }
 
     /// Goes on with the fill. Fails if the fill inside which this is polled waits for itself then.
-    pub(crate) fn poll<R>(&mut self, fill: impl FnOnce(&K) -> R) -> Result<R, CycleError> {
+    pub(crate) fn poll<R>(
+        &mut self,
+        fill: impl FnOnce(&K, &mut Blank<'_, V>) -> R,
+    ) -> Result<R, CycleError> {
         self.nest()?;
-        Ok(self.leader.run(fill))
+        Ok(self.leader.fill(fill))
     }
 
     /// Says in which fill this is polled.

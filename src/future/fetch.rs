@@ -5,7 +5,8 @@ use crate::atomic_cache::{AtomicCache, StoredFill};
 use crate::blocking::in_poll;
 use crate::cache::Cache;
 use crate::core::{
-    Aim, BoxFill, Core, Held, Leader, Part, Spare, TaskLead, Turn, Wait, Waited, Wanted,
+    Aim, Blank, BoxFill, Core, Found, Held, Leader, Part, Spare, TaskLead, Turn, Wait, Waited,
+    Wanted,
 };
 use crate::error::{CycleError, TryGetError};
 use crate::fill::Borrowed;
@@ -136,8 +137,13 @@ pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
     /// What the caller does with the lead.
     fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S>;
 
-    /// Goes on with the fill of one who leads in person.
-    fn poll(self: Pin<&mut Self>, key: &K, cx: &mut Context<'_>) -> Poll<Result<V, Self::Error>>;
+    /// Goes on with the fill of one who leads in person, until its value is in its cell.
+    fn poll(
+        self: Pin<&mut Self>,
+        key: &K,
+        cx: &mut Context<'_>,
+        blank: &mut Blank<'_, V>,
+    ) -> Poll<Result<(), Self::Error>>;
 
     /// Drops the fill: only then it has ended.
     fn end(self: Pin<&mut Self>);
@@ -161,7 +167,7 @@ pin_project! {
 }
 
 impl<C, F, M> PerCall<C, F, M> {
-    /// `map` makes a result of what the future yields.
+    /// `map` puts the value of what the future yields into its cell, or says what error that is.
     pub(crate) fn new(make: C, map: M) -> Self {
         Self::Closure { make, map }
     }
@@ -173,7 +179,7 @@ where
     S: BuildHasher,
     C: FnOnce() -> F,
     F: Future,
-    M: FnOnce(F::Output) -> Result<V, E>,
+    M: FnOnce(F::Output, &mut Blank<'_, V>) -> Result<(), E>,
 {
     type Error = E;
 
@@ -181,7 +187,14 @@ where
         Begun::Leads(TaskLead::new(leader))
     }
 
-    fn poll(mut self: Pin<&mut Self>, _: &K, cx: &mut Context<'_>) -> Poll<Result<V, E>> {
+    /// Out of line: what a large value takes of the stack is given back before the flight is ended.
+    #[inline(never)]
+    fn poll(
+        mut self: Pin<&mut Self>,
+        _: &K,
+        cx: &mut Context<'_>,
+        blank: &mut Blank<'_, V>,
+    ) -> Poll<Result<(), E>> {
         if matches!(*self, Self::Closure { .. }) {
             let closure = self.as_mut().project_replace(Self::Ended);
             let PerCallReplacement::Closure { make, map } = closure else {
@@ -193,10 +206,12 @@ where
         let PerCallProjection::Future { future, .. } = self.as_mut().project() else {
             unreachable!("a caller leads at most once");
         };
-        let output = ready!(future.poll(cx));
-        match self.project_replace(Self::Ended) {
-            PerCallReplacement::Future { map, .. } => Poll::Ready(map(output)),
-            _ => unreachable!("matched above"),
+        match future.poll(cx) {
+            Poll::Ready(output) => match self.project_replace(Self::Ended) {
+                PerCallReplacement::Future { map, .. } => Poll::Ready(map(output, blank)),
+                _ => unreachable!("matched above"),
+            },
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -226,7 +241,12 @@ where
         Begun::Waits(leader.keep(&self.cache.core, |_| (self.make)()))
     }
 
-    fn poll(self: Pin<&mut Self>, _: &K, _: &mut Context<'_>) -> Poll<Result<V, E>> {
+    fn poll(
+        self: Pin<&mut Self>,
+        _: &K,
+        _: &mut Context<'_>,
+        _: &mut Blank<'_, V>,
+    ) -> Poll<Result<(), E>> {
         unreachable!("a fill that is left to all is kept by its flight")
     }
 
@@ -246,9 +266,15 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AsyncFill<K, V, S> for StoredAsync<'_, 
         }
     }
 
-    fn poll(self: Pin<&mut Self>, key: &K, _: &mut Context<'_>) -> Poll<Result<V, E>> {
+    #[inline(never)]
+    fn poll(
+        self: Pin<&mut Self>,
+        key: &K,
+        _: &mut Context<'_>,
+        blank: &mut Blank<'_, V>,
+    ) -> Poll<Result<(), E>> {
         match self.0.stored() {
-            StoredFill::Call(fill) => Poll::Ready(fill(self.0, key)),
+            StoredFill::Call(fill) => Poll::Ready(blank.try_put(fill(self.0, key))),
             StoredFill::Future(_) => unreachable!("a future is kept by its flight"),
         }
     }
@@ -268,20 +294,16 @@ enum Stage<'c, K: Hash + Eq, V, S: BuildHasher> {
     Over,
 }
 
-/// What a [`Fetch`] has got.
-pub(crate) struct Fetched<V> {
-    value: V,
+/// What a [`Fetch`] has got: it is read where it is, and answered with at once.
+pub(crate) struct Fetched<'v, V> {
+    pub(crate) value: &'v V,
     /// Its own fill made it.
     fresh: bool,
 }
 
-impl<V> Fetched<V> {
-    pub(crate) fn into_value(self) -> V {
-        self.value
-    }
-
-    pub(crate) fn into_entry(self) -> Entry<V> {
-        Entry::new(self.value, self.fresh)
+impl<V: Clone> Fetched<'_, V> {
+    pub(crate) fn to_entry(&self) -> Entry<V> {
+        Entry::new(self.value.clone(), self.fresh)
     }
 }
 
@@ -291,7 +313,7 @@ pin_project! {
     /// Dropped, it is as if its caller had gone: a fill that it leads in person is dropped and the lead
     /// passed on; a wait leaves nothing behind.
     #[must_use = "futures do nothing unless polled"]
-    pub(crate) struct Fetch<'c, K, V, S, W, F, R, O>
+    pub(crate) struct Fetch<'c, K, V, S, W, F, A>
     where
         K: Hash,
         K: Eq,
@@ -307,12 +329,11 @@ pin_project! {
         fill: F,
         stage: Stage<'c, K, V, S>,
         spare: Spare<'c, K, V, S>,
-        // Taken when there is a value.
-        read: Option<R>,
-        finish: O,
+        // Taken when there is one.
+        answer: Option<A>,
     }
 
-    impl<'c, K, V, S, W, F, R, O> PinnedDrop for Fetch<'c, K, V, S, W, F, R, O>
+    impl<'c, K, V, S, W, F, A> PinnedDrop for Fetch<'c, K, V, S, W, F, A>
     where
         K: Hash,
         K: Eq,
@@ -343,21 +364,20 @@ fn drop_midway<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>>(
     *stage = Stage::Over;
 }
 
-impl<'c, K, V, S, W, F, R, O> Fetch<'c, K, V, S, W, F, R, O>
+impl<'c, K, V, S, W, F, A> Fetch<'c, K, V, S, W, F, A>
 where
     K: Hash + Eq,
     S: BuildHasher,
     F: AsyncFill<K, V, S>,
 {
-    /// `read` is shown the value, under a pin; `finish` makes the answer of what it has got.
+    /// `answer` makes the answer of what it has got: of the value under a pin.
     pub(crate) fn new(
         core: &'c Core<K, V, S>,
         spare: Spare<'c, K, V, S>,
         wanted: W,
         aim: Aim,
         fill: F,
-        read: R,
-        finish: O,
+        answer: A,
     ) -> Self {
         Self {
             core,
@@ -367,21 +387,19 @@ where
             fill,
             stage: Stage::New,
             spare,
-            read: Some(read),
-            finish,
+            answer: Some(answer),
         }
     }
 }
 
-impl<K, V, S, W, F, R, O, U, T> Future for Fetch<'_, K, V, S, W, F, R, O>
+impl<K, V, S, W, F, A, T> Future for Fetch<'_, K, V, S, W, F, A>
 where
     K: Hash + Eq,
     S: BuildHasher,
     W: Sought<K>,
     F: AsyncFill<K, V, S>,
     F::Error: Clone + Send + Sync + 'static,
-    R: FnOnce(&V) -> U,
-    O: Fn(Result<Fetched<U>, TryGetError<F::Error>>) -> T,
+    A: FnOnce(Result<Fetched<'_, V>, TryGetError<F::Error>>) -> T,
 {
     type Output = T;
 
@@ -394,10 +412,9 @@ where
             if *this.aim == Aim::Value {
                 let pin = pin();
                 if let Some(value) = this.wanted.look_up(core, *this.hash, &pin) {
-                    let value = read_once(this.read, value);
                     *this.stage = Stage::Over;
                     let fresh = false;
-                    return Poll::Ready((this.finish)(Ok(Fetched { value, fresh })));
+                    return Poll::Ready(take(this.answer)(Ok(Fetched { value, fresh })));
                 }
             }
             *this.stage = Stage::Look;
@@ -411,15 +428,38 @@ where
             fill: this.fill,
             stage: this.stage,
             spare: this.spare,
-            read: this.read,
         };
-        miss.poll(cx).map(this.finish)
+        let inside = in_poll();
+        let got = miss.go_on(cx);
+        // Not while it leads, which no thread knows of whom a listener would wait for.
+        let tidy = || {
+            drop(core.afterwards());
+            drop(inside);
+        };
+        match got {
+            Poll::Pending => {
+                if !matches!(miss.stage, Stage::Lead(_)) {
+                    tidy();
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Ok((found, fresh))) => {
+                let value = found.value();
+                let answer = take(this.answer)(Ok(Fetched { value, fresh }));
+                drop(found);
+                tidy();
+                Poll::Ready(answer)
+            }
+            Poll::Ready(Err(error)) => {
+                tidy();
+                Poll::Ready(take(this.answer)(Err(error)))
+            }
+        }
     }
 }
 
-fn read_once<V, U>(read: &mut Option<impl FnOnce(&V) -> U>, value: &V) -> U {
-    let read = read.take().expect("a future answers once");
-    read(value)
+fn take<A>(answer: &mut Option<A>) -> A {
+    answer.take().expect("a future answers once")
 }
 
 /// Gives a fill up that panics while it is polled, and passes its lead on: at once, and not when
@@ -430,12 +470,12 @@ struct Unwound<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Unwound<'_, '_, K, V, S, F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll<Result<V, F::Error>>, CycleError> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll<Result<(), F::Error>>, CycleError> {
         let Stage::Lead(lead) = self.stage else {
             unreachable!("called in this stage");
         };
         let fill = self.fill.as_mut();
-        lead.poll(|key| fill.poll(key, cx))
+        lead.poll(|key, blank| fill.poll(key, cx, blank))
     }
 }
 
@@ -450,7 +490,7 @@ impl<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> Drop for Unwound<'_
 }
 
 /// A [`Fetch`] that was no hit.
-struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F, R> {
+struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F> {
     core: &'c Core<K, V, S>,
     wanted: &'a mut dyn Wanted<K>,
     aim: Aim,
@@ -458,29 +498,21 @@ struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F, R> {
     fill: Pin<&'a mut F>,
     stage: &'a mut Stage<'c, K, V, S>,
     spare: &'a mut Spare<'c, K, V, S>,
-    read: &'a mut Option<R>,
 }
 
-impl<'c, K, V, S, F, R, U> Miss<'_, 'c, K, V, S, F, R>
+/// What a [`Miss`] has got, and whether its own fill made it.
+type Answer<'c, K, V, E> = Result<(Found<'c, K, V>, bool), TryGetError<E>>;
+
+impl<'c, K, V, S, F> Miss<'_, 'c, K, V, S, F>
 where
     K: Hash + Eq,
-    R: FnOnce(&V) -> U,
     S: BuildHasher,
     F: AsyncFill<K, V, S>,
     F::Error: Clone + Send + Sync + 'static,
 {
-    /// Goes on, and tidies up after it; not while it leads, which no thread knows of whom a listener would wait for.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
-        let _inside = in_poll();
-        let polled = self.go_on(cx);
-        if !matches!(self.stage, Stage::Lead(_)) {
-            drop(self.core.afterwards());
-        }
-        polled
-    }
-
     /// The loop: turn, and wait, until there is a value or a reason why not.
-    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
+    #[inline(never)]
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Answer<'c, K, V, F::Error>> {
         loop {
             let waited = match self.stage {
                 Stage::Look => Ok(self.turn()),
@@ -494,14 +526,7 @@ where
                 Err(cycle) => return self.over(Err(TryGetError::Cycle(cycle))),
             };
             match waited {
-                Waited::Found(found) => {
-                    let value = read_once(self.read, found.value());
-                    drop(found);
-                    return self.over(Ok(Fetched {
-                        value,
-                        fresh: false,
-                    }));
-                }
+                Waited::Found(found) => return self.over(Ok((found, false))),
                 Waited::Lead(leader) => match self.core.admit(leader) {
                     Ok(leader) => self.begin(leader),
                     Err(closed) => return self.over(Err(TryGetError::Closed(closed))),
@@ -557,7 +582,7 @@ where
     }
 
     /// Goes on with our own fill.
-    fn lead(&mut self, cx: &mut Context<'_>) -> Poll<Result<Fetched<U>, TryGetError<F::Error>>> {
+    fn lead(&mut self, cx: &mut Context<'_>) -> Poll<Answer<'c, K, V, F::Error>> {
         let result = {
             let mut unwound = Unwound {
                 fill: self.fill.as_mut(),
@@ -581,10 +606,7 @@ where
             unreachable!("as above");
         };
         Poll::Ready(lead.end(|leader| match result {
-            Ok(value) => {
-                let value = read_once(self.read, leader.publish(value).0.value());
-                Ok(Fetched { value, fresh: true })
-            }
+            Ok(()) => Ok((leader.publish().0, true)),
             Err(error) => {
                 leader.fail(|| Arc::new(error.clone()));
                 Err(TryGetError::Fill(error))
@@ -594,17 +616,18 @@ where
 }
 
 impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'c, K, V, S> {
-    pub(super) fn fetch_async<F, O>(
+    pub(super) fn fetch_async<F, A, T>(
         self,
         fill: F,
-        finish: O,
-    ) -> Fetch<'c, K, V, S, Given<K>, F, fn(&V) -> V, O>
+        answer: A,
+    ) -> Fetch<'c, K, V, S, Given<K>, F, A>
     where
         F: AsyncFill<K, V, S>,
+        A: FnOnce(Result<Fetched<'_, V>, TryGetError<F::Error>>) -> T,
     {
         let core = &*self.cache.core;
         let spare = Spare::none(core, 0);
-        let (given, read) = (Given::Key(self.key), V::clone as fn(&V) -> V);
-        Fetch::new(core, spare, given, Aim::Value, fill, read, finish)
+        let given = Given::Key(self.key);
+        Fetch::new(core, spare, given, Aim::Value, fill, answer)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::actor::new_fill;
 use crate::blocking::in_poll;
-use crate::core::{Aim, Core, Leader, Spare, TaskLead, Turn, Wait, Waited, Wanted};
+use crate::core::{Aim, Blank, Core, Leader, Spare, TaskLead, Turn, Wait, Waited, Wanted};
 use crate::entry::{CompResult, EntrySelector, Op, computed};
 use crate::error::{CycleError, Refusal, TryGetError};
 use crate::fill::Borrowed;
@@ -15,20 +15,22 @@ use std::task::{Context, Poll, ready};
 
 /// What one who wants the lead has got.
 enum Got<'c, K: Hash + Eq, V, S: BuildHasher> {
-    /// There is a value; of one who would do with that.
-    Value(V),
-    /// The lead, and for [`Aim::Lead`] the live value that the flight is to replace.
-    Lead(TaskLead<'c, K, V, S>, Option<V>),
+    /// There is a value, which has been read; of one who would do with that.
+    Value,
+    /// The lead; for [`Aim::Lead`] the live value that the flight is to replace has been read.
+    Lead(TaskLead<'c, K, V, S>),
     Wait(Wait<'c, K, V, S>),
 }
 
-/// Waits until the lead of the key's flight is ours, or there is a value.
+/// Waits until the lead of the key's flight is ours, or there is a value. A clone of what is there is put into `read`,
+/// and not handed from future to future: it may be large.
 async fn obtain<'c, K, V, S>(
     core: &'c Core<K, V, S>,
     hash: u64,
     mut wanted: impl Wanted<K>,
     aim: Aim,
     mut spare: Spare<'c, K, V, S>,
+    read: &mut Option<V>,
 ) -> Result<Got<'c, K, V, S>, Refusal>
 where
     K: Hash + Eq,
@@ -36,8 +38,8 @@ where
     S: BuildHasher,
 {
     loop {
-        let got = match turn(core, hash, &mut wanted, aim, &mut spare)? {
-            Got::Wait(wait) => Looks { core, wait }.await?,
+        let got = match turn(core, hash, &mut wanted, aim, &mut spare, read)? {
+            Got::Wait(wait) => Looks { core, wait, read }.await?,
             got => Some(got),
         };
         if let Some(got) = got {
@@ -53,6 +55,7 @@ fn turn<'c, K, V, S>(
     wanted: &mut dyn Wanted<K>,
     aim: Aim,
     spare: &mut Spare<'c, K, V, S>,
+    read: &mut Option<V>,
 ) -> Result<Got<'c, K, V, S>, Refusal>
 where
     K: Hash + Eq,
@@ -62,10 +65,13 @@ where
     let _inside = in_poll();
     let pin = core.pin_for_miss(pin());
     Ok(match core.turn(pin, hash, wanted, aim, spare) {
-        Turn::Ready(found) => Got::Value(found.value().clone()),
+        Turn::Ready(found) => {
+            *read = Some(found.value().clone());
+            Got::Value
+        }
         Turn::Lead(leader, seen) => {
-            let prior = seen.map(|seen| seen.value().clone());
-            lead(core, leader, prior)?
+            *read = seen.map(|seen| seen.value().clone());
+            lead(core, leader)?
         }
         Turn::Wait(part) => Got::Wait(part.wait_as(spare.actor(), hash)),
     })
@@ -74,19 +80,18 @@ where
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     core: &Core<K, V, S>,
     leader: Leader<'c, K, V, S>,
-    prior: Option<V>,
 ) -> Result<Got<'c, K, V, S>, Refusal> {
-    let lead = TaskLead::new(core.admit(leader)?);
-    Ok(Got::Lead(lead, prior))
+    Ok(Got::Lead(TaskLead::new(core.admit(leader)?)))
 }
 
 /// A wait. `None`: look into the table again.
-struct Looks<'c, K: Hash + Eq, V, S: BuildHasher> {
+struct Looks<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
     wait: Wait<'c, K, V, S>,
+    read: &'a mut Option<V>,
 }
 
-impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'c, K, V, S> {
+impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'_, 'c, K, V, S> {
     type Output = Result<Option<Got<'c, K, V, S>>, Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -94,8 +99,11 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'c, K, V, S> {
             return Poll::Pending;
         };
         Poll::Ready(match waited? {
-            Waited::Found(found) => Ok(Some(Got::Value(found.value().clone()))),
-            Waited::Lead(leader) => lead(self.core, leader, None).map(Some),
+            Waited::Found(found) => {
+                *self.read = Some(found.value().clone());
+                Ok(Some(Got::Value))
+            }
+            Waited::Lead(leader) => lead(self.core, leader).map(Some),
             Waited::Failed(_) | Waited::Again | Waited::TimedOut => Ok(None),
         })
     }
@@ -103,7 +111,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'c, K, V, S> {
 
 pin_project! {
     /// A compute: the lead, and what it runs, which is dropped as a part of it wherever it is dropped.
-    struct Compute<'c, K, V, S, C, F>
+    struct Compute<'a, 'c, K, V, S, C, F>
     where
         K: Hash,
         K: Eq,
@@ -115,10 +123,10 @@ pin_project! {
         make: Option<C>,
         #[pin]
         future: Option<F>,
-        prior: Option<V>,
+        prior: &'a mut Option<V>,
     }
 
-    impl<'c, K, V, S, C, F> PinnedDrop for Compute<'c, K, V, S, C, F>
+    impl<'a, 'c, K, V, S, C, F> PinnedDrop for Compute<'a, 'c, K, V, S, C, F>
     where
         K: Hash,
         K: Eq,
@@ -133,7 +141,7 @@ pin_project! {
                 lead.drop_fill(|| {
                     future.set(None);
                     *make = None;
-                    *prior = None;
+                    **prior = None;
                 });
             }
             *this.lead = None;
@@ -141,7 +149,29 @@ pin_project! {
     }
 }
 
-impl<K, V, S, C, F> Future for Compute<'_, K, V, S, C, F>
+/// Out of line, as what follows: what a large value takes of the stack is given back before the flight is ended.
+#[inline(never)]
+fn set_made<V: Clone, F>(
+    mut future: Pin<&mut Option<F>>,
+    make: impl FnOnce(Option<V>) -> F,
+    prior: Option<&V>,
+) {
+    future.set(Some(make(prior.cloned())));
+}
+
+#[inline(never)]
+fn poll_into<V>(
+    future: Pin<&mut impl Future<Output = Op<V>>>,
+    cx: &mut Context<'_>,
+    blank: &mut Blank<'_, V>,
+) -> Poll<Op<()>> {
+    match future.poll(cx) {
+        Poll::Ready(op) => Poll::Ready(op.settle(blank)),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+impl<K, V, S, C, F> Future for Compute<'_, '_, K, V, S, C, F>
 where
     K: Hash + Eq,
     V: Clone,
@@ -155,13 +185,13 @@ where
         let _inside = in_poll();
         let mut this = self.project();
         let lead = this.lead.as_mut().expect("polled until it has answered");
-        let op = lead.poll(|_| {
+        let op = lead.poll(|_, blank| {
             // What makes the future may block, and is as much a part of the compute as that.
             if let Some(make) = this.make.take() {
-                this.future.set(Some(make(this.prior.clone())));
+                set_made(this.future.as_mut(), make, this.prior.as_ref());
             }
             let future = this.future.as_mut().as_pin_mut().expect("made above");
-            let op = ready!(future.poll(cx));
+            let op = ready!(poll_into(future, cx, blank));
             // It has ended when it is gone.
             this.future.set(None);
             Poll::Ready(op)
@@ -171,9 +201,7 @@ where
             Err(cycle) => return Poll::Ready(Err(cycle)),
         };
         let lead = this.lead.take().expect("as above");
-        Poll::Ready(Ok(
-            lead.end(|leader| computed(leader, this.prior.take(), op))
-        ))
+        Poll::Ready(Ok(lead.end(|leader| computed(leader, this.prior, op))))
     }
 }
 
@@ -191,8 +219,9 @@ where
     let core = &*entry.cache.core;
     let hash = core.hash(&entry.key);
     let (spare, held) = Spare::holding(core, new_fill(), entry.key);
-    let (lead, prior) = match obtain(core, hash, held, Aim::Lead, spare).await {
-        Ok(Got::Lead(lead, prior)) => (lead, prior),
+    let mut prior = None;
+    let lead = match obtain(core, hash, held, Aim::Lead, spare, &mut prior).await {
+        Ok(Got::Lead(lead)) => lead,
         Ok(_) => unreachable!("who aims at the lead is served nothing else"),
         Err(refusal) => panic!("{refusal}"),
     };
@@ -201,7 +230,7 @@ where
         lead: Some(lead),
         make: Some(f),
         future: None,
-        prior,
+        prior: &mut prior,
     };
     // It is gone before this panics.
     let result = compute.await;
@@ -222,10 +251,11 @@ where
     for<'q> Borrowed<'q, Q>: Wanted<K>,
 {
     let spare = Spare::none(core, new_fill());
-    let result = match obtain(core, hash, Borrowed(key), Aim::Value, spare).await {
-        Ok(Got::Value(value)) => TaskGuardResult::Value(value),
+    let mut read = None;
+    let result = match obtain(core, hash, Borrowed(key), Aim::Value, spare, &mut read).await {
+        Ok(Got::Value) => TaskGuardResult::Value(read.expect("there is a value")),
         // Tidied up when it has gone.
-        Ok(Got::Lead(lead, _)) => return TaskGuardResult::Guard(TaskGuard::new(lead)),
+        Ok(Got::Lead(lead)) => return TaskGuardResult::Guard(TaskGuard::new(lead)),
         Ok(Got::Wait(_)) => unreachable!("waited for"),
         Err(TryGetError::Cycle(cycle)) => TaskGuardResult::Cycle(cycle),
         Err(TryGetError::Closed(closed)) => TaskGuardResult::Closed(closed),
