@@ -543,7 +543,7 @@ fn h10_r6_a_refresh_with_an_oversize_value_hands_it_out_and_keeps_neither() {
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].0, 7);
-    assert!(!told[0].1.was_evicted());
+    assert_eq!(told[0].1, RemovalCause::Size);
 }
 
 #[test]
