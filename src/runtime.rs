@@ -40,11 +40,15 @@ mod known {
 mod known {
     pub(crate) const KNOWS_TASKS: bool = false;
 
-    pub(crate) type Task = ();
+    /// No task is known.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Task;
 
-    pub(crate) const NO_TASK: Task = ();
+    pub(crate) const NO_TASK: Task = Task;
 
-    pub(crate) fn task() -> Task {}
+    pub(crate) fn task() -> Task {
+        NO_TASK
+    }
 
     pub(crate) fn forbids_blocking() -> bool {
         false
