@@ -520,7 +520,7 @@ impl<'h> Line<'h> {
                 return self.fail("R8", format!("two fills run by one caller: {deed:?}"));
             }
             let good = match deed.runs.first() {
-                Some(run) => self.is_outcome(run, deed.answer),
+                Some(run) => self.is_outcome(run, deed),
                 None => match deed.answer {
                     Answer::Panicked | Answer::Superseded => false,
                     Answer::Cycle => deed.inside,
@@ -536,13 +536,14 @@ impl<'h> Line<'h> {
     }
 
     /// Whether an answer is what the caller's own fill came to.
-    fn is_outcome(&self, run: &Execution, answer: Answer) -> bool {
+    fn is_outcome(&self, run: &Execution, deed: &Deed) -> bool {
+        let answer = deed.answer;
         let kept = run.seen.map_or(Answer::Absent, Answer::Value);
         // The time of what a compute has seen may be over when it leaves or removes it.
         let gone = (self.ttl.is_some() || self.evicts) && answer == Answer::Absent;
         if answer == Answer::Superseded {
             return matches!(run.ending, Ending::Value(_) | Ending::Removes)
-                && self.can_be_superseded(run);
+                && self.can_be_superseded(deed);
         }
         match run.ending {
             Ending::Value(id) => answer == Answer::Value(id),
@@ -554,10 +555,11 @@ impl<'h> Line<'h> {
     }
 
     /// Whether something came between what a compute has read and its end that comes before it: a removal that does not
-    /// wait, or an insert. (Those that wait do not wait for the fill that they are called from.)
-    fn can_be_superseded(&self, run: &Execution) -> bool {
-        let cuts = self.deeds.iter().filter(|deed| deed.cuts_off());
-        cuts.clone().any(|deed| deed.span.ret > run.start)
+    /// wait, or an insert. (Those that wait do not wait for the fill that they are called from.) It has read at its claim,
+    /// after its call, and before its closure is called.
+    fn can_be_superseded(&self, compute: &Deed) -> bool {
+        let mut cuts = self.deeds.iter().filter(|deed| deed.cuts_off());
+        cuts.any(|deed| deed.span.ret > compute.span.call)
     }
 
     /// R11.
