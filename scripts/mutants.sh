@@ -73,7 +73,7 @@ mutant no-look-before-sleep src/core/part.rs \
     's/ungiven = None;\n/return Poll::Pending;\n/' \
     l4_no_lost_wake_up_of_one
 mutant wake-before-publish src/core/part.rs \
-    's/(        \/\/ SAFETY: we are the leader, and `Ending::Over`)/        if let Some(flight) = node.slot.state().flight() {\n            let flight = unsafe { &*flight };\n            let _ = flight.resolve(Outcome::Published);\n            flight.end();\n        }\n$1/' \
+    's/(        \/\/ SAFETY: we are the leader, have written the value \(`weigh`)/        if let Some(flight) = node.slot.state().flight() {\n            let flight = unsafe { &*flight };\n            let _ = flight.resolve(Outcome::Published);\n            flight.end();\n        }\n$1/' \
     l4_no_lost_wake_up_of_one
 # Whoever lets go first retires, whatever hold there is still.
 mutant retired-while-linked src/slot.rs \
@@ -104,7 +104,7 @@ mutant nobody-enters-the-graph src/core/part.rs \
     's/self\.step\(&waker, who_blocks\(\)\)/self.step(&waker, None)/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
-    's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, replaces\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
+    's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, event\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
     l8_nobody_waits_for_a_fill_that_was_replaced
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
