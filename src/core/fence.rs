@@ -525,7 +525,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
 /// A compute whose place an insert has taken.
 fn is_replaced(state: State) -> bool {
-    state.is_filling() && !state.is_linked()
+    state.is_filling() && !state.is_linked() && !is_given_up(state)
 }
 
 /// A fill that somebody has detached, and does not wait for: it may never end.
