@@ -106,6 +106,10 @@ mutant nobody-enters-the-graph src/core/part.rs \
 mutant cut-off-before-it-is-out src/core.rs \
     's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, event\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
     l8_nobody_waits_for_a_fill_that_was_replaced
+# What a takeover has just put out of its place is taken for what an insert has replaced.
+mutant given-up-taken-for-replaced src/core/fence.rs \
+    's/ && !state\.is_linked\(\) && !is_given_up\(state\)/ && !state.is_linked()/' \
+    takeover_beside_invalidate_if
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
     l8_insert_meets_a_lost_lead
