@@ -261,5 +261,5 @@ fn a_fill_without_a_value_allocates_its_slot() {
         }
     });
     // Three slots a round, and a little for their reclamation.
-    assert!(allocated <= 4 * rounds, "{allocated} in {rounds} rounds");
+    assert!(allocated <= 6 * rounds, "{allocated} in {rounds} rounds");
 }

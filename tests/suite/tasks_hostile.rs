@@ -141,7 +141,8 @@ fn c6_a_waker_is_not_dropped_under_a_pin() {
             let waker = acting::waker(&acts);
             let answer = waiter.as_mut().poll(&mut Context::from_waker(&waker));
             assert_eq!(answer, Poll::Ready(if insert { 11 } else { 10 }));
-            assert!(acts.done());
+            // Unless the leader has come before and woken it: that uses it up.
+            assert!(acts.done() || !insert);
             held.end.open();
             assert_eq!(leader.join().expect("it fills"), 10);
         }
