@@ -520,7 +520,7 @@ models! {
     };
 
     /// L7: the leader is lost, and its fill is fenced off, at the same time as somebody waits.
-    l7_invalidate_meets_a_lost_lead: Explore::AtMost(2) => || {
+    l7_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -557,7 +557,7 @@ models! {
 
     /// L8 with a fill under way and one who waits: who waits gets either value, the leader its
     /// own, and the inserted one stays.
-    l8_insert_beats_a_fill_that_is_waited_for: Explore::AtMost(3) => || {
+    l8_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);

@@ -557,7 +557,7 @@ models! {
     // ---- L5 ------------------------------------------------------------------------------------
 
     /// L5: a task that waits is dropped while the publisher takes the list; another stays.
-    task_l5_a_waiter_leaves_while_its_flight_ends: Explore::AtMost(2) => || {
+    task_l5_a_waiter_leaves_while_its_flight_ends: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -571,7 +571,7 @@ models! {
 
     /// L5: the lead is lost, and offered to two tasks of which one is just leaving. The other takes
     /// it.
-    task_l5_a_leaver_leaves_the_lead_to_who_stays: Explore::AtMost(2) => || {
+    task_l5_a_leaver_leaves_the_lead_to_who_stays: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -669,7 +669,7 @@ models! {
 
     /// L7, clause 2: an `invalidate_async` that is dropped while it waits has taken effect. Who comes
     /// after it never gets the old value.
-    task_l7_a_dropped_invalidate_has_taken_effect: Explore::AtMost(4) => || {
+    task_l7_a_dropped_invalidate_has_taken_effect: Explore::Long(4) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -686,7 +686,7 @@ models! {
     };
 
     /// L7: a task's lead is lost while its fill is fenced off and another task waits for it.
-    task_l7_invalidate_meets_a_lost_lead: Explore::AtMost(2) => || {
+    task_l7_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -706,7 +706,7 @@ models! {
 
     /// L8, clause 3: `insert` against a task's fill that a task waits for. Who waits gets either
     /// value, the leader its own, and the inserted one stays.
-    task_l8_insert_beats_a_fill_that_is_waited_for: Explore::AtMost(3) => || {
+    task_l8_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
         let cache = cache();
         let fill = async {
             pause().await;
@@ -893,7 +893,7 @@ models! {
 
     /// H18: the task that is forgotten is the one that polled the fill when it rang. The ring goes on
     /// to the other, which sleeps.
-    stored_a_ring_goes_on_to_who_sleeps: Explore::AtMost(2) => || {
+    stored_a_ring_goes_on_to_who_sleeps: Explore::Long(2) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
         let forgotten = Rc::new(std::cell::RefCell::new(Task::new(get_stored(&cache))));
@@ -938,7 +938,7 @@ models! {
     };
 
     /// Both of two waiters leave, each perhaps with the fill in its hands.
-    stored_two_last_waiters_leave: Explore::AtMost(2) => || {
+    stored_two_last_waiters_leave: Explore::Long(2) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
         let others = start([tries(get_stored(&cache)), gate.opener()]);
@@ -1024,7 +1024,7 @@ models! {
 
     /// A fill that the last of those who waited leaves to the spawner goes on there, once, and who
     /// comes waits for it.
-    stored_a_spawned_fill_goes_on: Explore::AtMost(4) => || {
+    stored_a_spawned_fill_goes_on: Explore::Long(4) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = spawned(&gate, &fills);
         let leaves = Task::begun(get_stored(&cache));
