@@ -193,7 +193,7 @@ mutant fills-although-it-is-closed src/core/in_flight.rs \
     close_meets_a_fill
 # Who closes looks at the flights first.
 mutant closes-after-its-walk src/core/in_flight.rs \
-    's/(        self\.closed\.0\.swap\(1, Ordering::SeqCst\);\n        store_load\(\);\n)(.*?)(        let awaited = \|fenced\|)/$2$1$3/s' \
+    's/(        self\.closed\.0\.swap\(1, Ordering::SeqCst\);\n        store_load\(\);\n)(.*?)(        \/\/ `Awaited::new` hashes)/$2$1$3/s' \
     close_meets_a_fill
 # A takeover leaves asleep who waits.
 mutant takeover-wakes-nobody src/core/in_flight.rs \

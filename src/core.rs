@@ -748,6 +748,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         next
     }
 
+    /// Shows every node in the table to `show`, once: a stretch of the table under each pin. After each stretch it runs
+    /// `between`, with no pin.
+    fn each_node(&self, mut show: impl FnMut(&Spot<'_>, &Node<K, V>, &Pin), between: impl Fn()) {
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let pin = pin();
+            let mut spots = Vec::new();
+            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
+            for spot in spots {
+                // SAFETY: linked at the load of its word, under this pin.
+                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+                show(&spot, node, &pin);
+            }
+            drop(pin);
+            between();
+        }
+    }
+
     /// Looks for expired entries where the last look ended, and takes them out.
     fn sweep(&self, pin: &Pin) {
         if self.ttl.is_none() {

@@ -6,23 +6,23 @@
 //! every entry, where a look takes some tens of nanoseconds an entry and interval
 //! (`cargo bench -p atomic-cache-bench --bench expiry`).
 
-use crate::sync::os::{Arc, Condvar, Mutex, PoisonError, thread};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
+use crate::sync::os::{
+    Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, PoisonError, thread,
+};
 use std::time::{Duration, Instant};
 
-/// What there is to be done once an interval; `false` when there is no cache any more. It asks now and then whether
-/// it is to go on.
+/// One round of the janitor: `false` when the cache is gone. It asks [`GoOn`] now and then, and stops early if told to.
 pub(crate) type Round = Box<dyn Fn(&GoOn) -> bool + Send>;
 
 /// A running janitor. When this goes, it stops.
 ///
-/// In its round the thread holds the cache, and so it may hold it longest. That is not to be: who drops the last
-/// handle is to find everything dropped when that returns. So handles are counted here too, and who drops the last
-/// one waits for the round to end; see [`leave`](Self::leave).
+/// In its round the thread holds the cache, and could be the last to hold it. But a caller that drops the last handle
+/// must find everything dropped when that returns. So the janitor counts handles too, and the caller that drops the
+/// last one waits for the round to end: see [`leave`](Self::leave).
 pub(crate) struct Janitor {
     signal: Arc<Signal>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
-    /// Handles on the cache; those that a janitor needs no more than others are not counted anywhere else.
+    /// How many handles there are, not counting the thread's own hold.
     handles: AtomicUsize,
     /// The process it was started in. A child that was forked from that has a copy of this, and no such thread.
     process: u32,
@@ -32,17 +32,17 @@ pub(crate) struct Janitor {
 struct Signal {
     stopped: Mutex<bool>,
     bell: Condvar,
-    /// As `stopped`, to be asked often.
+    /// The same as `stopped`, without the lock: a round reads it often.
     ends: AtomicBool,
 }
 
-/// Whether a janitor is to go on with its round.
+/// Tells a round whether it is to go on.
 pub(crate) struct GoOn(Arc<Signal>);
 
 impl GoOn {
     pub(crate) fn yes(&self) -> bool {
-        // Relaxed: it says nothing of anything else.
-        !self.0.ends.load(Relaxed)
+        // Relaxed: the flag orders nothing.
+        !self.0.ends.load(Ordering::Relaxed)
     }
 }
 
@@ -69,7 +69,7 @@ impl Signal {
     }
 
     fn stop(&self) {
-        self.ends.store(true, Relaxed);
+        self.ends.store(true, Ordering::Relaxed);
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.bell.notify_all();
     }
@@ -95,17 +95,15 @@ impl Janitor {
     /// There is one handle more.
     pub(crate) fn enter(&self) {
         // Relaxed: made from one that is counted.
-        self.handles.fetch_add(1, Relaxed);
+        self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A handle goes, which its thread still holds. If it is the last, the janitor ends, and with `wait` this waits for
-    /// its round, in which the thread holds the cache: after it the caller is the last to hold it.
-    ///
-    /// (Not exactly the last by the count that frees the cache: a janitor that comes in just then has taken its hold
-    /// from a handle that was there.)
+    /// Counts a handle that its caller is about to drop. If it is the last, this stops the janitor, and if `wait` returns
+    /// true waits for its round to end: the janitor's thread lets go of the cache there, and the caller is the last to
+    /// hold it.
     pub(crate) fn leave(&self, wait: impl FnOnce() -> bool) {
         // AcqRel: what was done with the other handles comes before the end.
-        if self.handles.fetch_sub(1, AcqRel) == 1 {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.stop(wait());
         }
     }
@@ -143,7 +141,7 @@ impl Drop for Janitor {
         if self.is_ours() {
             return self.signal.stop();
         }
-        // Nor may another process's thread be let go of.
+        // The thread belongs to the parent process: this one must neither join nor detach it.
         let thread = self
             .thread
             .get_mut()

@@ -27,7 +27,7 @@ pub enum RemovalCause {
     Explicit,
     /// A newer value of its key took its place.
     Replaced,
-    /// It had to make room: the capacity was reached, or made less.
+    /// It had to make room: the capacity was reached, or made less. Or its newer value was too heavy to be kept.
     Size,
 }
 

@@ -245,8 +245,8 @@ pub struct CacheStats {
     pub explicit: u64,
     /// Entries replaced by a newer value.
     pub replaced: u64,
-    /// Entries removed to make room; and those whose newer value was put in by `insert` and was too heavy to be
-    /// kept. Those of `gave_up` are among them.
+    /// Entries removed to make room; and those whose newer value was too heavy to be kept. Those of `gave_up` are
+    /// among them.
     pub evicted: u64,
     /// Values that were heavier than the whole capacity (or whose weigher panicked): handed out,
     /// and not kept.

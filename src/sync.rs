@@ -171,6 +171,7 @@ pub(crate) mod barrier;
 
 /// What no model has: a thread of our own, and how it sleeps.
 pub(crate) mod os {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Arc, Condvar, Mutex, PoisonError};
     pub(crate) use std::thread;
 }

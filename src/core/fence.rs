@@ -12,16 +12,16 @@ use crate::stats::Event;
 use crate::table::Rehash;
 use std::hash::{BuildHasher, Hash};
 
-/// What became of a fill that was detached.
+/// The result of [`detach`](Core::detach).
 struct Detached<'c, 'p, K: Hash + Eq, V, S: BuildHasher> {
     before: State,
-    /// What this has removed; not of a compute that is waited for, which leaves it when it ends.
+    /// The value that this has removed. `None` of a compute that the caller waits for: that leaves its value at its end.
     removed: Option<&'p Node<K, V>>,
-    /// To wait for the end with, of who waits.
+    /// The caller's share in the flight, if it waits for the end.
     part: Option<Part<'c, K, V, S>>,
 }
 
-/// What became of a node that was to be taken out.
+/// The result of [`take_out`](Core::take_out).
 enum TakenOut<'c, K: Hash + Eq, V, S: BuildHasher> {
     Gone,
     /// It stands behind a compute, which is detached, and goes when that ends.
@@ -33,8 +33,18 @@ enum TakenOut<'c, K: Hash + Eq, V, S: BuildHasher> {
 /// A fill that [`fence_all`](Core::fence_all) has met.
 pub(crate) struct Fenced<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(crate) part: Part<'c, K, V, S>,
-    /// It runs on, and its value is to be judged; else it is detached.
+    /// The fill is not detached: its value is judged when it has ended.
     pub(crate) judged: bool,
+}
+
+impl<'c, K: Hash + Eq, V, S: BuildHasher> Fenced<'c, K, V, S> {
+    /// A fill that is detached.
+    pub(super) fn detached(part: Part<'c, K, V, S>) -> Self {
+        Self {
+            part,
+            judged: false,
+        }
+    }
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
@@ -211,8 +221,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// The fill of `fenced`, which `invalidate_if` was waiting for, has ended, or waits for us. What is to be waited for
-    /// besides.
+    /// Goes on with a key of `invalidate_if` when the wait for its fill is over, or would close a cycle. Returns one more
+    /// flight to wait for, if there is one.
     pub(crate) fn judge_ended<'c>(
         &'c self,
         fenced: &Fenced<'c, K, V, S>,
@@ -238,19 +248,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         mut which: Option<&mut dyn FnMut(&K, &V) -> bool>,
     ) -> Vec<Fenced<'c, K, V, S>> {
         let mut all = Vec::new();
-        let mut from = Some(0);
-        while let Some(hash) = from {
-            let pin = pin();
-            let mut spots = Vec::new();
-            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
-            for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-                all.extend(self.fence_one(node, wait, &pin, &mut which));
-            }
-            drop(pin);
-            self.tidy();
-        }
+        self.each_node(
+            |_, node, pin| all.extend(self.fence_one(node, wait, pin, &mut which)),
+            || self.tidy(),
+        );
         all
     }
 
@@ -262,10 +263,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         pin: &'p Pin,
         which: &mut Option<&mut dyn FnMut(&K, &V) -> bool>,
     ) -> Option<Fenced<'c, K, V, S>> {
-        let detached = |part| Fenced {
-            part,
-            judged: false,
-        };
         let mut again = false;
         loop {
             let state = node.slot.state();
@@ -275,7 +272,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                         if done.part.is_none() {
                             self.unlink(node, pin);
                         }
-                        return done.part.map(detached);
+                        return done.part.map(Fenced::detached);
                     }
                     Err(state) if is_given_up(state) => {
                         node = self.instead_of_given_up(node, wait, pin)?;
@@ -314,7 +311,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                             if done.part.is_none() {
                                 self.unlink(node, pin);
                             }
-                            return done.part.map(detached);
+                            return done.part.map(Fenced::detached);
                         }
                         Err(state) if is_replaced(state) => return self.await_replaced(node, wait),
                         Err(_) => {}
@@ -338,7 +335,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let picked = going.unwrap_or(node);
             match self.take_out(hash, picked, which.is_some(), wait, pin) {
                 TakenOut::Gone => return None,
-                TakenOut::Goes(part) => return Some(detached(part)),
+                TakenOut::Goes(part) => return Some(Fenced::detached(part)),
                 TakenOut::Lost => {}
             }
             // It was read for as long as what has replaced it was being filled: we may come after that fill's
@@ -350,7 +347,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 let hash = self.rehash(next).unwrap_or(0);
                 match self.take_out(hash, picked, which.is_some(), wait, pin) {
                     TakenOut::Gone => return None,
-                    TakenOut::Goes(part) => return Some(detached(part)),
+                    TakenOut::Goes(part) => return Some(Fenced::detached(part)),
                     TakenOut::Lost => {}
                 }
             }
@@ -374,18 +371,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         done
     }
 
-    /// Of a compute whose place an insert has just taken, and is about to detach it. We are before the insert, and after
-    /// the compute, whose end is waited for.
+    /// Joins a compute that an insert has just replaced, and is about to detach. The removal is ordered after the compute,
+    /// so it waits for its end, and before the insert, so it leaves the inserted value.
     fn await_replaced<'c>(
         &'c self,
         node: &Node<K, V>,
         wait: Option<u64>,
     ) -> Option<Fenced<'c, K, V, S>> {
-        let part = self.join(node, WaitFor::End, wait?)?;
-        Some(Fenced {
-            part,
-            judged: false,
-        })
+        self.join(node, WaitFor::End, wait?).map(Fenced::detached)
     }
 
     fn unlink(&self, node: &Node<K, V>, pin: &Pin) {
@@ -393,8 +386,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.unlink_node(hash, node, Event::Explicit, pin);
     }
 
-    /// Of a flight that a takeover has fenced off, and whose fill may never end, or a compute that is superseded: takes
-    /// it out with what it stands before. If that has been put back already, what the key has now is for us to fence.
+    /// Takes a given-up flight out with the value that it stands before, without waiting: its fill may never end. If the
+    /// takeover has put that value back already, returns the node that the key has now, for the caller to fence.
     fn instead_of_given_up<'p>(
         &self,
         node: &Node<K, V>,
@@ -523,12 +516,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 }
 
-/// A compute whose place an insert has taken.
+/// Returns whether an insert has replaced this compute. (A takeover also takes a slot out while it fills, and puts the
+/// older value back: that one is given up.)
 fn is_replaced(state: State) -> bool {
     state.is_filling() && !state.is_linked() && !is_given_up(state)
 }
 
-/// A fill that somebody has detached, and does not wait for: it may never end.
+/// Returns whether a takeover, or a removal that does not wait, has detached this fill: it may never end.
 fn is_given_up(state: State) -> bool {
     state.is_filling() && (state.is_taken() || state.is_superseded())
 }

@@ -102,16 +102,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         V: Clone,
     {
         let mut lowest = Lowest::new(limit);
-        let mut from = Some(0);
-        while let Some(hash) = from {
-            let pin = pin();
-            let mut spots = Vec::new();
-            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
-            for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-                let Some(serving) = self.serving(node, &pin) else {
-                    continue;
+        self.each_node(
+            |spot, node, pin| {
+                let Some(serving) = self.serving(node, pin) else {
+                    return;
                 };
                 let heat = Mark(spot.mark()).heat();
                 let rank = if hottest { u8::MAX - 1 - heat } else { heat };
@@ -120,8 +114,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     let value = unsafe { serving.slot.value() };
                     lowest.push(rank, (node.key.clone(), value.clone()));
                 }
-            }
-        }
+            },
+            || {},
+        );
         lowest.into_items()
     }
 }

@@ -100,18 +100,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     pub(crate) fn shut(&self, waiter: u64) -> Vec<Awaited<'_, K, V, S>> {
         self.closed.0.swap(1, Ordering::SeqCst);
         store_load();
-        let mut fenced = Vec::new();
+        let mut parts = Vec::new();
         self.each_filling(|node, _| {
             while node.slot.state().is_filling() {
                 if let Some(part) = self.join(node, WaitFor::End, waiter) {
-                    let judged = false;
-                    fenced.push(Fenced { part, judged });
+                    parts.push(part);
                     return;
                 }
             }
         });
-        let awaited = |fenced| Awaited::new(fenced, waiter);
-        fenced.into_iter().map(awaited).collect()
+        // `Awaited::new` hashes the key, which may panic: not under the walk's pin.
+        let awaited = |part| Awaited::new(Fenced::detached(part), waiter);
+        parts.into_iter().map(awaited).collect()
     }
 
     /// Refuses fills from now on, and waits for those that run: until then, when they are cut off.
@@ -130,19 +130,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Shows every node that fills to `show`.
     fn each_filling(&self, mut show: impl FnMut(&Node<K, V>, &Pin)) {
-        let mut from = Some(0);
-        while let Some(hash) = from {
-            let pin = pin();
-            let mut spots = Vec::new();
-            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
-            for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+        self.each_node(
+            |_, node, pin| {
                 if node.slot.state().is_filling() {
-                    show(node, &pin);
+                    show(node, pin);
                 }
-            }
-        }
+            },
+            || {},
+        );
     }
 
     /// Which fills run.

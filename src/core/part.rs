@@ -65,8 +65,8 @@ pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) leading: Option<Leading>,
 }
 
-/// The empty cell of a slot, for whoever fills it: a value goes there at once, so that a large one is not handed from
-/// frame to frame.
+/// The empty cell of a slot, lent to a fill. The fill writes its value there at once, so that a large value is not copied
+/// from frame to frame.
 pub(crate) struct Blank<'a, V> {
     slot: &'a Slot<V>,
     full: &'a mut bool,
@@ -431,7 +431,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
     fn drop(&mut self) {
-        // What was to publish it has panicked. Before all else: the next leader writes there.
+        // The leader has panicked between the write and the publish. The value goes first, because the next leader writes
+        // to the same cell.
         if std::mem::replace(&mut self.full, false) {
             // SAFETY: we lead, and it was ours until now.
             contain(|| unsafe { self.node().slot.drop_written() });
@@ -594,9 +595,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         self.fenced.part
     }
 
-    /// Looks at every one of these waits, by `step`. Those that are over, in whatever order, are shown to `over`, which
-    /// says what is to be waited for besides; its second argument says whether the wait would be a cycle. True: all are
-    /// over.
+    /// Takes one `step` of each wait, and ends those that are over, in whatever order. Returns true when none is left.
+    /// `over` is told of each that ends, and whether it would have closed a cycle; it may return one more flight to wait
+    /// for.
     fn step_all(
         all: &mut Vec<Self>,
         step: &mut dyn FnMut(
@@ -618,7 +619,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         all.is_empty()
     }
 
-    /// Leaves the list, and says so to `over`; what is to be waited for besides.
+    /// Leaves the flight's list and tells `over`. Returns the wait for one more flight, if `over` named one.
     fn ended(self, is_cycle: bool, over: Over<'_, 'c, K, V, S>) -> Option<Self> {
         let Self { wait, fenced } = self;
         let (core, actor) = (fenced.part.core, wait.actor);
@@ -626,8 +627,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         let more = over(&fenced, is_cycle);
         drop(fenced);
         core.tidy();
-        let judged = false;
-        more.map(|part| Self::new(Fenced { part, judged }, actor))
+        more.map(|part| Self::new(Fenced::detached(part), actor))
     }
 
     /// Looks at every one of these waits, of a task: see [`step_all`](Self::step_all).
@@ -662,11 +662,13 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
             }
             if !may_sleep {
                 if let Some(place) = Verb::forbidden() {
-                    // It takes effect, as one that does not wait.
+                    let goes_on = verb.goes_on();
+                    // Without the wait: a detached fill stays so, and one that is still to be judged is given up.
+                    all.retain(|this| goes_on || this.fenced.judged);
                     while let Some(this) = all.pop() {
                         this.ended(true, over);
                     }
-                    if !verb.goes_on() {
+                    if !goes_on {
                         verb.refuse(place);
                     }
                     return all;
@@ -680,7 +682,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
     }
 }
 
-/// What is done when one of several fills has ended, or its wait would be a cycle; and what is to be waited for besides.
+/// Called when one of several waits is over: see [`Awaited::step_all`].
 pub(crate) type Over<'o, 'c, K, V, S> =
     &'o mut dyn FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>;
 
@@ -787,7 +789,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         self.step(waker, who_awaits())
     }
 
-    /// As [`poll`](Self::poll), of whomever; `waits` says whose wait it is.
+    /// Takes one step of the wait, for a thread or a task; `waits` names the waiter in the wait-for graph.
     fn step(
         &mut self,
         waker: &Waker,

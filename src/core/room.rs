@@ -441,15 +441,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             for spot in spots {
                 // SAFETY: linked at the load of its word, under this pin.
                 let slot = &unsafe { deref(spot.object::<Node<K, V>>(), &pin) }.slot;
-                // What fills may put back what was there before it.
-                let deadline = slot.deadline().filter(|_| slot.state().is_live());
-                if deadline.is_some_and(|deadline| deadline > now) {
-                    next = next.min(deadline.unwrap_or(0));
-                    continue;
-                }
-                self.take_expired(&spot, now, &pin);
-                if deadline.is_none() || slot.state().is_linked() {
-                    next = 0;
+                match slot.deadline() {
+                    Some(deadline) if deadline > now => next = next.min(deadline),
+                    // Taken out; or it is not live, and may put back an older value, whose deadline is not known.
+                    deadline => {
+                        self.take_expired(&spot, now, &pin);
+                        if deadline.is_none() || slot.state().is_linked() {
+                            next = 0;
+                        }
+                    }
                 }
             }
             drop(pin);
@@ -523,21 +523,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Shows every live entry once, and tidies up in between.
     fn each_entry(&self, mut show: impl FnMut(&Spot<'_>, &Node<K, V>, &Pin)) {
-        let mut from = Some(0);
-        while let Some(hash) = from {
-            let pin = pin();
-            let mut spots = Vec::new();
-            from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
-            for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+        self.each_node(
+            |spot, node, pin| {
                 if node.slot.state().is_live() {
-                    show(&spot, node, &pin);
+                    show(spot, node, pin);
                 }
-            }
-            drop(pin);
-            self.tidy();
-        }
+            },
+            || self.tidy(),
+        );
     }
 
     /// Takes an entry out, if it may go and its word is what it was: the weight that this has freed.

@@ -26,18 +26,25 @@
 //!
 //! # When the heavy barrier is refused
 //!
-//! A sandbox that a process enters late may forbid the heavy barrier, and there may be no substitute. Then all threads
-//! have to go over to full fences, and those that pin do not look whether they have to: that would cost every hit. But
-//! they do look at their own place, whether they are pinned already. So who wants to free says that all go over
-//! (`over_to_fences`), and asks each thread in its place, if that is `IDLE`: by a swap to `ASKED`. A thread that comes to pin
-//! finds itself not `IDLE`, goes the long way, sees why, says that its pins are *fenced* from now on, and pins with a full fence.
-//! Until all threads that have a place have said so nothing is known of their pins, and no grace ends.
+//! A sandbox that a process enters late may forbid the heavy barrier, and there may be no substitute. Then every thread
+//! has to pin with a full fence instead. A thread that pins must not look at a shared flag for that: the look would cost
+//! every hit. But it looks at its own place, to see whether it is pinned already. The freeing thread uses that look:
 //!
-//! * A thread that has looked at its place just before the swap overwrites that. It is asked again.
-//! * Who sees `fenced` (Acquire, Release) has the reads of all pins before behind it, and those that come after are
-//!   fenced: then a full fence on either side says of a pin and a look at the places what the barriers said.
-//! * A thread that takes a place says so first, or makes it, and then (a full fence) looks whether all go over; who says that all go
-//!   over looks at the places after (a full fence): one of them sees the other.
+//! 1. It sets `over_to_fences`, and swaps `ASKED` into each place that is `IDLE`.
+//! 2. A thread that comes to pin finds its place not `IDLE`, takes the long way and sees `ASKED`. It sets `fenced` in its
+//!    place, and pins with a full fence from then on.
+//! 3. Until every thread that has a place has set `fenced`, the freeing thread knows nothing of their pins, and ends no
+//!    grace.
+//!
+//! Why that is enough:
+//!
+//! * A thread may read `IDLE` just before the swap, and then overwrite `ASKED` with its pin. The freeing thread asks it
+//!   again at its next look.
+//! * `fenced` is set with Release and read with Acquire. So all reads under the thread's earlier pins come before what the
+//!   freeing thread does next. Its later pins have a full fence, as the freeing thread's look has: of the two, one sees
+//!   the other, as the two barriers had it.
+//! * A thread that takes a place marks it as taken, makes a full fence, and then reads `over_to_fences`. The freeing thread
+//!   sets `over_to_fences`, makes a full fence, and then reads the places. So at least one of them sees the other.
 //!
 //! So the pin is wait-free: nothing it does can fail or has to be done again. A thread that sleeps
 //! while it is pinned holds up every grace that begins after its pin, as with every engine that keeps
@@ -102,10 +109,10 @@ impl Place {
     /// The kernel has no heavy barrier, so the light one is not enough.
     pub(crate) const FENCED: u64 = 1 << 61;
 
-    /// Whether the short way is barred: its thread is pinned, or is asked something.
+    /// Returns whether its thread is pinned, or asked: then the short way of a pin is barred.
     #[inline(always)]
     fn is_busy(&self) -> bool {
-        // Relaxed: our own store. What is asked is asked again.
+        // Relaxed: our own store. If this misses an `ASKED`, the freeing thread asks again.
         self.pinned.load(Ordering::Relaxed) != IDLE
     }
 
@@ -174,7 +181,8 @@ impl Place {
         }
     }
 
-    /// If it is asked to go over to full fences, it does; the flag for that. By its thread, which is not pinned.
+    /// Answers `ASKED`: returns the flag for `depth`, or 0 if nothing was asked. Called by the place's thread, which is
+    /// not pinned.
     fn answer(&self) -> u64 {
         if self.pinned.load(Ordering::Relaxed) != ASKED {
             return 0;
@@ -186,7 +194,7 @@ impl Place {
     }
 
     fn go_over(&self) {
-        // Release: what was read under the pins before comes first; pairs with the look of `all_are_fenced`.
+        // Release: the reads under this thread's earlier pins come first. Pairs with the load in `all_are_fenced`.
         self.fenced.store(1, Ordering::Release);
     }
 
@@ -279,7 +287,7 @@ impl Epochs {
         } else {
             0
         };
-        // Who had it before may have been asked, and gone. Relaxed: that says nothing of what anybody has read.
+        // The thread that had the place before may have ended while it was asked. Relaxed: nothing is read by this.
         let _ = place
             .pinned
             .compare_exchange(ASKED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
@@ -292,19 +300,19 @@ impl Epochs {
         self.over_to_fences.load(Ordering::Relaxed) != 0
     }
 
-    /// The heavy barrier has been refused: whether full fences are to be relied on, because all threads have gone over to
-    /// them. Those that have not are asked.
+    /// Returns whether every thread pins with a full fence, and asks those that do not. Called when the heavy barrier has
+    /// been refused.
     #[cold]
     fn all_are_fenced(&self) -> bool {
         self.over_to_fences.store(1, Ordering::Relaxed);
         barrier::whole();
         let mut all = true;
         for place in self.places() {
-            // Acquire, twice: what the thread has read under its light pins comes before what we do.
+            // Acquire, twice: the reads under the thread's light pins come before what this thread does next.
             if place.taken.load(Ordering::Acquire) != 0 && place.fenced.load(Ordering::Acquire) == 0
             {
                 all = false;
-                // Relaxed: it is answered by `fenced`.
+                // Relaxed: the thread answers by `fenced`, which has the ordering.
                 let _ = place.pinned.compare_exchange(
                     IDLE,
                     ASKED,
@@ -313,7 +321,7 @@ impl Epochs {
                 );
             }
         }
-        // For the look at the places that follows.
+        // The full fence before `advance` looks at the places.
         barrier::whole();
         all
     }
@@ -553,7 +561,7 @@ pub(super) mod process {
         place
     }
 
-    /// The place of this thread has a flag from now on.
+    /// Bars this thread from brief pins: its place has a flag from now on.
     pub(super) fn forget_the_short_way() {
         BRIEFLY.set(None);
     }

@@ -860,7 +860,7 @@ pub(crate) mod tests {
         );
     }
 
-    /// FAULTS C1, clause 9: one value, replaced by 64 threads in turn, on a machine with as many processors. (A thread
+    /// Clause 9: one value, replaced by 64 threads in turn, on a machine with as many processors. (A thread
     /// may lose its processor while it is pinned, which holds up what there is: so one of several rounds shall do.)
     #[test]
     fn c9_c1_few_copies_of_a_value_that_many_threads_replace_in_turn() {
@@ -891,7 +891,7 @@ pub(crate) mod tests {
         );
     }
 
-    /// FAULTS B10, clause 2: a thread has stopped inside the lock of the batches. Nobody else waits for it.
+    /// Clause 2: a thread has stopped inside the lock of the batches. Nobody else waits for it.
     #[test]
     fn c2_b10_nobody_waits_for_a_thread_that_has_stopped_while_it_seals() {
         let cache: Cache<u64, u64> = Cache::new(100);
@@ -932,7 +932,7 @@ pub(crate) mod tests {
         assert_eq!(cache.retired(), 0);
     }
 
-    /// FAULTS B8: who waits in `quiesce` beside a view sleeps, and does not interrupt every processor all the time.
+    /// Clause 9: who waits in `quiesce` beside a view sleeps, and does not interrupt every processor all the time.
     #[test]
     #[cfg(all(target_os = "linux", not(atomic_cache_crossbeam)))]
     fn c9_b8_quiesce_sleeps_while_it_waits_for_a_view() {

@@ -251,15 +251,19 @@ fn fills_and_removals_allocate_at_most_two_each_with_growth() {
 /// A fill that fails, or panics, or a compute that changes nothing: the slot, and nothing else.
 #[test]
 fn a_fill_without_a_value_allocates_its_slot() {
-    let cache = warm();
-    let rounds = 500;
-    let allocated = allocations(|| {
-        for _ in 0..rounds {
-            assert!(cache.try_get_with(&1000, || Err::<u64, _>(())).is_err());
-            assert_eq!(cache.optionally_get_with(&1000, || None), None);
-            cache.entry(1).and_compute_with(|_| Op::Nop);
-        }
+    // Alone in a process, as `a_full_cache_reuses_what_it_has`.
+    let name = "alloc::a_fill_without_a_value_allocates_its_slot";
+    in_child(name, std::time::Duration::from_secs(120), || {
+        let cache = warm();
+        let rounds = 500;
+        let allocated = allocations(|| {
+            for _ in 0..rounds {
+                assert!(cache.try_get_with(&1000, || Err::<u64, _>(())).is_err());
+                assert_eq!(cache.optionally_get_with(&1000, || None), None);
+                cache.entry(1).and_compute_with(|_| Op::Nop);
+            }
+        });
+        // Three slots a round, and a little for their reclamation.
+        assert!(allocated <= 4 * rounds, "{allocated} in {rounds} rounds");
     });
-    // Three slots a round, and a little for their reclamation.
-    assert!(allocated <= 6 * rounds, "{allocated} in {rounds} rounds");
 }

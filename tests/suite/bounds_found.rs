@@ -44,7 +44,7 @@ fn c9_what_is_owed_in_the_smallest_tables_is_paid() {
                     for thread in 0..threads {
                         let cache = &cache;
                         scope.spawn(move || {
-                            for key in 0..2_000 {
+                            for key in 0..5_000 {
                                 cache.insert(thread << 32 | key, key);
                             }
                         });

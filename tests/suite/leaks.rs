@@ -285,7 +285,7 @@ fn r10_the_books_balance_while_entries_expire() {
 #[test]
 fn r10_an_insert_that_races_a_failing_fill_leaks_nothing() {
     watched(|| {
-        const ROUNDS: u64 = 20_000;
+        const ROUNDS: u64 = 60_000;
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
         // Rounds whose fill runs, and rounds whose insert is done.

@@ -620,12 +620,9 @@ fn c2_b1_all_threads_of_a_runtime_that_wait_at_once_panic() {
                 tokio::spawn(async move { panics(|| cache.invalidate_all()) })
             };
             let waits: Vec<_> = (0..8).map(|_| wait()).collect();
-            let mut refused = 0;
             for wait in waits {
-                refused += usize::from(wait.await.unwrap());
+                assert!(wait.await.unwrap());
             }
-            // Who is refused has detached the fill, and the next has nothing to wait for.
-            assert!(refused > 0);
             latch.open();
             assert_eq!(fill.await.unwrap(), 10);
             assert_eq!(cache.get(&1), None, "fenced off all the same");
