@@ -54,7 +54,7 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 ///
 /// A call that hits does not sleep, and is not refused; nor is one that runs the fill itself, unless that is a future which
 /// is pending, nor one whose wait would close a cycle, which is an error of its own. A removal that panics in this way has
-/// taken effect all the same, as its `_nowait` twin would. A removal on a thread that unwinds goes on without its wait.
+/// taken effect all the same: the fills that it would have waited for are detached. A removal on a thread that unwinds goes on without its wait.
 ///
 /// Not refused, because it is not a fill that they wait for: [`quiesce`](Self::quiesce), and the end of a cache's
 /// [janitor](Builder::purge_interval). In a task they block its thread; give them to `spawn_blocking`.
