@@ -64,58 +64,58 @@ mutant() {
 # Readers see READY, and not what was written before it.
 mutant publish-relaxed src/slot.rs \
     's/fetch_update\(Ordering::SeqCst, Ordering::Acquire/fetch_update(Ordering::Relaxed, Ordering::Relaxed/' \
-    l1_one_fill_for_two
+    l01_one_fill_for_two
 mutant state-relaxed src/slot.rs \
     's/State\(self\.state\.load\(Ordering::Acquire\)\)/State(self.state.load(Ordering::Relaxed))/' \
-    l1_one_fill_for_two
+    l01_one_fill_for_two
 # A flight that ends between the enlisting and the sleep wakes nobody.
 mutant no-look-before-sleep src/core/part.rs \
     's/ungiven = None;\n/return Poll::Pending;\n/' \
-    l4_no_lost_wake_up_of_one
+    l04_no_lost_wake_up_of_one
 mutant wake-before-publish src/core/part.rs \
     's/(        \/\/ SAFETY: we are the leader, have written the value \(`weigh`)/        if let Some(flight) = node.slot.state().flight() {\n            let flight = unsafe { &*flight };\n            let _ = flight.resolve(Outcome::Published);\n            flight.end();\n        }\n$1/' \
-    l4_no_lost_wake_up_of_one
+    l04_no_lost_wake_up_of_one
 # Whoever lets go first retires, whatever hold there is still.
 mutant retired-while-linked src/slot.rs \
     's/        (Released::new\(before, hold & HOLDS\))\n/        let mut released = $1;\n        released.last = true;\n        released\n/' \
-    l4_no_lost_wake_up_of_one
+    l04_no_lost_wake_up_of_one
 mutant retired-while-held src/slot.rs \
     's/released\.last &= told == 0;/released.last = told == 0;/' \
-    l7_invalidate_waits_for_the_fill l8_insert_beats_a_fill_that_is_waited_for
+    l07_invalidate_waits_for_the_fill l08_insert_beats_a_fill_that_is_waited_for
 mutant leader-leaves-before-its-pin src/core/part.rs \
     's/(            pin = crate::reclaim::pin\(\);\n        \}\n        if kept \{)/            self.core.leave(node, before.flight());\n$1/; s/if !before\.lets_go\(\) \{\n            self\.core\.leave/if !before.lets_go() && before.flight().is_none() {\n            self.core.leave/' \
-    l7_invalidate_waits_for_the_fill
+    l07_invalidate_waits_for_the_fill
 mutant waiter-leaves-before-its-pin src/core/part.rs \
     's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                self.give_up();\n                return Waited::Found(unsafe { Found::new(pin(), node) });/' \
-    l7_nowait_cuts_a_fill_off
+    l07_nowait_cuts_a_fill_off
 mutant reader-leaves-before-its-pin src/core/part.rs \
     's/(Waited::Found\(unsafe \{ Found::new\(pin\(\), object as)/self.give_up();\n                return $1/' \
-    l8_an_inserted_value_is_held_for_the_waiters
+    l08_an_inserted_value_is_held_for_the_waiters
 mutant publish-forgets-the-cut src/slot.rs \
     's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | CUT) | phase/' \
-    l7_invalidate_waits_for_the_fill
+    l07_invalidate_waits_for_the_fill
 mutant leaver-drops-the-lead src/flight.rs \
     's/            had_baton,\n/            had_baton: false,\n/' \
-    l5_a_leaver_passes_the_lead_on
+    l05_a_leaver_passes_the_lead_on
 mutant finish-without-the-flight src/slot.rs \
     's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \
-    l2_an_error_is_shared_and_not_kept_by_two
+    l02_an_error_is_shared_and_not_kept_by_two
 mutant nobody-enters-the-graph src/core/part.rs \
     's/self\.step\(&waker, who_blocks\(\)\)/self.step(&waker, None)/' \
     l13_a_cycle_over_two_threads_is_an_error
 mutant cut-off-before-it-is-out src/core.rs \
     's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, event\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
-    l8_nobody_waits_for_a_fill_that_was_replaced
+    l08_nobody_waits_for_a_fill_that_was_replaced
 # What a takeover has just put out of its place is taken for what an insert has replaced.
 mutant given-up-taken-for-replaced src/core/fence.rs \
     's/ && !state\.is_linked\(\) && !is_given_up\(state\)/ && !state.is_linked()/' \
     takeover_beside_invalidate_if
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
-    l8_insert_meets_a_lost_lead
+    l08_insert_meets_a_lost_lead
 mutant replacement-let-go-early src/flight.rs \
     's/if room\.readers == 0 => \{/if true => {/' \
-    l8_an_inserted_value_is_let_go_of_by_its_last_reader
+    l08_an_inserted_value_is_let_go_of_by_its_last_reader
 mutant deadline-before-ready src/slot.rs \
     's/if prior\.is_none\(\) \{\n            self\.aux\.store/if true {\n            self.aux.store/' \
     refresh_replaces_the_entry
@@ -131,23 +131,23 @@ mutant cut-refresh-is-restored src/core/part.rs \
 # Nobody is left to take a lead that was open to whoever came first.
 mutant open-lead-is-left src/flight.rs \
     's/Baton::Open => room\.readers == 0,/Baton::Open => false,/' \
-    task_l5_the_last_leaver_gives_an_open_lead_up
+    task_l05_the_last_leaver_gives_an_open_lead_up
 mutant lead-for-one-task src/flight.rs \
     's/room\.baton = Baton::Open;/room.baton = Baton::To(room.waiters.iter().position(|it| it.as_ref().is_some_and(waits)).unwrap_or(0));/' \
-    task_l3_a_forgotten_task_does_not_keep_a_lost_lead
+    task_l03_a_forgotten_task_does_not_keep_a_lost_lead
 mutant panicked-fill-keeps-its-lead src/future/fetch.rs \
     's/(contain\(\|\| lead\.drop_fill\(\|\| fill\.as_mut\(\)\.end\(\)\)\);\n        \}\n)        \*\*stage = Stage::Over;\n/$1/' \
-    task_l3_a_waiter_takes_the_lead_of_a_fill_that_panics
+    task_l03_a_waiter_takes_the_lead_of_a_fill_that_panics
 mutant nested-lead-without-its-edge src/core/polled.rs \
     's/self\.nested = waits\.map\(.*?\)\.transpose\(\)\?;//' \
     task_l13_a_cycle_through_a_nested_lead_is_an_error
 # `quiesce` waits for a task that may never be polled again.
 mutant slot-lingers-for-tasks src/core.rs \
     's/if is_fill\(actor\) \{/if is_fill(actor) \&\& false {/' \
-    task_l8_quiesce_does_not_wait_for_a_forgotten_reader
+    task_l08_quiesce_does_not_wait_for_a_forgotten_reader
 mutant inserted-lingers-for-tasks src/core.rs \
     's/if old\.slot\.state\(\)\.has_tasks\(\) \{/if false {/' \
-    task_l8_quiesce_does_not_wait_for_a_forgotten_task
+    task_l08_quiesce_does_not_wait_for_a_forgotten_task
 mutant ring-is-lost-while-out src/flight.rs \
     's/Kept::Out \{ awake \} => \{\n                \*awake = true;\n/Kept::Out { .. } => {\n/' \
     stored_no_ring_is_lost

@@ -357,7 +357,7 @@ mod tests {
 
     /// D2: one in [`SHARE`] of the entries leaves between two walks, also if they expire one by one.
     #[test]
-    fn c9_d2_walks_are_paid_for_where_entries_expire_one_by_one() {
+    fn c09_walks_are_paid_for_where_entries_expire_one_by_one() {
         for (capacity, step) in [
             (1000, 1),
             (1000, 2),
@@ -387,7 +387,7 @@ mod tests {
     /// D2: of a clock that stands still nothing expires, and nobody walks; if all has expired at once it takes a walk for
     /// each share of it.
     #[test]
-    fn c9_d2_walks_are_few_where_time_stands_still_or_leaps() {
+    fn c09_walks_are_few_where_time_stands_still_or_leaps() {
         let (clock, cache) = timed(1000);
         let none = walks(|| (0..5000).for_each(|key| cache.insert(key, key)));
         assert_eq!(none, 0);
@@ -399,7 +399,7 @@ mod tests {
 
     /// D2: the same where most of what is listed leaves before its time: overwritten, removed, or because it weighs much.
     #[test]
-    fn c9_d2_walks_are_paid_for_where_most_leave_before_their_time() {
+    fn c09_walks_are_paid_for_where_most_leave_before_their_time() {
         let clock = ManualClock::new();
         let cache: Cache<u64, u64> = Cache::builder()
             .max_capacity(10_000)
@@ -434,7 +434,7 @@ mod tests {
     /// An entry whose `Hash` answers differently each time stands anywhere. It is not found again from the list: walks take
     /// such out, and end.
     #[test]
-    fn c6_c9_d2_what_cannot_be_found_again_is_taken_out_by_walks() {
+    fn c06_c09_what_cannot_be_found_again_is_taken_out_by_walks() {
         #[derive(PartialEq, Eq, Clone, Debug)]
         struct Liar(u64);
         impl std::hash::Hash for Liar {

@@ -657,13 +657,13 @@ mod tests {
 
     /// Clause 9: also while who moves the words of a table has stopped, and a hand sees none that it may take.
     #[test]
-    fn c9_what_is_owed_is_paid_while_a_growth_stands_still() {
+    fn c09_what_is_owed_is_paid_while_a_growth_stands_still() {
         pays_after(|cache| cache.core.table.stall(&pin()));
     }
 
     /// Clause 9: also if who moved them stopped right before the end.
     #[test]
-    fn c9_what_is_owed_is_paid_although_words_are_fresh() {
+    fn c09_what_is_owed_is_paid_although_words_are_fresh() {
         pays_after(|cache| cache.core.table.leave_fresh(&pin()));
     }
 }

@@ -863,7 +863,7 @@ pub(crate) mod tests {
     /// Clause 9: one value, replaced by 64 threads in turn, on a machine with as many processors. (A thread
     /// may lose its processor while it is pinned, which holds up what there is: so one of several rounds shall do.)
     #[test]
-    fn c9_c1_few_copies_of_a_value_that_many_threads_replace_in_turn() {
+    fn c09_few_copies_of_a_value_that_many_threads_replace_in_turn() {
         let most_of_a_round = |_| {
             STRIPES_OF_THE_NEXT.set(Some(16));
             let cache: Cache<u64, Arc<Counted>> = Cache::new(1_000);
@@ -883,7 +883,7 @@ pub(crate) mod tests {
             most.into_inner()
         };
         alone(
-            "c9_c1_few_copies_of_a_value_that_many_threads_replace_in_turn",
+            "c09_few_copies_of_a_value_that_many_threads_replace_in_turn",
             || {
                 let least = (0..20).map(most_of_a_round).min();
                 assert!(least <= Some(16), "{least:?} copies");
@@ -893,7 +893,7 @@ pub(crate) mod tests {
 
     /// Clause 2: a thread has stopped inside the lock of the batches. Nobody else waits for it.
     #[test]
-    fn c2_b10_nobody_waits_for_a_thread_that_has_stopped_while_it_seals() {
+    fn c02_nobody_waits_for_a_thread_that_has_stopped_while_it_seals() {
         let cache: Cache<u64, u64> = Cache::new(100);
         let (stop, stopped) = channel();
         let (go, may_go) = channel::<()>();
@@ -935,7 +935,7 @@ pub(crate) mod tests {
     /// Clause 9: who waits in `quiesce` beside a view sleeps, and does not interrupt every processor all the time.
     #[test]
     #[cfg(all(target_os = "linux", not(atomic_cache_crossbeam)))]
-    fn c9_b8_quiesce_sleeps_while_it_waits_for_a_view() {
+    fn c09_quiesce_sleeps_while_it_waits_for_a_view() {
         use crate::sync::barrier::HEAVY_OF_THIS_THREAD;
         use std::time::{Duration, Instant};
 

@@ -250,22 +250,22 @@ fn refresh_beside(
 
 models! {
     /// L1, clause 1, cold: two callers, one fill, one value; it can be read by both.
-    l1_one_fill_for_two: Explore::AtMost(5) => || one_fill(1);
+    l01_one_fill_for_two: Explore::AtMost(5) => || one_fill(1);
 
     /// L1 with three.
-    l1_one_fill_for_three: Explore::AtMost(1) => || one_fill(2);
+    l01_one_fill_for_three: Explore::AtMost(1) => || one_fill(2);
 
     /// L2, clause 4, cold: the first fill's error goes to all who joined, once; a later caller
     /// fills again, and its fill comes after the first (`Fills`).
-    l2_an_error_is_shared_and_not_kept_by_two: Explore::AtMost(4) => || first_fill_fails(1);
+    l02_an_error_is_shared_and_not_kept_by_two: Explore::AtMost(4) => || first_fill_fails(1);
 
     /// L2 with three.
-    l2_an_error_is_shared_and_not_kept_by_three: Explore::AtMost(1) => || first_fill_fails(2);
+    l02_an_error_is_shared_and_not_kept_by_three: Explore::AtMost(1) => || first_fill_fails(2);
 
 
     /// L3, clause 4: a leader is lost while one waits for it, or is about to. The waiter leads;
     /// afterwards the key is as good as ever.
-    l3_a_waiter_takes_a_lost_lead: Explore::AtMost(5) => || {
+    l03_a_waiter_takes_a_lost_lead: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -280,7 +280,7 @@ models! {
     };
 
     /// L3 with two who wait: one of them leads, the other gets its value.
-    l3_one_of_two_waiters_takes_a_lost_lead: Explore::Long(2) => || {
+    l03_one_of_two_waiters_takes_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -298,7 +298,7 @@ models! {
 
     /// L4, clause 4 ("nobody ever hangs"): a publisher looks for waiters while one enlists. That
     /// the model ends is the proof: a lost wake-up is a deadlock.
-    l4_no_lost_wake_up_of_one: Explore::AtMost(5) => || {
+    l04_no_lost_wake_up_of_one: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -312,7 +312,7 @@ models! {
     };
 
     /// L4 with two who enlist.
-    l4_no_lost_wake_up: Explore::AtMost(2) => || {
+    l04_no_lost_wake_up: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -329,7 +329,7 @@ models! {
     };
 
     /// L5: a waiter leaves while the publisher takes the list; another stays. All is freed once.
-    l5_a_waiter_leaves_while_its_flight_ends: Explore::AtMost(2) => || {
+    l05_a_waiter_leaves_while_its_flight_ends: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -352,7 +352,7 @@ models! {
 
     /// L5: the lead is lost, and handed to a waiter who is just leaving. It is passed on to the
     /// one who stays.
-    l5_a_leaver_passes_the_lead_on: Explore::AtMost(2) => || {
+    l05_a_leaver_passes_the_lead_on: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -377,7 +377,7 @@ models! {
     /// L6, the flight's half: a task comes back with another waker while its flight ends. It sees
     /// the outcome or its last waker is woken; wakers that come back to the flight, when they are
     /// woken and when they are dropped, find nothing locked.
-    l6_a_waker_is_swapped_while_the_flight_ends: Explore::All => || {
+    l06_a_waker_is_swapped_while_the_flight_ends: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
         let leader = flight.clone();
         let others = start([Box::new(move || {
@@ -394,7 +394,7 @@ models! {
 
     /// L6 for a leader that is lost: the lead is taken, or there was nobody to take it; not both,
     /// and not neither.
-    l6_a_waker_is_swapped_while_the_lead_is_handed_over: Explore::All => || {
+    l06_a_waker_is_swapped_while_the_lead_is_handed_over: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
         let leader = flight.clone();
         let handed = Rc::new(Cell::new(false));
@@ -421,7 +421,7 @@ models! {
 
     /// L7, clause 2: `invalidate` against a fill that began before it. When it returns the fill
     /// has ended (all that it did comes before: `Fills`), and its value is not seen again.
-    l7_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
+    l07_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -439,7 +439,7 @@ models! {
 
     /// L7 with a reader: it gets the old flight's value if it joined that, and a new one if not.
     /// Who calls after the `invalidate` never gets the old one.
-    l7_invalidate_beats_a_fill_that_is_read: Explore::AtMost(1) => || {
+    l07_invalidate_beats_a_fill_that_is_read: Explore::AtMost(1) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -464,7 +464,7 @@ models! {
 
     /// L7, clause 2: `invalidate_nowait` cuts the flight off; a caller after it fills at once,
     /// whatever becomes of the old fill, and its value is the one that is kept.
-    l7_nowait_cuts_a_fill_off: Explore::Long(2) => || {
+    l07_nowait_cuts_a_fill_off: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -487,7 +487,7 @@ models! {
     };
 
     /// L7, clause 2: after `invalidate_nowait` nobody waits for the fill that was cut off.
-    l7_nowait_does_not_wait: Explore::All => || {
+    l07_nowait_does_not_wait: Explore::All => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -503,7 +503,7 @@ models! {
     };
 
     /// L7, clause 2: `invalidate_all` against a fill that began before it.
-    l7_invalidate_all_beats_a_fill: Explore::AtMost(5) => || {
+    l07_invalidate_all_beats_a_fill: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -520,7 +520,7 @@ models! {
     };
 
     /// L7: the leader is lost, and its fill is fenced off, at the same time as somebody waits.
-    l7_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
+    l07_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -541,7 +541,7 @@ models! {
 
     /// L8, clause 3, cold: `insert` against a `get_with`. Either the fill came first and was
     /// replaced, or it never ran; the inserted value stays.
-    l8_insert_wins: Explore::AtMost(5) => || {
+    l08_insert_wins: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let filler = fills.clone();
@@ -557,7 +557,7 @@ models! {
 
     /// L8 with a fill under way and one who waits: who waits gets either value, the leader its
     /// own, and the inserted one stays.
-    l8_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
+    l08_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -580,7 +580,7 @@ models! {
 
     /// L8: the inserted value is taken out again at once. It is kept for those who waited for the
     /// fill that it came before, as long as they need it, and dropped once.
-    l8_an_inserted_value_is_held_for_the_waiters: Explore::AtMost(2) => || {
+    l08_an_inserted_value_is_held_for_the_waiters: Explore::AtMost(2) => || {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([
@@ -607,7 +607,7 @@ models! {
     /// once, by the last of them, after both have read (loom checks that of the cell). Through the
     /// cache this is not to be seen: between the look and the pin there is nothing at which loom
     /// would switch.
-    l8_an_inserted_value_is_let_go_of_by_its_last_reader: Explore::All => || {
+    l08_an_inserted_value_is_let_go_of_by_its_last_reader: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
         let value = Rc::new(UnsafeCell::new(7));
         let let_go = Rc::new(Cell::new(0));
@@ -638,7 +638,7 @@ models! {
     /// L8, clause 3: who asks while a fill runs and an `insert` comes has the inserted value at
     /// once, and never waits for the end of the fill. (That the model ends is the proof: the fill
     /// ends after them.)
-    l8_nobody_waits_for_a_fill_that_was_replaced: Explore::AtMost(5) => || {
+    l08_nobody_waits_for_a_fill_that_was_replaced: Explore::AtMost(5) => || {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([actor(&cache, |cache| {
@@ -652,7 +652,7 @@ models! {
     };
 
     /// L8: `insert` against a fill that ends without a value.
-    l8_insert_meets_a_lost_lead: Explore::All => || {
+    l08_insert_meets_a_lost_lead: Explore::All => || {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([actor(&cache, |cache| cache.insert(key(), Token::new(200)))]);
@@ -663,7 +663,7 @@ models! {
     };
 
     /// L8: two inserts and a reader. The reader never goes back (R6).
-    l8_two_inserts_and_a_reader: Explore::AtMost(4) => || {
+    l08_two_inserts_and_a_reader: Explore::AtMost(4) => || {
         let cache = cache();
         let read = Rc::new(Cell::new((None, None)));
         let reader = read.clone();
@@ -688,7 +688,7 @@ models! {
 
     /// L9: a reader, a remover and an inserter at one entry. (The table alone, with two keys at
     /// one position, is in `table_models.rs`.)
-    l9_read_remove_insert: Explore::AtMost(5) => || {
+    l09_read_remove_insert: Explore::AtMost(5) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
         let others = start([

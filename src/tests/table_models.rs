@@ -331,7 +331,7 @@ models! {
 
     /// L9: a reader, a remover, and an inserter of another key at one and the same position. The
     /// reader never gets a freed object, nor another key's (ABA).
-    table_l9_read_remove_insert_at_one_position: Explore::AtMost(5) => || {
+    table_l09_read_remove_insert_at_one_position: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
         let others = start([

@@ -412,7 +412,7 @@ models! {
     // ---- L1 ------------------------------------------------------------------------------------
 
     /// L1, clause 1, cold: two tasks, one fill, one value.
-    task_l1_one_fill_for_two: Explore::AtMost(5) => || {
+    task_l01_one_fill_for_two: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let others = start([answers(get(&cache, &fills), 100)]);
@@ -422,7 +422,7 @@ models! {
     };
 
     /// L1 with three tasks.
-    task_l1_one_fill_for_three: Explore::AtMost(1) => || {
+    task_l01_one_fill_for_three: Explore::AtMost(1) => || {
         let cache = cache();
         let fills = Fills::new();
         let others = start([answers(get(&cache, &fills), 100), answers(get(&cache, &fills), 100)]);
@@ -432,7 +432,7 @@ models! {
     };
 
     /// L1 with a task and a thread: they share one flight, whichever of them leads.
-    task_l1_one_fill_for_a_task_and_a_thread: Explore::AtMost(5) => || {
+    task_l01_one_fill_for_a_task_and_a_thread: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let others = start([get_blocking(&cache, &fills)]);
@@ -445,7 +445,7 @@ models! {
 
     /// L2, clause 4, cold: the first fill's error goes to every task that joined, once; one that
     /// comes later fills again.
-    task_l2_an_error_is_shared_and_not_kept: Explore::AtMost(4) => || {
+    task_l02_an_error_is_shared_and_not_kept: Explore::AtMost(4) => || {
         let cache = cache();
         let fills = Fills::new();
         let other = Rc::new(std::cell::Cell::new(Ok(0)));
@@ -468,7 +468,7 @@ models! {
 
     /// L3, clause 4: a leader is dropped in the middle of its fill while a task waits for it, or is
     /// about to. The waiter leads; afterwards the key is as good as ever.
-    task_l3_a_waiter_takes_a_dropped_lead: Explore::AtMost(5) => || {
+    task_l03_a_waiter_takes_a_dropped_lead: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -481,7 +481,7 @@ models! {
 
     /// L3, clause 4: a fill panics while a task waits for it. The panic goes on in who polls it, and
     /// the lead is passed on at once, although the future that led is still there.
-    task_l3_a_waiter_takes_the_lead_of_a_fill_that_panics: Explore::AtMost(4) => || {
+    task_l03_a_waiter_takes_the_lead_of_a_fill_that_panics: Explore::AtMost(4) => || {
         let cache = cache();
         let fills = Fills::new();
         let key = key();
@@ -497,7 +497,7 @@ models! {
     };
 
     /// L3 with two tasks that wait: one of them leads, the other gets its value.
-    task_l3_one_of_two_waiters_takes_a_dropped_lead: Explore::Long(2) => || {
+    task_l03_one_of_two_waiters_takes_a_dropped_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -509,7 +509,7 @@ models! {
 
     /// L3, clause 4: a task that waits is never polled again. The lead goes to who comes: a thread
     /// that waits already, or comes after.
-    task_l3_a_forgotten_task_does_not_keep_a_lost_lead: Explore::All => || {
+    task_l03_a_forgotten_task_does_not_keep_a_lost_lead: Explore::All => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -524,7 +524,7 @@ models! {
     // ---- L4 ------------------------------------------------------------------------------------
 
     /// L4, clause 4: a leader publishes while a task enlists.
-    task_l4_no_lost_wake_up_of_one: Explore::AtMost(5) => || {
+    task_l04_no_lost_wake_up_of_one: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -537,7 +537,7 @@ models! {
     };
 
     /// L4 with two that enlist while a task publishes.
-    task_l4_no_lost_wake_up: Explore::Long(2) => || {
+    task_l04_no_lost_wake_up: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let fill = async {
@@ -557,7 +557,7 @@ models! {
     // ---- L5 ------------------------------------------------------------------------------------
 
     /// L5: a task that waits is dropped while the publisher takes the list; another stays.
-    task_l5_a_waiter_leaves_while_its_flight_ends: Explore::Long(2) => || {
+    task_l05_a_waiter_leaves_while_its_flight_ends: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -571,7 +571,7 @@ models! {
 
     /// L5: the lead is lost, and offered to two tasks of which one is just leaving. The other takes
     /// it.
-    task_l5_a_leaver_leaves_the_lead_to_who_stays: Explore::Long(2) => || {
+    task_l05_a_leaver_leaves_the_lead_to_who_stays: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -583,7 +583,7 @@ models! {
 
     /// L5: the lead is lost, and offered to tasks that are all just leaving. The last of them gives it
     /// up: who comes after them fills.
-    task_l5_the_last_leaver_gives_an_open_lead_up: Explore::All => || {
+    task_l05_the_last_leaver_gives_an_open_lead_up: Explore::All => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -600,7 +600,7 @@ models! {
 
     /// L6: a task is polled with one waker, and then with another, while its flight ends. It sees the
     /// value, or its last waker is woken; no waker stays behind.
-    task_l6_a_waker_is_swapped_while_its_flight_ends: Explore::AtMost(5) => || {
+    task_l06_a_waker_is_swapped_while_its_flight_ends: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -622,7 +622,7 @@ models! {
     };
 
     /// L6: a task is polled with two wakers, and dropped, while its flight ends.
-    task_l6_a_task_with_two_wakers_is_dropped_while_its_flight_ends: Explore::AtMost(5) => || {
+    task_l06_a_task_with_two_wakers_is_dropped_while_its_flight_ends: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -646,7 +646,7 @@ models! {
 
     /// L7, clause 2: `invalidate_async` against a task's fill that began before it. When it answers
     /// the fill has ended, and its value is not seen again.
-    task_l7_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
+    task_l07_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
         let filled = fills.clone();
@@ -669,7 +669,7 @@ models! {
 
     /// L7, clause 2: an `invalidate_async` that is dropped while it waits has taken effect. Who comes
     /// after it never gets the old value.
-    task_l7_a_dropped_invalidate_has_taken_effect: Explore::Long(4) => || {
+    task_l07_a_dropped_invalidate_has_taken_effect: Explore::Long(4) => || {
         let cache = cache();
         let fills = Fills::new();
         let guard = lead(&cache);
@@ -686,7 +686,7 @@ models! {
     };
 
     /// L7: a task's lead is lost while its fill is fenced off and another task waits for it.
-    task_l7_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
+    task_l07_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -706,7 +706,7 @@ models! {
 
     /// L8, clause 3: `insert` against a task's fill that a task waits for. Who waits gets either
     /// value, the leader its own, and the inserted one stays.
-    task_l8_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
+    task_l08_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
         let cache = cache();
         let fill = async {
             pause().await;
@@ -729,7 +729,7 @@ models! {
 
     /// L8, clause 3: a task that waits for a fill gets the inserted value at once, while the fill goes
     /// on. (It ends after them.)
-    task_l8_a_task_gets_what_is_inserted_at_once: Explore::AtMost(5) => || {
+    task_l08_a_task_gets_what_is_inserted_at_once: Explore::AtMost(5) => || {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([answers(get_by(&cache, async { 300 }), 200)]);
@@ -742,7 +742,7 @@ models! {
 
     /// L8, clause 9: a value is held for a task that may never be polled again, and is removed.
     /// `quiesce` does not wait for that task, at whatever moment it began to wait.
-    task_l8_quiesce_does_not_wait_for_a_forgotten_task: Explore::AtMost(5) => || {
+    task_l08_quiesce_does_not_wait_for_a_forgotten_task: Explore::AtMost(5) => || {
         let cache = cache();
         // (A thread that leads does not wait in `quiesce`.)
         let leader = Task::begun(get_by(&cache, std::future::pending()));
@@ -759,7 +759,7 @@ models! {
     };
 
     /// The same of a flight that ends with its own value.
-    task_l8_quiesce_does_not_wait_for_a_forgotten_reader: Explore::AtMost(4) => || {
+    task_l08_quiesce_does_not_wait_for_a_forgotten_reader: Explore::AtMost(4) => || {
         let cache = cache();
         let guard = lead(&cache);
         let forgotten = Rc::new(std::cell::RefCell::new(Task::new(get_by(&cache, async { 300 }))));

@@ -36,8 +36,8 @@ fn pins_alone(name: &str, test: impl FnOnce()) {
 }
 
 #[test]
-fn c7_a_hit_allocates_nothing_whatever_the_verb() {
-    let name = "alloc::c7_a_hit_allocates_nothing_whatever_the_verb";
+fn c07_a_hit_allocates_nothing_whatever_the_verb() {
+    let name = "alloc::c07_a_hit_allocates_nothing_whatever_the_verb";
     pins_alone(name, a_hit_allocates_nothing_whatever_the_verb);
 }
 
@@ -71,9 +71,9 @@ fn a_hit_allocates_nothing_whatever_the_verb() {
 }
 
 #[test]
-fn c7_a_hit_of_a_task_allocates_nothing() {
+fn c07_a_hit_of_a_task_allocates_nothing() {
     pins_alone(
-        "alloc::c7_a_hit_of_a_task_allocates_nothing",
+        "alloc::c07_a_hit_of_a_task_allocates_nothing",
         a_hit_of_a_task_allocates_nothing,
     );
 }
@@ -124,9 +124,9 @@ fn a_fill_of_a_task_without_waiters_allocates_chunks_alone() {
 }
 
 #[test]
-fn c7_a_miss_that_does_not_fill_allocates_nothing() {
+fn c07_a_miss_that_does_not_fill_allocates_nothing() {
     pins_alone(
-        "alloc::c7_a_miss_that_does_not_fill_allocates_nothing",
+        "alloc::c07_a_miss_that_does_not_fill_allocates_nothing",
         a_miss_that_does_not_fill_allocates_nothing,
     );
 }
@@ -146,9 +146,9 @@ fn a_miss_that_does_not_fill_allocates_nothing() {
 }
 
 #[test]
-fn c7_a_hit_of_an_atomic_cache_allocates_nothing() {
+fn c07_a_hit_of_an_atomic_cache_allocates_nothing() {
     pins_alone(
-        "alloc::c7_a_hit_of_an_atomic_cache_allocates_nothing",
+        "alloc::c07_a_hit_of_an_atomic_cache_allocates_nothing",
         a_hit_of_an_atomic_cache_allocates_nothing,
     );
 }
@@ -168,9 +168,9 @@ fn a_hit_of_an_atomic_cache_allocates_nothing() {
 }
 
 #[test]
-fn c7_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
+fn c07_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
     pins_alone(
-        "alloc::c7_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing",
+        "alloc::c07_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing",
         a_hit_with_a_lifetime_and_with_statistics_allocates_nothing,
     );
 }
@@ -197,9 +197,9 @@ fn a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
 
 /// Looking up by a borrowed or composed key makes no owned key on a hit.
 #[test]
-fn c7_a_hit_by_a_borrowed_or_composed_key_allocates_nothing() {
+fn c07_a_hit_by_a_borrowed_or_composed_key_allocates_nothing() {
     pins_alone(
-        "alloc::c7_a_hit_by_a_borrowed_or_composed_key_allocates_nothing",
+        "alloc::c07_a_hit_by_a_borrowed_or_composed_key_allocates_nothing",
         a_hit_by_a_borrowed_or_composed_key_allocates_nothing,
     );
 }

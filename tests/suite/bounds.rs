@@ -104,7 +104,7 @@ fn crowd_keeps_the_bound(cache: &Cache<u64, u64>, heaviest: u64, keys: u64, step
 }
 
 #[test]
-fn c9_entries_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() {
+fn c09_entries_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() {
     watched_for(Duration::from_secs(120), || {
         for capacity in [0, 1, 2, 7, 64, 1000] {
             let cache = counted(capacity);
@@ -115,7 +115,7 @@ fn c9_entries_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() {
 }
 
 #[test]
-fn c9_weights_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() {
+fn c09_weights_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() {
     watched_for(Duration::from_secs(120), || {
         for (capacity, heaviest) in [(0, 3), (1, 1), (9, 9), (64, 7), (1000, 1000), (5000, 40)] {
             let cache = weighed(capacity);
@@ -127,7 +127,7 @@ fn c9_weights_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() {
 /// The capacity is one for the whole cache: what hashes alike is not evicted while there is room
 /// elsewhere.
 #[test]
-fn c9_the_capacity_is_global() {
+fn c09_the_capacity_is_global() {
     for capacity in [1, 10, 100, 1000, 12_345] {
         let cache = counted(capacity);
         (0..capacity).for_each(|key| cache.insert(key * 4096, key));
@@ -142,7 +142,7 @@ fn c9_the_capacity_is_global() {
 
 /// One that takes the place of another of its key takes no more room than the difference.
 #[test]
-fn c9_replacing_an_entry_evicts_nothing_if_it_is_no_heavier() {
+fn c09_replacing_an_entry_evicts_nothing_if_it_is_no_heavier() {
     let cache = weighed(30);
     (0..3).for_each(|key| cache.insert(key, 10));
     for round in 0..50 {
@@ -159,7 +159,7 @@ fn c9_replacing_an_entry_evicts_nothing_if_it_is_no_heavier() {
 /// While every other entry is being computed anew, a newcomer finds nothing to take out: it goes
 /// itself, and the bound holds.
 #[test]
-fn c9_a_newcomer_that_finds_no_victim_goes_itself() {
+fn c09_a_newcomer_that_finds_no_victim_goes_itself() {
     watched(|| {
         let cache = counted(2);
         (0..2).for_each(|key| cache.insert(key, 10));
@@ -185,7 +185,7 @@ fn c9_a_newcomer_that_finds_no_victim_goes_itself() {
 
 /// Without a capacity there is no bound, and the weights are summed up all the same.
 #[test]
-fn c9_weights_without_a_capacity_are_summed_up() {
+fn c09_weights_without_a_capacity_are_summed_up() {
     let cache: Cache<u64, u64> = Cache::builder().weigher(|_, &value| value).build().unwrap();
     (0..1000).for_each(|key| cache.insert(key, key));
     assert_eq!(cache.weighted_size(), 999 * 1000 / 2);
@@ -203,7 +203,7 @@ fn an_unbounded_cache_counts_its_entries() {
 }
 
 #[test]
-fn c9_a_cache_made_with_a_number_alone_holds_as_many_entries() {
+fn c09_a_cache_made_with_a_number_alone_holds_as_many_entries() {
     for capacity in [0, 1, 100, u64::MAX] {
         let cache: Cache<u64, u64> = Cache::new(capacity);
         assert_eq!(cache.capacity(), Some(capacity));
@@ -219,7 +219,7 @@ fn c9_a_cache_made_with_a_number_alone_holds_as_many_entries() {
 
 /// Whatever leads and whatever joins: one fill, and its value for everyone.
 #[test]
-fn h9_c1_with_capacity_0_or_1_concurrent_callers_share_one_fill() {
+fn h09_c01_with_capacity_0_or_1_concurrent_callers_share_one_fill() {
     watched(|| {
         for (capacity, lead) in [0, 1]
             .into_iter()
@@ -257,7 +257,7 @@ fn h9_c1_with_capacity_0_or_1_concurrent_callers_share_one_fill() {
 }
 
 #[test]
-fn h9_a_cache_with_its_own_fill_and_capacity_0_or_1_gives_the_value() {
+fn h09_a_cache_with_its_own_fill_and_capacity_0_or_1_gives_the_value() {
     for capacity in [0, 1] {
         for verb in AtomicVerb::ALL {
             let cache: AtomicCache<u64, u64> = AtomicCache::<u64, u64>::builder()
@@ -276,7 +276,7 @@ fn h9_a_cache_with_its_own_fill_and_capacity_0_or_1_gives_the_value() {
 }
 
 #[test]
-fn h9_an_insert_with_capacity_0_is_an_error_that_says_so() {
+fn h09_an_insert_with_capacity_0_is_an_error_that_says_so() {
     let cache = counted(0);
     let error: OversizeError<u64> = cache.try_insert(1, 10).unwrap_err();
     assert_eq!((error.weight(), error.capacity()), (Some(1), 0));
@@ -309,7 +309,7 @@ fn h9_an_insert_with_capacity_0_is_an_error_that_says_so() {
 
 /// Clause 3: who waits for a fill gets the newer value at once, also one that is too heavy to be kept.
 #[test]
-fn h9_c3_an_insert_that_is_not_kept_is_what_waiters_get() {
+fn h09_c03_an_insert_that_is_not_kept_is_what_waiters_get() {
     watched(|| {
         let cache = counted(0);
         let held = Held::new();
@@ -330,7 +330,7 @@ fn h9_c3_an_insert_that_is_not_kept_is_what_waiters_get() {
 /// Clause 3: a value that is given back detaches the fill that it would have beaten; who had joined gets what that
 /// computes, and nobody else does.
 #[test]
-fn h9_c3_a_try_insert_that_is_refused_detaches_a_running_fill() {
+fn h09_c03_a_try_insert_that_is_refused_detaches_a_running_fill() {
     watched(|| {
         let cache = counted(0);
         let held = Held::new();
@@ -348,7 +348,7 @@ fn h9_c3_a_try_insert_that_is_refused_detaches_a_running_fill() {
 }
 
 #[test]
-fn h9_capacity_1_keeps_one_at_a_time() {
+fn h09_capacity_1_keeps_one_at_a_time() {
     let cache = counted(1);
     for key in 0..1000 {
         cache.insert(key, key);
@@ -484,9 +484,9 @@ fn h10_a_weigher_may_change_its_mind() {
     assert_eq!((cache.len(), cache.weighted_size()), (0, 0));
 }
 
-/// Clause 3, and fault A3: what is too heavy is not kept, and the older value goes with cause `Size`.
+/// Clause 3: what is too heavy is not kept, and the older value goes with cause `Size`.
 #[test]
-fn h10_c3_an_oversize_insert_takes_the_older_value_out() {
+fn h10_c03_an_oversize_insert_takes_the_older_value_out() {
     for tries in [false, true] {
         let told = Arc::new(Mutex::new(vec![]));
         let its = Arc::clone(&told);
@@ -522,7 +522,7 @@ fn h10_c3_an_oversize_insert_takes_the_older_value_out() {
 
 /// The old value is older than one that has been handed out: it is not served again (R6).
 #[test]
-fn h10_r6_a_refresh_with_an_oversize_value_hands_it_out_and_keeps_neither() {
+fn h10_r06_a_refresh_with_an_oversize_value_hands_it_out_and_keeps_neither() {
     let (values, told) = (Tally::default(), Arc::new(Mutex::new(vec![])));
     let log = Arc::clone(&told);
     let cache = AtomicCache::<u64, u64>::builder()
@@ -547,7 +547,7 @@ fn h10_r6_a_refresh_with_an_oversize_value_hands_it_out_and_keeps_neither() {
 }
 
 #[test]
-fn h10_r6_a_compute_that_puts_an_oversize_value_hands_it_out_and_keeps_neither() {
+fn h10_r06_a_compute_that_puts_an_oversize_value_hands_it_out_and_keeps_neither() {
     let cache = weighed(10);
     let put = |key: u64, value| cache.entry(key).and_compute_with(|_| Op::Put(value));
     assert_eq!(put(1, 7), CompResult::Inserted(7));
@@ -567,7 +567,7 @@ fn h22_a_weigher_that_panics_is_counted_and_its_value_handed_out() {
         .build()
         .unwrap();
     cache.insert(1, 10);
-    // Fault A7: nobody is told to give the cache more capacity.
+    // The error does not tell the caller to give the cache more capacity.
     let error = cache.try_insert(1, 66).unwrap_err();
     assert_eq!((error.weight(), error.capacity()), (None, 10));
     let text = error.to_string();
@@ -591,7 +591,7 @@ fn h22_a_weigher_that_panics_is_counted_and_its_value_handed_out() {
 
 /// A flight whose weigher panics: those who wait get the value, once, and nobody hangs.
 #[test]
-fn h22_c1_waiters_get_the_value_of_a_flight_whose_weigher_panics() {
+fn h22_c01_waiters_get_the_value_of_a_flight_whose_weigher_panics() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::builder()
             .max_capacity(10)
@@ -612,7 +612,7 @@ fn h22_c1_waiters_get_the_value_of_a_flight_whose_weigher_panics() {
 
 /// The weigher belongs to the fill: asking for its own key is the cycle that it would be there.
 #[test]
-fn h22_c5_a_weigher_may_use_the_cache_also_for_its_own_key() {
+fn h22_c05_a_weigher_may_use_the_cache_also_for_its_own_key() {
     watched(|| {
         let shared: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
         let inner = Arc::clone(&shared);
@@ -801,7 +801,7 @@ fn a_fill_that_runs_while_the_capacity_goes_to_nothing_is_handed_out_and_not_kep
 }
 
 #[test]
-fn c9_a_capacity_that_changes_under_load_is_kept_in_the_end() {
+fn c09_a_capacity_that_changes_under_load_is_kept_in_the_end() {
     watched_for(Duration::from_secs(120), || {
         for cache in [counted(64), weighed(64)] {
             let heaviest = if cache.weight(&0).is_none() { 4 } else { 1 };
@@ -947,7 +947,7 @@ fn heat_of_no_entries_and_of_an_unbounded_cache() {
 
 /// An expired entry is not there for any of them, and neither is one that is being filled.
 #[test]
-fn c8_c10_heat_weight_and_keys_pass_over_what_has_expired_or_is_filled() {
+fn c08_c10_heat_weight_and_keys_pass_over_what_has_expired_or_is_filled() {
     watched(|| {
         let clock = ManualClock::new();
         let cache: Cache<u64, u64> = weighing(100)
@@ -1496,7 +1496,7 @@ fn h10_weightless_entries_do_not_freeze_the_policy() {
 
 /// The same: who puts in anew what is there already evicts no others for it.
 #[test]
-fn c9_threads_that_put_one_heavy_entry_in_anew_evict_nothing() {
+fn c09_threads_that_put_one_heavy_entry_in_anew_evict_nothing() {
     let cache: Cache<u64, u64> = Cache::builder()
         .max_capacity(1000)
         .weigher(|_, &weight| weight)
@@ -1514,7 +1514,7 @@ fn c9_threads_that_put_one_heavy_entry_in_anew_evict_nothing() {
 
 /// The same: a listener that puts back what was evicted keeps nobody waiting.
 #[test]
-fn c9_quiesce_returns_although_the_listener_puts_things_back() {
+fn c09_quiesce_returns_although_the_listener_puts_things_back() {
     watched(|| {
         let shared: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
         let inner = Arc::clone(&shared);

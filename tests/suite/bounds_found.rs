@@ -35,7 +35,7 @@ fn telling() -> (Cache<u64, Counted>, Tally) {
 /// Clause 9. Of a table that just then gets rid of its tombs a hand may see nothing that it can take; what is owed
 /// was forgotten over that, for good.
 #[test]
-fn c9_what_is_owed_in_the_smallest_tables_is_paid() {
+fn c09_what_is_owed_in_the_smallest_tables_is_paid() {
     watched(|| {
         for (capacity, threads, rounds) in [(2, 4, 20), (8, 8, 10)] {
             for round in 0..rounds {
@@ -61,7 +61,7 @@ fn c9_what_is_owed_in_the_smallest_tables_is_paid() {
 /// Clause 9. A smaller capacity cannot take out what a compute stands before; when the compute puts
 /// that back, somebody has to pay for it.
 #[test]
-fn c9_what_a_compute_puts_back_is_within_a_capacity_that_was_made_less() {
+fn c09_what_a_compute_puts_back_is_within_a_capacity_that_was_made_less() {
     for op in [Op::Nop, Op::Put(7)] {
         let cache = counted(10);
         (0..5).for_each(|key| cache.insert(key, key));
@@ -133,7 +133,7 @@ impl std::fmt::Debug for Held {
 /// has put in, and all that is left is being computed anew. It finds nothing, and cannot give up
 /// what has gone: what it owes is still owed.
 #[test]
-fn c9_who_finds_no_victim_and_has_lost_its_own_entry_still_owes() {
+fn c09_who_finds_no_victim_and_has_lost_its_own_entry_still_owes() {
     watched(|| {
         let stop = Held::new();
         let key = |n| Stopping(n, stop.clone());
@@ -197,7 +197,7 @@ fn h10_the_total_does_not_overflow() {
 
 /// H6, H7. What was charged for an entry that then was not put in.
 #[test]
-fn h7_r10_an_insert_whose_eq_panics_weighs_nothing() {
+fn h07_r10_an_insert_whose_eq_panics_weighs_nothing() {
     thread_local! {
         static PANICS: Cell<bool> = const { Cell::new(false) };
     }
@@ -383,7 +383,7 @@ fn h22_h21_a_cache_that_goes_tells_of_all_that_waits_and_leaks_nothing() {
 /// H22, clause 6: the listener runs with nothing held, also no lead. What is removed inside a fill
 /// is told of after it; for then the listener may ask for that fill's key.
 #[test]
-fn h22_c6_a_listener_is_not_told_inside_a_fill() {
+fn h22_c06_a_listener_is_not_told_inside_a_fill() {
     watched(|| {
         let shared: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
         let (inner, told) = (Arc::clone(&shared), Tally::default());
@@ -412,8 +412,8 @@ fn h22_c6_a_listener_is_not_told_inside_a_fill() {
 
 /// "Drops what nobody can see any more", also when that is little.
 #[test]
-fn c9_run_pending_tasks_drops_what_nobody_can_see() {
-    let name = "bounds_found::c9_run_pending_tasks_drops_what_nobody_can_see";
+fn c09_run_pending_tasks_drops_what_nobody_can_see() {
+    let name = "bounds_found::c09_run_pending_tasks_drops_what_nobody_can_see";
     in_child(name, A_MOMENT, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -427,8 +427,8 @@ fn c9_run_pending_tasks_drops_what_nobody_can_see() {
 
 /// Nor has the janitor done its work while what it has removed is kept for want of more.
 #[test]
-fn c9_the_janitor_drops_what_it_has_removed() {
-    let name = "bounds_found::c9_the_janitor_drops_what_it_has_removed";
+fn c09_the_janitor_drops_what_it_has_removed() {
+    let name = "bounds_found::c09_the_janitor_drops_what_it_has_removed";
     in_child(name, A_MOMENT, || {
         let (clock, ledger) = (ManualClock::new(), Ledger::new());
         let cache: Cache<u64, Counted> = Cache::builder()

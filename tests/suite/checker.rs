@@ -1220,7 +1220,7 @@ fn hand() -> ByHand {
 const FETCH: Verb = Verb::Fetch;
 
 #[test]
-fn r1_rejects_values_from_nowhere() {
+fn r01_rejects_values_from_nowhere() {
     assert_eq!(hand().look((1, 2), Some(7)).rule(), "R1");
     let of_another_key = hand().on(1, (1, 2), Verb::Insert(7), Answer::Done);
     assert_eq!(of_another_key.look((3, 4), Some(7)).rule(), "R1");
@@ -1234,7 +1234,7 @@ fn r1_rejects_values_from_nowhere() {
 }
 
 #[test]
-fn r2_rejects_fills_that_overlap() {
+fn r02_rejects_fills_that_overlap() {
     let overlap = || hand().fill((1, 10), (2, 8), 1).fill((3, 11), (4, 9), 2);
     assert_eq!(overlap().rule(), "R2");
     // One that waits lets none start beside it.
@@ -1259,7 +1259,7 @@ fn r2_rejects_fills_that_overlap() {
 }
 
 #[test]
-fn r3_rejects_a_second_fill() {
+fn r03_rejects_a_second_fill() {
     let twice = || hand().fill((1, 4), (2, 3), 1).fill((5, 8), (6, 7), 2);
     assert_eq!(twice().rule(), "R3");
     assert!(!twice().found());
@@ -1289,7 +1289,7 @@ fn r3_rejects_a_second_fill() {
 }
 
 #[test]
-fn r4_rejects_what_an_invalidate_has_ended() {
+fn r04_rejects_what_an_invalidate_has_ended() {
     let seen = hand()
         .insert((1, 2), 1)
         .invalidate((3, 4))
@@ -1344,7 +1344,7 @@ fn r4_rejects_what_an_invalidate_has_ended() {
 }
 
 #[test]
-fn r4_rejects_an_invalidate_that_does_not_wait() {
+fn r04_rejects_an_invalidate_that_does_not_wait() {
     let left = || hand().fill((1, 8), (2, 7), 1).invalidate((3, 4));
     assert_eq!(left().rule(), "R4");
     assert!(!left().found());
@@ -1359,7 +1359,7 @@ fn r4_rejects_an_invalidate_that_does_not_wait() {
 }
 
 #[test]
-fn r5_rejects_what_an_insert_has_replaced() {
+fn r05_rejects_what_an_insert_has_replaced() {
     let older = hand()
         .insert((1, 2), 1)
         .insert((3, 4), 2)
@@ -1395,7 +1395,7 @@ fn r5_rejects_what_an_insert_has_replaced() {
 }
 
 #[test]
-fn r6_rejects_what_was_seen_to_be_over() {
+fn r06_rejects_what_was_seen_to_be_over() {
     // Neither insert has returned; the reads are one after the other.
     let seen = |second| {
         let reads = hand()
@@ -1421,7 +1421,7 @@ fn r6_rejects_what_was_seen_to_be_over() {
 }
 
 #[test]
-fn r7_rejects_what_is_served_late_or_lost_early() {
+fn r07_rejects_what_is_served_late_or_lost_early() {
     let late = ByHand::ttl(10)
         .insert((1, 2), 1)
         .moved((3, 4), 10)
@@ -1464,7 +1464,7 @@ fn r7_rejects_what_is_served_late_or_lost_early() {
 }
 
 #[test]
-fn r8_rejects_answers_that_nobody_gave() {
+fn r08_rejects_answers_that_nobody_gave() {
     let failed = |span, answer| {
         let failed =
             hand()
@@ -1501,7 +1501,7 @@ fn r8_rejects_answers_that_nobody_gave() {
 }
 
 #[test]
-fn r8_rejects_cycles_that_are_none() {
+fn r08_rejects_cycles_that_are_none() {
     // Thread 1 fills key 0 and asks for key 1. Thread 2 fills that, and asks for key 0; or not.
     let told = |asks: bool| {
         let filled = hand().fill((1, 11), (2, 10), 1).by(1);

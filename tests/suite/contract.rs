@@ -57,7 +57,7 @@ fn one_flight(cache: &Cache<u64, u64>, leader: Verb, joiner: Verb) -> (Came, Vec
 }
 
 #[test]
-fn c1_every_verb_joins_the_flight_of_every_verb() {
+fn c01_every_verb_joins_the_flight_of_every_verb() {
     watched(|| {
         for leader in Verb::ALL {
             for joiner in Verb::ALL {
@@ -74,7 +74,7 @@ fn c1_every_verb_joins_the_flight_of_every_verb() {
 
 /// With a lifetime of zero nothing is kept, and the waiters get the flight's value all the same.
 #[test]
-fn c1_every_verb_joins_the_flight_of_every_verb_also_with_ttl_zero() {
+fn c01_every_verb_joins_the_flight_of_every_verb_also_with_ttl_zero() {
     watched(|| {
         for leader in Verb::ALL {
             for joiner in Verb::joining() {
@@ -91,7 +91,7 @@ fn c1_every_verb_joins_the_flight_of_every_verb_also_with_ttl_zero() {
 
 /// All verbs at once on one flight; and on the flight that renews an expired entry.
 #[test]
-fn c1_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
+fn c01_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
     watched(|| {
         for leader in Verb::ALL {
             for expired in [false, true] {
@@ -135,7 +135,7 @@ fn c1_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
 }
 
 #[test]
-fn c1_every_verb_of_an_atomic_cache_joins_the_flight_of_every_other() {
+fn c01_every_verb_of_an_atomic_cache_joins_the_flight_of_every_other() {
     watched(|| {
         for leader in AtomicVerb::ALL {
             let joiners = Way::ALL.map(|way| AtomicVerb::ALL.map(|verb| (verb, way)));
@@ -166,7 +166,7 @@ fn c1_every_verb_of_an_atomic_cache_joins_the_flight_of_every_other() {
 
 /// A refresh is a flight like any other: those who refresh join it, those who read do not wait.
 #[test]
-fn c1_refreshes_join_one_flight_while_readers_get_the_old_value() {
+fn c01_refreshes_join_one_flight_while_readers_get_the_old_value() {
     watched(|| {
         let (fills, held) = (Tally::default(), Held::new());
         let cache = {
@@ -204,7 +204,7 @@ fn c1_refreshes_join_one_flight_while_readers_get_the_old_value() {
 /// The waiters' outcome is the flight's: that the entry is removed, and another value put in its
 /// place, before they wake up changes nothing.
 #[test]
-fn c1_waiters_do_not_read_the_table_again() {
+fn c01_waiters_do_not_read_the_table_again() {
     watched(|| {
         for round in 0..200 {
             let cache = plain();
@@ -234,7 +234,7 @@ fn c1_waiters_do_not_read_the_table_again() {
 }
 
 #[test]
-fn c1_a_herd_fills_each_key_once() {
+fn c01_a_herd_fills_each_key_once() {
     watched(|| {
         const KEYS: u64 = 64;
         for round in 0..60 {
@@ -266,7 +266,7 @@ fn c1_a_herd_fills_each_key_once() {
 
 /// As above while the table grows from its smallest size, over and over.
 #[test]
-fn c1_a_herd_fills_each_key_once_while_the_table_grows() {
+fn c01_a_herd_fills_each_key_once_while_the_table_grows() {
     watched(|| {
         for _ in 0..8 {
             let cache = plain();
@@ -295,7 +295,7 @@ fn c1_a_herd_fills_each_key_once_while_the_table_grows() {
 }
 
 #[test]
-fn c1_borrowed_and_owned_keys_join_one_flight() {
+fn c01_borrowed_and_owned_keys_join_one_flight() {
     watched(|| {
         let cache: Cache<String, u64> = Cache::unbounded();
         let (fills, held) = (Tally::default(), Held::new());
@@ -318,7 +318,7 @@ fn c1_borrowed_and_owned_keys_join_one_flight() {
 
 /// Computes of one key take turns (with fills too), so no increment is lost.
 #[test]
-fn c1_computes_of_one_key_never_overlap() {
+fn c01_computes_of_one_key_never_overlap() {
     watched(|| {
         const EACH: u64 = 500;
         let cache = plain();
@@ -394,7 +394,7 @@ impl Eraser {
 }
 
 #[test]
-fn c2_invalidate_waits_for_a_running_fill() {
+fn c02_invalidate_waits_for_a_running_fill() {
     watched(|| {
         // (`invalidate_if` waits for fills of the values that it picks, and here is none yet.)
         let only_picked =
@@ -436,7 +436,7 @@ fn c2_invalidate_waits_for_a_running_fill() {
 }
 
 #[test]
-fn c2_those_who_had_joined_get_the_value_of_an_invalidated_flight() {
+fn c02_those_who_had_joined_get_the_value_of_an_invalidated_flight() {
     watched(|| {
         let mut in_time = 0;
         for _ in 0..50 {
@@ -465,7 +465,7 @@ fn c2_those_who_had_joined_get_the_value_of_an_invalidated_flight() {
 
 /// A compute over a live value, which is served until that has ended.
 #[test]
-fn c2_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
+fn c02_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
     watched(|| {
         for eraser in [
             Eraser::Invalidate,
@@ -524,7 +524,7 @@ fn c2_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
 }
 
 #[test]
-fn c2_invalidate_nowait_cuts_the_flight_off() {
+fn c02_invalidate_nowait_cuts_the_flight_off() {
     watched(|| {
         for verb in Verb::ALL {
             let cache = plain();
@@ -550,7 +550,7 @@ fn c2_invalidate_nowait_cuts_the_flight_off() {
 }
 
 #[test]
-fn c2_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
+fn c02_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
     watched(|| {
         let cache = plain();
         cache.insert(1, 5);
@@ -569,7 +569,7 @@ fn c2_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
 
 /// The length, which is not to count what nobody can get any more.
 #[test]
-fn c2_what_invalidate_nowait_has_removed_is_not_counted() {
+fn c02_what_invalidate_nowait_has_removed_is_not_counted() {
     watched(|| {
         let cache = plain();
         cache.insert(1, 5);
@@ -585,7 +585,7 @@ fn c2_what_invalidate_nowait_has_removed_is_not_counted() {
 }
 
 #[test]
-fn c2_invalidate_says_whether_the_key_was_cached() {
+fn c02_invalidate_says_whether_the_key_was_cached() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
         for absent in [Cache::invalidate, Cache::invalidate_nowait] {
@@ -618,7 +618,7 @@ fn c2_invalidate_says_whether_the_key_was_cached() {
 }
 
 #[test]
-fn c2_invalidate_if_detaches_a_first_fill_and_does_not_wait() {
+fn c02_invalidate_if_detaches_a_first_fill_and_does_not_wait() {
     watched(|| {
         for odd in [false, true] {
             let cache = plain();
@@ -637,7 +637,7 @@ fn c2_invalidate_if_detaches_a_first_fill_and_does_not_wait() {
 }
 
 #[test]
-fn c2_invalidate_all_waits_for_every_fill_and_for_no_later_one() {
+fn c02_invalidate_all_waits_for_every_fill_and_for_no_later_one() {
     watched(|| {
         let cache = plain();
         (0..500).for_each(|key| cache.insert(key, key));
@@ -741,7 +741,7 @@ fn no_value_outlives(erase: fn(&Cache<u64, u64>), waits: bool, computes: bool) {
 }
 
 #[test]
-fn c2_no_value_outlives_an_invalidate() {
+fn c02_no_value_outlives_an_invalidate() {
     watched(|| {
         no_value_outlives(
             |cache| {
@@ -754,7 +754,7 @@ fn c2_no_value_outlives_an_invalidate() {
 }
 
 #[test]
-fn c2_no_value_outlives_a_remove() {
+fn c02_no_value_outlives_a_remove() {
     watched(|| {
         no_value_outlives(
             |cache| {
@@ -767,7 +767,7 @@ fn c2_no_value_outlives_a_remove() {
 }
 
 #[test]
-fn c2_no_value_outlives_an_invalidate_nowait() {
+fn c02_no_value_outlives_an_invalidate_nowait() {
     watched(|| {
         no_value_outlives(
             |cache| {
@@ -780,12 +780,12 @@ fn c2_no_value_outlives_an_invalidate_nowait() {
 }
 
 #[test]
-fn c2_no_value_outlives_an_invalidate_all() {
+fn c02_no_value_outlives_an_invalidate_all() {
     watched(|| no_value_outlives(Cache::invalidate_all, true, true));
 }
 
 #[test]
-fn c2_no_value_outlives_an_invalidate_if() {
+fn c02_no_value_outlives_an_invalidate_if() {
     watched(|| {
         no_value_outlives(|cache| cache.invalidate_if(|_, _| true), true, false);
     });
@@ -794,7 +794,7 @@ fn c2_no_value_outlives_an_invalidate_if() {
 /// Computes that leave everything as it is put a slot in front of the live value for a while. An
 /// `invalidate_if` (or `_all`) that comes to the value then must not miss it.
 #[test]
-fn c2_invalidate_if_removes_a_value_that_a_compute_has_stepped_in_front_of_meanwhile() {
+fn c02_invalidate_if_removes_a_value_that_a_compute_has_stepped_in_front_of_meanwhile() {
     watched(|| {
         const KEYS: u64 = 16;
         let cache = plain();
@@ -846,7 +846,7 @@ fn c2_invalidate_if_removes_a_value_that_a_compute_has_stepped_in_front_of_meanw
 
 /// A refresh that fails puts the old value back: not into the path of an `invalidate_all`.
 #[test]
-fn c2_invalidate_all_removes_a_value_that_a_failing_refresh_puts_back() {
+fn c02_invalidate_all_removes_a_value_that_a_failing_refresh_puts_back() {
     watched(|| {
         let cache: AtomicCache<u64, u64, Refused> = {
             let stamps = Tally::default();
@@ -885,7 +885,7 @@ fn c2_invalidate_all_removes_a_value_that_a_failing_refresh_puts_back() {
 
 /// With traffic that never lets a key be without a fill, `invalidate_if` still ends.
 #[test]
-fn c2_invalidate_if_waits_for_no_fill_that_began_after_it_was_called() {
+fn c02_invalidate_if_waits_for_no_fill_that_began_after_it_was_called() {
     watched(|| {
         let (_clock, cache) = timed(Duration::ZERO);
         let ends = [(); 3].map(|()| Held::new());
@@ -924,7 +924,7 @@ fn c2_invalidate_if_waits_for_no_fill_that_began_after_it_was_called() {
 // ---- 3. `insert` beats an older fill.
 
 #[test]
-fn c3_insert_beats_a_running_fill_whatever_leads_it() {
+fn c03_insert_beats_a_running_fill_whatever_leads_it() {
     watched(|| {
         for leader in Verb::ALL {
             let cache = plain();
@@ -958,7 +958,7 @@ fn c3_insert_beats_a_running_fill_whatever_leads_it() {
 }
 
 #[test]
-fn c3_insert_with_ttl_zero_still_reaches_the_waiters() {
+fn c03_insert_with_ttl_zero_still_reaches_the_waiters() {
     watched(|| {
         let (_clock, cache) = timed(Duration::ZERO);
         let held = Held::new();
@@ -977,7 +977,7 @@ fn c3_insert_with_ttl_zero_still_reaches_the_waiters() {
 /// However an older flight ends, it can undo nothing newer: neither an insert, nor a removal, nor
 /// a newer fill.
 #[test]
-fn c3_an_older_flight_never_undoes_anything_newer() {
+fn c03_an_older_flight_never_undoes_anything_newer() {
     watched(|| {
         // How the old fill ends, what is done meanwhile, and what is to be there at last.
         type Step = (&'static str, fn(&Cache<u64, u64>), Option<u64>);
@@ -1054,7 +1054,7 @@ fn c3_an_older_flight_never_undoes_anything_newer() {
 
 /// R5: of every insert, what is read next is it or something begun later.
 #[test]
-fn c3_reads_after_an_insert_see_it_or_something_newer() {
+fn c03_reads_after_an_insert_see_it_or_something_newer() {
     watched(|| {
         let cache = plain();
         let (stamps, stop) = (AtomicU64::new(1), AtomicBool::new(false));
@@ -1148,7 +1148,7 @@ fn failed_flight(
 }
 
 #[test]
-fn c4_an_error_is_shared_with_everyone_of_its_type_and_not_cached() {
+fn c04_an_error_is_shared_with_everyone_of_its_type_and_not_cached() {
     watched(|| {
         for leader in Verb::FALLIBLE {
             for joiner in Verb::joining() {
@@ -1172,7 +1172,7 @@ fn c4_an_error_is_shared_with_everyone_of_its_type_and_not_cached() {
 }
 
 #[test]
-fn c4_a_panic_unwinds_in_the_leader_and_one_waiter_leads() {
+fn c04_a_panic_unwinds_in_the_leader_and_one_waiter_leads() {
     watched(|| {
         for leader in Verb::ALL {
             for joiner in Verb::ALL {
@@ -1187,7 +1187,7 @@ fn c4_a_panic_unwinds_in_the_leader_and_one_waiter_leads() {
 }
 
 #[test]
-fn c4_an_atomic_caches_fill_that_panics_or_fails_is_run_by_the_next() {
+fn c04_an_atomic_caches_fill_that_panics_or_fails_is_run_by_the_next() {
     watched(|| {
         let ways = Way::ALL.map(|way| AtomicVerb::ALL.map(|verb| (verb, way)));
         for (verb, way) in ways.into_iter().flatten() {
@@ -1222,7 +1222,7 @@ fn c4_an_atomic_caches_fill_that_panics_or_fails_is_run_by_the_next() {
 }
 
 #[test]
-fn c4_everyone_in_the_flight_gets_a_clone_of_one_error() {
+fn c04_everyone_in_the_flight_gets_a_clone_of_one_error() {
     watched(|| {
         let cache = plain();
         let held = Held::new();
@@ -1265,7 +1265,7 @@ fn c4_everyone_in_the_flight_gets_a_clone_of_one_error() {
 /// A `Clone` of the error that panics is a panic in the leader: a waiter leads, and the fill is
 /// counted once.
 #[test]
-fn c4_an_error_that_cannot_be_cloned_for_the_waiters_is_a_panic_in_the_leader() {
+fn c04_an_error_that_cannot_be_cloned_for_the_waiters_is_a_panic_in_the_leader() {
     struct Unclonable;
 
     impl Clone for Unclonable {
@@ -1299,7 +1299,7 @@ fn c4_an_error_that_cannot_be_cloned_for_the_waiters_is_a_panic_in_the_leader() 
 }
 
 #[test]
-fn c4_a_refresh_that_fails_or_panics_keeps_the_old_value() {
+fn c04_a_refresh_that_fails_or_panics_keeps_the_old_value() {
     watched(|| {
         let fills = Tally::default();
         let cache: AtomicCache<u64, u64, Refused> = {
@@ -1329,7 +1329,7 @@ fn c4_a_refresh_that_fails_or_panics_keeps_the_old_value() {
 }
 
 #[test]
-fn c4_nothing_is_poisoned_and_no_limit_of_retries_is_reached() {
+fn c04_nothing_is_poisoned_and_no_limit_of_retries_is_reached() {
     watched(|| {
         let cache = plain();
         for round in 0..2000 {
@@ -1353,7 +1353,7 @@ fn c4_nothing_is_poisoned_and_no_limit_of_retries_is_reached() {
 
 /// Waiters give up at every possible moment, also when the lead has just been handed to them.
 #[test]
-fn c4_a_waiter_that_gives_up_passes_the_lead_on() {
+fn c04_a_waiter_that_gives_up_passes_the_lead_on() {
     watched(|| {
         for round in 0..400 {
             let cache = plain();
@@ -1399,7 +1399,7 @@ fn c4_a_waiter_that_gives_up_passes_the_lead_on() {
 }
 
 #[test]
-fn c4_a_bounded_wait_ends_and_leaves_nothing_behind() {
+fn c04_a_bounded_wait_ends_and_leaves_nothing_behind() {
     watched(|| {
         let cache = plain();
         let held = Held::new();
@@ -1429,7 +1429,7 @@ fn c4_a_bounded_wait_ends_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn c4_a_guard_that_is_dropped_passes_the_lead_on() {
+fn c04_a_guard_that_is_dropped_passes_the_lead_on() {
     watched(|| {
         for verb in Verb::ALL {
             let cache = plain();
@@ -1456,7 +1456,7 @@ fn c4_a_guard_that_is_dropped_passes_the_lead_on() {
 }
 
 #[test]
-fn c4_a_compute_ends_as_it_says() {
+fn c04_a_compute_ends_as_it_says() {
     let cache = plain();
     let compute = |op: fn(Option<&u64>) -> Op<u64>| cache.entry(1).and_compute_with(op);
     assert_eq!(compute(|_| Op::Nop), CompResult::StillNone);
@@ -1477,7 +1477,7 @@ fn c4_a_compute_ends_as_it_says() {
 /// The statistics' own words: "fills that ended with a value", and "with an error, or without a
 /// value".
 #[test]
-fn c4_a_compute_that_puts_nothing_in_is_not_counted_as_one_with_a_value() {
+fn c04_a_compute_that_puts_nothing_in_is_not_counted_as_one_with_a_value() {
     let cache = plain();
     cache.entry(1).and_compute_with(|_| Op::Nop);
     cache.entry(1).and_compute_with(|_| Op::Remove);
@@ -1487,7 +1487,7 @@ fn c4_a_compute_that_puts_nothing_in_is_not_counted_as_one_with_a_value() {
 // ---- 5. Cycles are errors, not hangs. (More of them: H14 and H15 in `hostile.rs`.)
 
 #[test]
-fn c5_a_fill_may_ask_for_other_keys_to_any_depth() {
+fn c05_a_fill_may_ask_for_other_keys_to_any_depth() {
     watched(|| {
         let deep = thread::Builder::new().stack_size(256 << 20).spawn(|| {
             let sum = AtomicCache::recursive(
@@ -1503,7 +1503,7 @@ fn c5_a_fill_may_ask_for_other_keys_to_any_depth() {
 /// Threads that walk one graph of dependencies from all sides wait for each other a lot, and
 /// never in a circle: no error is ever seen, and every key is filled once.
 #[test]
-fn c5_no_false_alarm_on_a_graph_without_cycles() {
+fn c05_no_false_alarm_on_a_graph_without_cycles() {
     watched(|| {
         const NODES: u64 = 48;
         for round in 1..40 {
@@ -1550,7 +1550,7 @@ fn c5_no_false_alarm_on_a_graph_without_cycles() {
 /// As above, with invalidations, which wait too, inside and outside of the fills. They go down
 /// the graph like the fills do, so there still is no cycle.
 #[test]
-fn c5_no_false_alarm_and_no_hang_when_fills_invalidate_what_is_below_them() {
+fn c05_no_false_alarm_and_no_hang_when_fills_invalidate_what_is_below_them() {
     watched(|| {
         const NODES: u64 = 16;
         let cache: AtomicCache<u64, u64> = AtomicCache::recursive(
@@ -1626,7 +1626,7 @@ impl std::hash::Hash for Stopping {
 /// The leader is lost just when a caller that leads another key has joined, and before it has
 /// looked for cycles: the lead is now its own, which is no cycle.
 #[test]
-fn c5_being_handed_the_lead_while_one_looks_for_cycles_is_no_cycle() {
+fn c05_being_handed_the_lead_while_one_looks_for_cycles_is_no_cycle() {
     watched(|| {
         let cache: Cache<Stopping, u64> = Cache::unbounded();
         let (armed, reached, go_on) = (Arc::new(AtomicBool::new(false)), Gate::new(), Gate::new());
@@ -1671,7 +1671,7 @@ fn c5_being_handed_the_lead_while_one_looks_for_cycles_is_no_cycle() {
 /// `quiesce` panics if this thread holds a pin, and drops nothing if it holds up reclamation in
 /// another way. So a fill that calls it is run with nothing held.
 #[test]
-fn c6_fills_run_with_nothing_held_and_may_use_the_cache() {
+fn c06_fills_run_with_nothing_held_and_may_use_the_cache() {
     watched(|| {
         for verb in Verb::ALL {
             let cache = plain();
@@ -1746,7 +1746,7 @@ impl Drop for Restless {
 }
 
 #[test]
-fn c6_values_are_dropped_with_nothing_held_and_may_use_the_cache() {
+fn c06_values_are_dropped_with_nothing_held_and_may_use_the_cache() {
     watched(|| {
         let home: Cache<u64, Arc<Restless>> = Cache::unbounded();
         let drops = Tally::default();
@@ -1771,7 +1771,7 @@ fn c6_values_are_dropped_with_nothing_held_and_may_use_the_cache() {
 
 /// A waiter is woken, and an error dropped, by a thread that holds nothing either.
 #[test]
-fn c6_errors_are_dropped_with_nothing_held() {
+fn c06_errors_are_dropped_with_nothing_held() {
     #[derive(Clone)]
     struct Loud(Cache<u64, u64>);
 
@@ -1814,7 +1814,7 @@ fn c6_errors_are_dropped_with_nothing_held() {
 }
 
 #[test]
-fn c6_what_lends_a_value_may_use_the_cache() {
+fn c06_what_lends_a_value_may_use_the_cache() {
     watched(|| {
         let cache = plain();
         cache.insert(1, 10);
@@ -1839,7 +1839,7 @@ fn c6_what_lends_a_value_may_use_the_cache() {
 }
 
 #[test]
-fn c6_a_predicate_that_panics_leaves_the_cache_usable() {
+fn c06_a_predicate_that_panics_leaves_the_cache_usable() {
     watched(|| {
         let cache = plain();
         (0..100).for_each(|key| cache.insert(key, key));
@@ -1865,7 +1865,7 @@ fn c6_a_predicate_that_panics_leaves_the_cache_usable() {
 
 /// A walk whose caller catches the panic of a `Clone` and goes on sees each entry once.
 #[test]
-fn c6_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
+fn c06_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
     struct Fragile<'a>(u64, &'a AtomicUsize);
 
     impl Clone for Fragile<'_> {
@@ -1900,7 +1900,7 @@ fn c6_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
 // ---- 8. Time.
 
 #[test]
-fn c8_an_entry_is_served_before_its_deadline_and_not_at_it() {
+fn c08_an_entry_is_served_before_its_deadline_and_not_at_it() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
         let is_there = |there: bool| {
@@ -1934,7 +1934,7 @@ fn c8_an_entry_is_served_before_its_deadline_and_not_at_it() {
 }
 
 #[test]
-fn c8_ttl_counts_from_publish() {
+fn c08_ttl_counts_from_publish() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
         cache.get_with(&1, || {
@@ -1970,7 +1970,7 @@ fn c8_ttl_counts_from_publish() {
 /// The value that a refresh is about to replace expires while it runs: from then on readers wait
 /// for the new one.
 #[test]
-fn c8_the_old_value_is_not_served_beyond_its_deadline_while_a_refresh_runs() {
+fn c08_the_old_value_is_not_served_beyond_its_deadline_while_a_refresh_runs() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
         cache.insert(1, 5);
@@ -1990,7 +1990,7 @@ fn c8_the_old_value_is_not_served_beyond_its_deadline_while_a_refresh_runs() {
 }
 
 #[test]
-fn c8_an_expired_entry_is_filled_once_by_a_herd() {
+fn c08_an_expired_entry_is_filled_once_by_a_herd() {
     watched(|| {
         let (clock, cache) = timed(SECOND);
         let fills = AtomicU64::new(0);
@@ -2012,7 +2012,7 @@ fn c8_an_expired_entry_is_filled_once_by_a_herd() {
 }
 
 #[test]
-fn c8_expired_entries_are_reclaimed_by_inserts_and_fills_of_other_keys() {
+fn c08_expired_entries_are_reclaimed_by_inserts_and_fills_of_other_keys() {
     watched(|| {
         for fill in [false, true] {
             let (clock, cache) = timed(SECOND);
@@ -2033,7 +2033,7 @@ fn c8_expired_entries_are_reclaimed_by_inserts_and_fills_of_other_keys() {
 
 /// Traffic on one key that is there already (or has expired) is ordinary traffic too.
 #[test]
-fn c8_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
+fn c08_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
     watched(|| {
         type Hot = fn(&Cache<u64, u64>);
         let ways: [(&str, Hot); 3] = [
@@ -2058,7 +2058,7 @@ fn c8_expired_entries_are_reclaimed_by_traffic_on_one_hot_key() {
 }
 
 #[test]
-fn c8_maximal_and_absent_lifetimes_never_end() {
+fn c08_maximal_and_absent_lifetimes_never_end() {
     watched(|| {
         for ttl in [
             Some(Duration::MAX),
@@ -2087,7 +2087,7 @@ fn c8_maximal_and_absent_lifetimes_never_end() {
 // ---- 9. Bounds.
 
 #[test]
-fn c9_quiesce_returns_when_everything_removed_has_been_dropped() {
+fn c09_quiesce_returns_when_everything_removed_has_been_dropped() {
     watched(|| {
         type Way = fn(&Cache<u64, Counted>, &Arc<Ledger>);
         let ways: [(&str, Way); 7] = [
@@ -2137,7 +2137,7 @@ fn c9_quiesce_returns_when_everything_removed_has_been_dropped() {
 
 /// What another thread has retired is waited for as well, also when that thread is gone.
 #[test]
-fn c9_quiesce_is_not_of_one_thread() {
+fn c09_quiesce_is_not_of_one_thread() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -2158,7 +2158,7 @@ fn c9_quiesce_is_not_of_one_thread() {
 }
 
 #[test]
-fn c9_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
+fn c09_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -2196,7 +2196,7 @@ fn c9_garbage_is_visible_and_quiesce_waits_for_those_who_still_look_at_it() {
 }
 
 #[test]
-fn c9_quiesce_under_a_view_says_what_to_do() {
+fn c09_quiesce_under_a_view_says_what_to_do() {
     watched(|| {
         let cache = plain();
         cache.insert(1, 10);
@@ -2237,7 +2237,7 @@ impl Drop for Original {
 /// Waiters that have been woken, and have not run yet, keep the slot that they are to read. A
 /// value that is removed meanwhile is dropped when they have; `quiesce` is to wait for them.
 #[test]
-fn c9_quiesce_waits_for_waiters_that_are_about_to_read_a_removed_value() {
+fn c09_quiesce_waits_for_waiters_that_are_about_to_read_a_removed_value() {
     watched(|| {
         for round in 0..50 {
             let cache: Cache<u64, Original> = Cache::unbounded();
@@ -2266,7 +2266,7 @@ fn c9_quiesce_waits_for_waiters_that_are_about_to_read_a_removed_value() {
 /// In a fill, which others wait for: among what `quiesce` waits for there must be nothing that
 /// waits for the fill. Here the slot that the fill itself holds, replaced and out of the table.
 #[test]
-fn c9_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
+fn c09_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
     watched(|| {
         let cache = plain();
         let held = Held::new();
@@ -2297,7 +2297,7 @@ fn c9_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
 /// the other. What it takes part in still is held by it, and it waits for the fill that calls
 /// `quiesce`.
 #[test]
-fn c9_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_fill() {
+fn c09_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_fill() {
     watched(|| {
         for first in [0, 1] {
             let cache = plain();
@@ -2338,8 +2338,8 @@ fn c9_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_f
 
 /// In a process of its own: a pin that another test holds would hold up this one's garbage.
 #[test]
-fn c9_garbage_is_bounded_on_one_thread() {
-    let name = "contract::c9_garbage_is_bounded_on_one_thread";
+fn c09_garbage_is_bounded_on_one_thread() {
+    let name = "contract::c09_garbage_is_bounded_on_one_thread";
     in_child(name, SECOND * 60, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -2371,8 +2371,8 @@ fn c9_garbage_is_bounded_on_one_thread() {
 
 /// More threads than cores: one that is preempted while pinned holds up all others' garbage.
 #[test]
-fn c9_garbage_is_bounded_on_many_threads() {
-    let name = "contract::c9_garbage_is_bounded_on_many_threads";
+fn c09_garbage_is_bounded_on_many_threads() {
+    let name = "contract::c09_garbage_is_bounded_on_many_threads";
     in_child(name, SECOND * 60, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();

@@ -1,5 +1,5 @@
-//! Which entries go: by a shrink (D3), after a removal (D4), from a small cache (D5), as `coldest` says (D6).
-//! And what is touched of a large cache's memory before anything is put in (C8).
+//! Which entries go: by a shrink, after a removal, from a small cache, as `coldest` says.
+//! And what is touched of a large cache's memory before anything is put in.
 
 use crate::common::*;
 use atomic_cache::{Cache, Op};
@@ -16,9 +16,9 @@ fn use_it(cache: &Cache<u64, u64>, key: u64, times: usize) {
     (0..times).for_each(|_| assert_eq!(cache.get(&key), Some(key)));
 }
 
-/// D3: half of the entries were used seven times, and there is room for that half from now on.
+/// half of the entries were used seven times, and there is room for that half from now on.
 #[test]
-fn c9_d3_a_shrink_takes_what_was_not_used() {
+fn c09_a_shrink_takes_what_was_not_used() {
     for (capacity, rounds) in [(4, 500), (10, 100), (100, 50), (1000, 20)] {
         for round in 0..rounds {
             let cache = full(capacity);
@@ -31,9 +31,9 @@ fn c9_d3_a_shrink_takes_what_was_not_used() {
     }
 }
 
-/// D3: used once suffices, what was used more stays longer, and what is demoted goes before all.
+/// used once suffices, what was used more stays longer, and what is demoted goes before all.
 #[test]
-fn c9_d3_a_shrink_goes_by_use() {
+fn c09_a_shrink_goes_by_use() {
     for round in 0..50 {
         let cache = full(100);
         (0..50).for_each(|key| use_it(&cache, key, 1));
@@ -48,9 +48,9 @@ fn c9_d3_a_shrink_goes_by_use() {
     }
 }
 
-/// D3, by weight: what was used stays, also if it is heavy.
+/// By weight: what was used stays, also if it is heavy.
 #[test]
-fn c9_d3_a_shrink_of_weights_takes_what_was_not_used() {
+fn c09_a_shrink_of_weights_takes_what_was_not_used() {
     for round in 0..50 {
         let cache: Cache<u64, u64> = Cache::builder()
             .max_capacity(10_000)
@@ -111,9 +111,9 @@ const RETURNS: [Removal; 3] = [
     }),
 ];
 
-/// D4: the hottest of 100 is removed and put in again, and others come: it is as hot as if it had been overwritten.
+/// the hottest of 100 is removed and put in again, and others come: it is as hot as if it had been overwritten.
 #[test]
-fn d4_what_is_removed_and_put_in_again_is_as_hot_as_before() {
+fn c09_what_is_removed_and_put_in_again_is_as_hot_as_before() {
     let survives = |take: &dyn Fn(&Cache<u64, u64>)| {
         let cache = full(100);
         (1..100).for_each(|key| use_it(&cache, key, 1));
@@ -147,9 +147,9 @@ fn d4_what_is_removed_and_put_in_again_is_as_hot_as_before() {
     }
 }
 
-/// D4: all are removed, and put in again.
+/// all are removed, and put in again.
 #[test]
-fn d4_what_was_hot_is_hot_again_after_all_were_removed() {
+fn c09_what_was_hot_is_hot_again_after_all_were_removed() {
     for _ in 0..20 {
         let cache = full(100);
         use_it(&cache, 50, 20);
@@ -160,9 +160,9 @@ fn d4_what_was_hot_is_hot_again_after_all_were_removed() {
     }
 }
 
-/// D4: also what expired, and was taken out before it came again.
+/// also what expired, and was taken out before it came again.
 #[test]
-fn d4_what_expired_and_comes_again_is_as_hot_as_before() {
+fn c09_what_expired_and_comes_again_is_as_hot_as_before() {
     for purged in [false, true] {
         let clock = atomic_cache::ManualClock::new();
         let cache: Cache<u64, u64> = Cache::builder()
@@ -187,11 +187,11 @@ fn d4_what_expired_and_comes_again_is_as_hot_as_before() {
     }
 }
 
-/// D5: an entry was just read, and then as many others come as fit beside it. README says how often it is lost today;
+/// an entry was just read, and then as many others come as fit beside it. README says how often it is lost today;
 /// this prints it.
 #[test]
 #[ignore = "lands with the policy: small caches by a look at all entries"]
-fn c9_d5_what_was_just_read_outlives_as_many_as_fit_beside_it() {
+fn c09_what_was_just_read_outlives_as_many_as_fit_beside_it() {
     const ROUNDS: u64 = 500;
     let lost = |capacity: u64| {
         let is_lost = |&round: &u64| {
@@ -217,9 +217,9 @@ fn c9_d5_what_was_just_read_outlives_as_many_as_fit_beside_it() {
     assert!(lost.iter().all(|lost| lost.1 == 0), "{lost:?}");
 }
 
-/// D6: how much of what `coldest` names is among the next to be evicted. Its documentation says so much.
+/// how much of what `coldest` names is among the next to be evicted. Its documentation says so much.
 #[test]
-fn d6_the_coldest_are_often_the_next_to_go() {
+fn c09_the_coldest_are_often_the_next_to_go() {
     /// Of the next hundred that go, in percent, how many `coldest(100)` had named.
     fn share(mut key: impl FnMut(u64) -> u64) -> usize {
         let mut dice = 1_u64;
@@ -260,12 +260,12 @@ fn d6_the_coldest_are_often_the_next_to_go() {
     assert!(uniform >= 12 && once >= 60 && zipf >= 60);
 }
 
-/// C8: room for ten million costs memory when they come.
+/// room for ten million costs memory when they come.
 #[test]
 #[cfg(target_os = "linux")]
-fn c9_c8_an_empty_cache_touches_no_memory_for_its_capacity() {
+fn c09_an_empty_cache_touches_no_memory_for_its_capacity() {
     in_child(
-        "eviction::c9_c8_an_empty_cache_touches_no_memory_for_its_capacity",
+        "eviction::c09_an_empty_cache_touches_no_memory_for_its_capacity",
         Duration::from_secs(60),
         || {
             let resident = || -> u64 {

@@ -53,9 +53,9 @@ fn only_the_expired_went(told: &Told, old: impl Fn(u64) -> bool) {
     }
 }
 
-/// D1: 61 entries, 11 of them expired, and room for 50 from now on: the eleven go, and their cause is `Expired`.
+/// 61 entries, 11 of them expired, and room for 50 from now on: the eleven go, and their cause is `Expired`.
 #[test]
-fn c9_d1_a_shrink_takes_what_has_expired_first() {
+fn c09_a_shrink_takes_what_has_expired_first() {
     for round in 0..200 {
         let (clock, cache, told) = listened(counted(100));
         (0..11).for_each(|key| cache.insert(key, 1));
@@ -78,9 +78,9 @@ fn c9_d1_a_shrink_takes_what_has_expired_first() {
     }
 }
 
-/// D1, by weight and in bytes, and with a capacity that leaves some of the expired.
+/// By weight and in bytes, and with a capacity that leaves some of the expired.
 #[test]
-fn c9_d1_a_shrink_of_weights_takes_what_has_expired_first() {
+fn c09_a_shrink_of_weights_takes_what_has_expired_first() {
     for to in [500, 560, 609] {
         let (clock, cache, told) = listened(weighed(1000));
         (0..11).for_each(|key| cache.insert(key, 10));
@@ -108,9 +108,9 @@ fn c9_d1_a_shrink_of_weights_takes_what_has_expired_first() {
     assert_eq!((100..150).filter(|key| cache.contains(key)).count(), 50);
 }
 
-/// D2: 200 live entries that all fit, beside several hundred that have expired; inserts go on.
+/// 200 live entries that all fit, beside several hundred that have expired; inserts go on.
 #[test]
-fn c9_d2_what_lives_and_fits_stays_beside_what_has_expired() {
+fn c09_what_lives_and_fits_stays_beside_what_has_expired() {
     for round in 0..50 {
         let (clock, cache, told) = listened(weighed(10_000));
         // Of 10 to 50 each: 330 of them are the whole capacity.
@@ -136,9 +136,9 @@ fn c9_d2_what_lives_and_fits_stays_beside_what_has_expired() {
     }
 }
 
-/// D2: room for 10,000, half of it expired, and 2,500 that come.
+/// room for 10,000, half of it expired, and 2,500 that come.
 #[test]
-fn c9_d2_half_of_a_full_cache_has_expired() {
+fn c09_half_of_a_full_cache_has_expired() {
     // Put in, filled, computed.
     for how in 0..3 {
         let (clock, cache, told) = listened(counted(10_000));
@@ -161,9 +161,9 @@ fn c9_d2_half_of_a_full_cache_has_expired() {
     }
 }
 
-/// D2, by threads at once: who finds that another looks for what has expired takes nothing live meanwhile.
+/// By threads at once: who finds that another looks for what has expired takes nothing live meanwhile.
 #[test]
-fn c9_d2_half_of_a_full_cache_has_expired_and_threads_insert() {
+fn c09_half_of_a_full_cache_has_expired_and_threads_insert() {
     watched(|| {
         for _ in 0..5 {
             let (clock, cache, told) = listened(counted(10_000));
@@ -189,9 +189,9 @@ fn c9_d2_half_of_a_full_cache_has_expired_and_threads_insert() {
     });
 }
 
-/// D2, beside a janitor, and while the table grows: a weighed cache is made for no number of entries.
+/// Beside a janitor, and while the table grows: a weighed cache is made for no number of entries.
 #[test]
-fn c9_d2_beside_a_janitor_and_a_growth() {
+fn c09_beside_a_janitor_and_a_growth() {
     watched(|| {
         let (clock, cache, told) = listened(
             weighed(20_000)
@@ -224,7 +224,7 @@ fn c9_d2_beside_a_janitor_and_a_growth() {
 
 /// Entries expire one by one, each nanosecond, and each goes for the next one that comes.
 #[test]
-fn c9_d2_one_expires_for_each_that_comes() {
+fn c09_one_expires_for_each_that_comes() {
     let clock = ManualClock::new();
     let told = Told::default();
     let log = Arc::clone(&told);
@@ -248,7 +248,7 @@ fn c9_d2_one_expires_for_each_that_comes() {
 /// A clock that is set back: what is put in then expires before what is there. And one that stands still, at which
 /// nothing expires, or all that there is at once.
 #[test]
-fn c8_c9_d2_a_clock_that_is_set_back_and_one_that_stands_still() {
+fn c08_c09_a_clock_that_is_set_back_and_one_that_stands_still() {
     let (clock, cache, told) = listened(counted(1000));
     clock.set(TTL * 10);
     (0..500).for_each(|key| cache.insert(key, 1));
@@ -277,7 +277,7 @@ fn c8_c9_d2_a_clock_that_is_set_back_and_one_that_stands_still() {
 
 /// A compute that changes nothing puts back a value that expires before all the rest: it is known of too.
 #[test]
-fn c9_d2_what_is_put_back_from_behind_a_compute_expires_first() {
+fn c09_what_is_put_back_from_behind_a_compute_expires_first() {
     let (clock, cache, told) = listened(counted(100));
     cache.insert(1000, 1);
     clock.advance(HALF);

@@ -91,7 +91,7 @@ fn short_histories_of_a_bounded_cache_are_linearizable() {
 
 /// Does nothing unless `ATOMIC_CACHE_SOAK` says for how many seconds.
 #[test]
-fn soak() {
+fn soak_k1_random_histories() {
     let Ok(seconds) = std::env::var("ATOMIC_CACHE_SOAK") else {
         return;
     };

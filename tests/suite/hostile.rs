@@ -980,7 +980,7 @@ fn h12_a_ttl_of_duration_max_is_taken_and_never_ends() {
 }
 
 #[test]
-fn c8_a6_a_clock_advanced_past_its_end_stops_there_and_serves_nothing_expired() {
+fn c08_a_clock_advanced_past_its_end_stops_there_and_serves_nothing_expired() {
     watched(|| {
         let (clock, cache) = timed(SECOND * 60);
         clock.advance(SECOND);
@@ -1006,7 +1006,7 @@ fn c8_a6_a_clock_advanced_past_its_end_stops_there_and_serves_nothing_expired() 
 }
 
 #[test]
-fn c8_a6_threads_that_advance_one_clock_lose_no_step() {
+fn c08_threads_that_advance_one_clock_lose_no_step() {
     let (clock, _) = timed(SECOND);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -1017,7 +1017,7 @@ fn c8_a6_threads_that_advance_one_clock_lose_no_step() {
 }
 
 #[test]
-fn c8_a6_every_setting_and_wait_takes_the_longest_duration() {
+fn c08_every_setting_and_wait_takes_the_longest_duration() {
     watched(|| {
         let clock = atomic_cache::ManualClock::new();
         let build = || Cache::<u64, u64>::builder().clock(clock.clone());

@@ -96,7 +96,7 @@ fn in_flight_shows_what_is_fenced_off() {
 }
 
 #[test]
-fn clause_3_what_a_fill_that_was_taken_over_comes_to_is_not_kept() {
+fn c03_what_a_fill_that_was_taken_over_comes_to_is_not_kept() {
     let (cache, _) = clocked();
     let guard = lead(&cache);
     let bell = Arc::new(Bell::default());
@@ -261,7 +261,7 @@ fn on_slow_fill_is_told_once_a_fill() {
 }
 
 #[test]
-fn clause_11_a_timeout_of_nothing_is_refused() {
+fn c11_a_timeout_of_nothing_is_refused() {
     let refused = Cache::<u32, u32>::builder()
         .fill_timeout(Duration::ZERO)
         .build();
@@ -451,7 +451,7 @@ type Spawned = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Who waits for the end of a fill polls it, if it is kept; what it panics with is for those who have
 /// asked for its value.
 #[test]
-fn clause_4_who_waits_for_the_end_does_not_take_a_fills_panic() {
+fn c04_who_waits_for_the_end_does_not_take_a_fills_panic() {
     watched(|| {
         for closes in [false, true] {
             let fills = Arc::new(Mutex::new(0));
@@ -495,7 +495,7 @@ fn what_is_refused_is_no_fill() {
 }
 
 #[test]
-fn clause_5_a_cycle_names_its_caches_if_they_have_names() {
+fn c05_a_cycle_names_its_caches_if_they_have_names() {
     let [users, groups] =
         ["users", "groups"].map(|name| Cache::<u32, u32>::builder().name(name).build().unwrap());
     let seen = Mutex::new(String::new());

@@ -45,7 +45,7 @@ fn kept(builder: Builder<u64, u64>) -> Kept {
 }
 
 #[test]
-fn c8_the_janitor_removes_what_has_expired_without_any_traffic_and_tells() {
+fn c08_the_janitor_removes_what_has_expired_without_any_traffic_and_tells() {
     watched(|| {
         let Kept { cache, clock, told } = kept(Cache::builder().max_capacity(1000));
         (0..100).for_each(|key| cache.insert(key, key));
@@ -77,7 +77,7 @@ fn c8_the_janitor_removes_what_has_expired_without_any_traffic_and_tells() {
 
 /// What it removes is garbage like any other.
 #[test]
-fn c9_what_the_janitor_removes_is_dropped() {
+fn c09_what_the_janitor_removes_is_dropped() {
     watched(|| {
         let (clock, ledger) = (ManualClock::new(), Ledger::new());
         let cache: Cache<u64, Counted> = Cache::builder()
@@ -269,7 +269,7 @@ fn h22_close_from_inside_a_listener_elsewhere_waits_for_the_janitor() {
 
 /// From inside a fill that the janitor's round waits for, by its listener: that is no more waited for than the fill.
 #[test]
-fn c5_close_from_inside_a_fill_that_the_janitor_waits_for_does_not_hang() {
+fn c05_close_from_inside_a_fill_that_the_janitor_waits_for_does_not_hang() {
     watched(|| {
         let shared: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
         let (inner, clock) = (Arc::clone(&shared), ManualClock::new());

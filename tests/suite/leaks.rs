@@ -375,7 +375,7 @@ fn r10_refreshes_leak_neither_the_old_values_nor_the_new() {
 /// What a compute or refresh stands before is removed with it. While the fill that was cut off
 /// runs on, `quiesce` is to return when the old value has been dropped.
 #[test]
-fn c9_a_value_removed_under_a_running_refresh_is_dropped_by_quiesce() {
+fn c09_a_value_removed_under_a_running_refresh_is_dropped_by_quiesce() {
     watched(|| {
         let ledger = Ledger::new();
         let held = Held::new();
@@ -466,8 +466,8 @@ fn r10_memory_at_rest_is_what_it_was() {
 
 /// In a process of its own: many short-lived caches and threads, and no memory left of them.
 #[test]
-fn r10_short_lived_caches_and_threads_leave_nothing() {
-    let name = "leaks::r10_short_lived_caches_and_threads_leave_nothing";
+fn k4_r10_short_lived_caches_and_threads_leave_nothing() {
+    let name = "leaks::k4_r10_short_lived_caches_and_threads_leave_nothing";
     in_child(name, SECOND * 60, || {
         let generation = |caches: u64| {
             for number in 0..caches {

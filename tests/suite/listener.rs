@@ -202,7 +202,7 @@ fn h22_a_refresh_tells_of_the_value_that_it_replaces() {
 
 /// Whoever notices that its time is over: once, as expired, with the value that was there.
 #[test]
-fn h22_c8_whoever_notices_an_expiry_tells_of_it_once() {
+fn h22_c08_whoever_notices_an_expiry_tells_of_it_once() {
     type Deed = fn(&Cache<u64, u64>);
     let deeds: [(&str, Deed); 13] = [
         ("insert", |c| c.insert(1, 11)),
@@ -255,7 +255,7 @@ fn h22_c8_whoever_notices_an_expiry_tells_of_it_once() {
 
 /// An expired entry that eviction comes by leaves as expired, one that is still good for its size.
 #[test]
-fn h22_c8_eviction_tells_what_has_expired_from_what_has_not() {
+fn h22_c08_eviction_tells_what_has_expired_from_what_has_not() {
     let clock = ManualClock::new();
     let builder = Cache::builder()
         .max_capacity(10)
@@ -363,7 +363,7 @@ fn h22_one_thread_at_a_time_tells_and_each_ones_removals_in_their_order() {
 // What was never kept
 
 #[test]
-fn h22_c1_what_was_never_kept_is_not_told_of() {
+fn h22_c01_what_was_never_kept_is_not_told_of() {
     watched(|| {
         // Their time is over at once.
         let (cache, log) = logged(Cache::builder().time_to_live(Duration::ZERO));
@@ -445,9 +445,9 @@ fn h22_a_listener_that_panics_is_counted_and_told_the_rest() {
 /// One call of the listener blocks: others go on at once, what they remove is told by them when too
 /// much waits, and so what is kept for the listener is bounded. In the end all is told, once.
 #[test]
-fn h22_c9_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
+fn h22_c09_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
     // Alone: the views of other tests keep garbage too.
-    let name = "listener::h22_c9_while_a_listener_blocks_others_go_on_and_memory_is_bounded";
+    let name = "listener::h22_c09_while_a_listener_blocks_others_go_on_and_memory_is_bounded";
     in_child(name, Duration::from_secs(60), || {
         let (log, held) = (Log::default(), Held::new());
         let (tell, inner) = (log.listener(), held.clone());
@@ -540,7 +540,7 @@ fn h22_a_few_removals_wait_for_a_listener_that_blocks_and_are_told_by_it() {
 
 /// `quiesce` returns when the listener has been told, whoever tells it.
 #[test]
-fn h22_c9_quiesce_waits_for_a_listener_that_is_being_told() {
+fn h22_c09_quiesce_waits_for_a_listener_that_is_being_told() {
     watched(|| {
         let held = Held::new();
         let inner = held.clone();
@@ -577,7 +577,7 @@ fn h22_c9_quiesce_waits_for_a_listener_that_is_being_told() {
 /// The listener uses the cache for the key that it is told of: nothing hangs, no call is inside
 /// another, and what it removes is told of afterwards.
 #[test]
-fn h22_c6_a_listener_may_use_the_cache_for_the_same_key() {
+fn h22_c06_a_listener_may_use_the_cache_for_the_same_key() {
     watched(|| {
         let shared: Shared<Cache<u64, u64>> = Arc::default();
         let (log, depth) = (Log::default(), AtomicUsize::new(0));
@@ -624,7 +624,7 @@ fn h22_c6_a_listener_may_use_the_cache_for_the_same_key() {
 
 /// A listener that puts back what is evicted evicts another: that must end, and the bound hold.
 #[test]
-fn h22_c9_a_listener_that_puts_back_what_is_evicted_gets_tired_of_it() {
+fn h22_c09_a_listener_that_puts_back_what_is_evicted_gets_tired_of_it() {
     watched(|| {
         let shared: Shared<Cache<u64, u64>> = Arc::default();
         let inner = Arc::clone(&shared);
@@ -709,7 +709,7 @@ fn h22_h21_a_listener_may_drop_handles_also_the_last_one() {
 // With nothing held
 
 #[test]
-fn h22_c6_on_a_thread_with_a_view_the_listener_is_told_when_the_view_is_gone() {
+fn h22_c06_on_a_thread_with_a_view_the_listener_is_told_when_the_view_is_gone() {
     let (cache, log) = logged(Cache::builder().max_capacity(100));
     let other: Cache<u64, u64> = Cache::unbounded();
     (0..10).for_each(|key| cache.insert(key, key));
@@ -756,7 +756,7 @@ fn h22_others_tell_for_a_thread_that_holds_a_view() {
 }
 
 #[test]
-fn h22_c6_what_is_removed_inside_with_is_told_of_after_it() {
+fn h22_c06_what_is_removed_inside_with_is_told_of_after_it() {
     let (cache, log) = logged(Cache::builder());
     cache.insert(1, 10);
     let removed = cache.with(&1, |&value| {
@@ -772,7 +772,7 @@ fn h22_c6_what_is_removed_inside_with_is_told_of_after_it() {
 
 /// The listener holds up nothing: it may wait for another thread that uses the cache in every way.
 #[test]
-fn h22_c6_a_listener_may_wait_for_others_that_use_the_cache() {
+fn h22_c06_a_listener_may_wait_for_others_that_use_the_cache() {
     watched(|| {
         let shared: Shared<Cache<u64, u64>> = Arc::default();
         let inner = Arc::clone(&shared);

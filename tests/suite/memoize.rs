@@ -400,7 +400,7 @@ macro_rules! until_joined {
 }
 
 #[test]
-fn c4_a4_an_err_goes_to_all_who_wait_and_is_not_kept() {
+fn c04_an_err_goes_to_all_who_wait_and_is_not_kept() {
     static RUNS: Runs = Runs::none();
     memoize! {
         fn parse(text: &str) -> Result<i32, String> {
@@ -442,7 +442,7 @@ fn c4_a4_an_err_goes_to_all_who_wait_and_is_not_kept() {
 
 #[test]
 #[allow(clippy::unnecessary_wraps)]
-fn c4_a4_a_result_is_told_by_its_type() {
+fn c04_a_result_is_told_by_its_type() {
     use std::io;
 
     type Answer<T> = Result<T, Arc<io::Error>>;
@@ -495,7 +495,7 @@ fn c4_a4_a_result_is_told_by_its_type() {
 }
 
 #[test]
-fn c4_a4_an_err_is_kept_if_that_is_asked_for() {
+fn c04_an_err_is_kept_if_that_is_asked_for() {
     static RUNS: Runs = Runs::none();
     static CLOCK: LazyLock<ManualClock> = LazyLock::new(ManualClock::new);
     memoize! {
@@ -534,7 +534,7 @@ fn c4_a4_an_err_is_kept_if_that_is_asked_for() {
 }
 
 #[test]
-fn c4_a4_the_companions_of_a_function_that_can_fail() {
+fn c04_the_companions_of_a_function_that_can_fail() {
     static GOOD: AtomicU64 = AtomicU64::new(0);
     memoize! {
         fn ask(_: &str) -> Result<u64, String> {
@@ -571,7 +571,7 @@ fn c4_a4_the_companions_of_a_function_that_can_fail() {
 }
 
 #[test]
-fn c4_a4_a_panic_beside_an_err_and_a_cycle_inside_of_one() {
+fn c04_a_panic_beside_an_err_and_a_cycle_inside_of_one() {
     static RUNS: Runs = Runs::none();
     memoize! {
         fn moody(_: u8) -> Result<u8, u8> {
@@ -603,7 +603,7 @@ fn c4_a4_a_panic_beside_an_err_and_a_cycle_inside_of_one() {
 }
 
 #[test]
-fn c1_a5_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
+fn c01_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
     static RUNS: Runs = Runs::none();
     memoize! {
         #[memoize(skip(gate))]
@@ -637,7 +637,7 @@ fn c1_a5_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
 }
 
 #[test]
-fn c3_a5_nothing_older_overwrites_what_a_refresh_or_a_prime_has_put_in() {
+fn c03_nothing_older_overwrites_what_a_refresh_or_a_prime_has_put_in() {
     static SOURCE: AtomicU64 = AtomicU64::new(0);
     memoize! {
         fn version(_: u8) -> u64 {

@@ -175,7 +175,7 @@ fn a_panic_goes_on_in_who_polls_and_another_runs_anew() {
 }
 
 #[test]
-fn c4_a4_an_err_goes_to_all_who_wait_and_is_not_kept() {
+fn c04_an_err_goes_to_all_who_wait_and_is_not_kept() {
     static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
     static RUNS: AtomicU64 = AtomicU64::new(0);
     memoize! {
@@ -222,7 +222,7 @@ fn c4_a4_an_err_goes_to_all_who_wait_and_is_not_kept() {
 }
 
 #[test]
-fn c3_a5_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
+fn c03_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
     static SOURCE: AtomicU64 = AtomicU64::new(1);
     static GATES: [LazyLock<Latch>; 2] = [const { LazyLock::new(Latch::default) }; 2];
     memoize! {
@@ -259,7 +259,7 @@ fn c3_a5_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
 }
 
 #[test]
-fn c3_a5_a_prime_beats_a_refresh_that_runs() {
+fn c03_a_prime_beats_a_refresh_that_runs() {
     static GATE: LazyLock<Latch> = LazyLock::new(Latch::default);
     memoize! {
         async fn read(n: u64) -> u64 {

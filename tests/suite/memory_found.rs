@@ -29,10 +29,10 @@ impl Large {
     }
 }
 
-/// C1. One large value, refreshed by many threads in turn.
+/// One large value, refreshed by many threads in turn.
 #[test]
-fn c9_c1_a_large_value_that_is_refreshed_in_turn_leaves_few_copies() {
-    let name = "memory_found::c9_c1_a_large_value_that_is_refreshed_in_turn_leaves_few_copies";
+fn c09_a_large_value_that_is_refreshed_in_turn_leaves_few_copies() {
+    let name = "memory_found::c09_a_large_value_that_is_refreshed_in_turn_leaves_few_copies";
     in_child(name, A_WHILE, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Arc<Large>> = Cache::new(1_000);
@@ -56,10 +56,10 @@ fn c9_c1_a_large_value_that_is_refreshed_in_turn_leaves_few_copies() {
     });
 }
 
-/// C1. The same of what `insert` replaces, and `get_with` fills anew after `invalidate`.
+/// The same of what `insert` replaces, and `get_with` fills anew after `invalidate`.
 #[test]
-fn c9_c1_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies() {
-    let name = "memory_found::c9_c1_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies";
+fn c09_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies() {
+    let name = "memory_found::c09_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies";
     in_child(name, A_WHILE, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Arc<Large>> = Cache::unbounded();
@@ -78,10 +78,10 @@ fn c9_c1_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies() {
     });
 }
 
-/// C1. What a reader has held up goes with the next removal or miss, however late that comes.
+/// What a reader has held up goes with the next removal or miss, however late that comes.
 #[test]
-fn c9_c1_what_a_view_has_held_up_goes_with_a_later_miss() {
-    let name = "memory_found::c9_c1_what_a_view_has_held_up_goes_with_a_later_miss";
+fn c09_what_a_view_has_held_up_goes_with_a_later_miss() {
+    let name = "memory_found::c09_what_a_view_has_held_up_goes_with_a_later_miss";
     in_child(name, A_WHILE, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -106,11 +106,11 @@ fn c9_c1_what_a_view_has_held_up_goes_with_a_later_miss() {
     });
 }
 
-/// C2. Values that hold what there is little of: here a descriptor each, of 64.
+/// Values that hold what there is little of: here a descriptor each, of 64.
 #[test]
 #[cfg(all(target_os = "linux", not(atomic_cache_crossbeam)))]
-fn c9_c2_files_that_are_put_in_and_removed_are_closed() {
-    let name = "memory_found::c9_c2_files_that_are_put_in_and_removed_are_closed";
+fn c09_files_that_are_put_in_and_removed_are_closed() {
+    let name = "memory_found::c09_files_that_are_put_in_and_removed_are_closed";
     in_child(name, A_WHILE, || {
         let limit = libc::rlimit {
             rlim_cur: 64,
@@ -133,10 +133,10 @@ fn c9_c2_files_that_are_put_in_and_removed_are_closed() {
     });
 }
 
-/// C11. Large values of a cache that weighs nothing, removed, and then nothing more happens.
+/// Large values of a cache that weighs nothing, removed, and then nothing more happens.
 #[test]
-fn c9_c11_removed_values_are_gone_although_nothing_comes_after() {
-    let name = "memory_found::c9_c11_removed_values_are_gone_although_nothing_comes_after";
+fn c09_removed_values_are_gone_although_nothing_comes_after() {
+    let name = "memory_found::c09_removed_values_are_gone_although_nothing_comes_after";
     in_child(name, A_WHILE, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Large> = Cache::unbounded();
@@ -161,12 +161,12 @@ fn c9_c11_removed_values_are_gone_although_nothing_comes_after() {
     });
 }
 
-/// C3. Threads, of which there are more than processors, fill a small cache with what costs nothing. At most
+/// Threads, of which there are more than processors, fill a small cache with what costs nothing. At most
 /// twice the capacity and 1,024 values are alive.
 #[test]
 #[cfg(not(atomic_cache_crossbeam))]
-fn c9_c3_values_alive_are_bounded_on_a_busy_machine() {
-    let name = "memory_found::c9_c3_values_alive_are_bounded_on_a_busy_machine";
+fn c09_values_alive_are_bounded_on_a_busy_machine() {
+    let name = "memory_found::c09_values_alive_are_bounded_on_a_busy_machine";
     in_child(name, Duration::from_secs(240), || {
         let mut worst = 0;
         for capacity in [1, 1_000] {
@@ -204,16 +204,16 @@ fn most_alive(capacity: u64, threads: u64, misses: u64) -> usize {
     most.into_inner()
 }
 
-/// C4. A value that holds its own cache.
+/// A value that holds its own cache.
 struct Holds {
     _cache: Cache<u64, Holds>,
     _counted: Counted,
 }
 
-/// C4. All are removed, at once or in a burst, and then the last handle goes: nothing is left.
+/// All are removed, at once or in a burst, and then the last handle goes: nothing is left.
 #[test]
-fn c9_c4_removed_values_that_hold_their_cache_keep_nothing_alive() {
-    let name = "memory_found::c9_c4_removed_values_that_hold_their_cache_keep_nothing_alive";
+fn c09_removed_values_that_hold_their_cache_keep_nothing_alive() {
+    let name = "memory_found::c09_removed_values_that_hold_their_cache_keep_nothing_alive";
     in_child(name, A_WHILE, || {
         for all_at_once in [false, true] {
             for n in [1, 10, 1_000, 5_000] {
@@ -238,12 +238,12 @@ fn c9_c4_removed_values_that_hold_their_cache_keep_nothing_alive() {
     });
 }
 
-/// C4. Also if the removals that are left are the first that hold a handle.
+/// Also if the removals that are left are the first that hold a handle.
 #[test]
-fn c9_c4_a_burst_of_values_of_which_the_last_hold_their_cache() {
+fn c09_a_burst_of_values_of_which_the_last_hold_their_cache() {
     struct May(Option<Cache<u64, May>>, #[allow(dead_code)] Counted);
 
-    let name = "memory_found::c9_c4_a_burst_of_values_of_which_the_last_hold_their_cache";
+    let name = "memory_found::c09_a_burst_of_values_of_which_the_last_hold_their_cache";
     in_child(name, A_WHILE, || {
         for n in [0, 500, 2_000, 20_000] {
             let ledger = Ledger::new();
@@ -260,10 +260,10 @@ fn c9_c4_a_burst_of_values_of_which_the_last_hold_their_cache() {
     });
 }
 
-/// C6. What takes out many drops them before it returns.
+/// What takes out many drops them before it returns.
 #[test]
-fn c9_c6_who_takes_out_many_drops_them_before_it_returns() {
-    let name = "memory_found::c9_c6_who_takes_out_many_drops_them_before_it_returns";
+fn c09_who_takes_out_many_drops_them_before_it_returns() {
+    let name = "memory_found::c09_who_takes_out_many_drops_them_before_it_returns";
     in_child(name, A_WHILE, || {
         for n in [1, 50, 3_000] {
             for round in 0..8 {
@@ -339,10 +339,10 @@ impl Drop for Witnessed {
     }
 }
 
-/// C7. No removed value is dropped by a thread that unwinds: by one whose fill has panicked, or who removes while it
+/// No removed value is dropped by a thread that unwinds: by one whose fill has panicked, or who removes while it
 /// unwinds.
 #[test]
-fn c6_c7_no_value_is_dropped_while_a_fill_unwinds() {
+fn c06_no_value_is_dropped_while_a_fill_unwinds() {
     struct RemovesAtTheEnd<'c>(&'c Cache<u64, Arc<Witnessed>>, u64);
 
     impl Drop for RemovesAtTheEnd<'_> {
@@ -354,7 +354,7 @@ fn c6_c7_no_value_is_dropped_while_a_fill_unwinds() {
         }
     }
 
-    let name = "memory_found::c6_c7_no_value_is_dropped_while_a_fill_unwinds";
+    let name = "memory_found::c06_no_value_is_dropped_while_a_fill_unwinds";
     in_child(name, A_WHILE, || {
         let witness = Witness::new();
         let cache: Cache<u64, Arc<Witnessed>> = Cache::new(500);
@@ -378,10 +378,10 @@ fn c6_c7_no_value_is_dropped_while_a_fill_unwinds() {
     });
 }
 
-/// C7. Nor beneath a lead, as long as that is not too much: then a fill that removes without end drops some.
+/// Nor beneath a lead, as long as that is not too much: then a fill that removes without end drops some.
 #[test]
-fn c6_c7_no_value_is_dropped_inside_a_fill_unless_there_are_many() {
-    let name = "memory_found::c6_c7_no_value_is_dropped_inside_a_fill_unless_there_are_many";
+fn c06_no_value_is_dropped_inside_a_fill_unless_there_are_many() {
+    let name = "memory_found::c06_no_value_is_dropped_inside_a_fill_unless_there_are_many";
     in_child(name, A_WHILE, || {
         let witness = Witness::new();
         let cache: Cache<u64, Arc<Witnessed>> = Cache::unbounded();
@@ -416,11 +416,11 @@ fn c6_c7_no_value_is_dropped_inside_a_fill_unless_there_are_many() {
     });
 }
 
-/// C5. A janitor that is always in its round: the last handle goes, and everything is dropped when that returns.
+/// A janitor that is always in its round: the last handle goes, and everything is dropped when that returns.
 #[test]
-fn c9_c5_the_last_handle_drops_everything_although_a_janitor_is_in_its_round() {
+fn c09_the_last_handle_drops_everything_although_a_janitor_is_in_its_round() {
     let name =
-        "memory_found::c9_c5_the_last_handle_drops_everything_although_a_janitor_is_in_its_round";
+        "memory_found::c09_the_last_handle_drops_everything_although_a_janitor_is_in_its_round";
     in_child(name, A_WHILE, || {
         let size = rounds("JANITOR", 200_000);
         for round in 0..40_u64 {
@@ -451,10 +451,10 @@ fn c9_c5_the_last_handle_drops_everything_although_a_janitor_is_in_its_round() {
     });
 }
 
-/// C5. Values hold the handles, and the janitor itself drops the last of them, in its round.
+/// Values hold the handles, and the janitor itself drops the last of them, in its round.
 #[test]
-fn c9_c5_a_janitor_may_drop_the_last_handle_itself() {
-    let name = "memory_found::c9_c5_a_janitor_may_drop_the_last_handle_itself";
+fn c09_a_janitor_may_drop_the_last_handle_itself() {
+    let name = "memory_found::c09_a_janitor_may_drop_the_last_handle_itself";
     in_child(name, A_WHILE, || {
         for round in 0..20 {
             let ledger = Ledger::new();
@@ -484,10 +484,10 @@ fn c9_c5_a_janitor_may_drop_the_last_handle_itself() {
     });
 }
 
-/// C5. Inside a fill, the last handle of another cache, whose janitor's round waits for that fill: nobody waits for the
+/// Inside a fill, the last handle of another cache, whose janitor's round waits for that fill: nobody waits for the
 /// round.
 #[test]
-fn c9_c5_the_last_handle_dropped_in_a_fill_waits_for_no_round() {
+fn c09_the_last_handle_dropped_in_a_fill_waits_for_no_round() {
     watched(|| {
         let outer: Cache<u64, u64> = Cache::unbounded();
         let (clock, held) = (ManualClock::new(), Held::new());
@@ -513,10 +513,10 @@ fn c9_c5_the_last_handle_dropped_in_a_fill_waits_for_no_round() {
     });
 }
 
-/// C10. A janitor of a cache with few entries and much room looks at that when something may have expired.
+/// A janitor of a cache with few entries and much room looks at that when something may have expired.
 #[test]
 #[cfg(target_os = "linux")]
-fn c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little() {
+fn c08_a_janitor_of_few_entries_in_a_large_table_costs_little() {
     fn processor_time() -> Duration {
         let mut time = std::mem::MaybeUninit::<libc::timespec>::uninit();
         // SAFETY: the call writes to what the pointer leads to, and this clock is always there.
@@ -528,7 +528,7 @@ fn c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little() {
         Duration::from_secs(whole(time.tv_sec)) + Duration::from_nanos(whole(time.tv_nsec))
     }
 
-    let name = "memory_found::c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little";
+    let name = "memory_found::c08_a_janitor_of_few_entries_in_a_large_table_costs_little";
     in_child(name, A_WHILE, || {
         let clock = ManualClock::new();
         let told = Tally::default();
@@ -565,9 +565,9 @@ fn c8_c10_a_janitor_of_few_entries_in_a_large_table_costs_little() {
     });
 }
 
-/// C10. Nor is a value overlooked that a failed refresh has put back.
+/// Nor is a value overlooked that a failed refresh has put back.
 #[test]
-fn c8_c10_a_value_that_was_put_back_expires_too() {
+fn c08_a_value_that_was_put_back_expires_too() {
     let clock = ManualClock::new();
     let cache: Cache<u64, u64> = Cache::builder()
         .time_to_live(Duration::from_secs(10))
@@ -586,11 +586,11 @@ fn c8_c10_a_value_that_was_put_back_expires_too() {
     assert_eq!(cache.len(), 0);
 }
 
-/// B9. In a child of `fork`, where the janitor of the parent is no thread: closing and dropping end.
+/// In a child of `fork`, where the janitor of the parent is no thread: closing and dropping end.
 #[test]
 #[cfg(target_os = "linux")]
-fn c9_b9_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor() {
-    let name = "memory_found::c9_b9_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor";
+fn h19_c09_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor() {
+    let name = "memory_found::h19_c09_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor";
     in_child(name, A_WHILE, || {
         for closes in [true, false] {
             let ledger = Ledger::new();
@@ -627,9 +627,9 @@ fn c9_b9_a_child_of_a_fork_closes_and_drops_a_cache_with_a_janitor() {
     });
 }
 
-/// B8. A thread inside `with`, beside a view or not, waits for a fill that calls `quiesce`: nobody hangs.
+/// A thread inside `with`, beside a view or not, waits for a fill that calls `quiesce`: nobody hangs.
 #[test]
-fn c2_b8_quiesce_in_a_fill_waits_for_no_reader() {
+fn c02_quiesce_in_a_fill_waits_for_no_reader() {
     watched(|| {
         for view in [false, true] {
             let cache: Cache<u64, u64> = Cache::unbounded();
@@ -661,10 +661,10 @@ fn c2_b8_quiesce_in_a_fill_waits_for_no_reader() {
     });
 }
 
-/// B8. The same of a fill that is a future.
+/// The same of a fill that is a future.
 #[test]
 #[cfg(feature = "async")]
-fn c2_b8_quiesce_in_a_fill_of_a_task_waits_for_no_reader() {
+fn c02_quiesce_in_a_fill_of_a_task_waits_for_no_reader() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         cache.insert(1, 10);
@@ -688,7 +688,7 @@ fn c2_b8_quiesce_in_a_fill_of_a_task_waits_for_no_reader() {
     });
 }
 
-/// B7. A sandbox that is entered late.
+/// A sandbox that is entered late.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sandbox {
     use super::*;
@@ -772,16 +772,16 @@ mod sandbox {
     }
 
     #[test]
-    fn c9_b7_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage() {
+    fn c09_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage() {
         let name =
-            "memory_found::sandbox::c9_b7_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage";
+            "memory_found::sandbox::c09_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage";
         in_child(name, A_WHILE, || goes_on(false));
     }
 
     /// Nor where what takes the barrier's place is none: then all threads go over to fences.
     #[test]
-    fn c9_b7_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier() {
-        let name = "memory_found::sandbox::c9_b7_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier";
+    fn c09_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier() {
+        let name = "memory_found::sandbox::c09_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier";
         in_child(name, A_WHILE, || goes_on(true));
     }
 }

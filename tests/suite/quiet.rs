@@ -84,24 +84,24 @@ fn assert_stores(name: &str, test: impl FnOnce()) {
 }
 
 #[test]
-fn c7_a_warm_hit_in_a_bounded_cache_stores_nothing() {
-    let name = "quiet::c7_a_warm_hit_in_a_bounded_cache_stores_nothing";
+fn c07_a_warm_hit_in_a_bounded_cache_stores_nothing() {
+    let name = "quiet::c07_a_warm_hit_in_a_bounded_cache_stores_nothing";
     in_child(name, Duration::from_secs(60), || {
         hits_of_read_only_memory(bounded(), ENOUGH);
     });
 }
 
 #[test]
-fn c7_a_hit_in_an_unbounded_cache_stores_nothing_ever() {
-    let name = "quiet::c7_a_hit_in_an_unbounded_cache_stores_nothing_ever";
+fn c07_a_hit_in_an_unbounded_cache_stores_nothing_ever() {
+    let name = "quiet::c07_a_hit_in_an_unbounded_cache_stores_nothing_ever";
     in_child(name, Duration::from_secs(60), || {
         hits_of_read_only_memory(Cache::builder(), 0);
     });
 }
 
 #[test]
-fn c7_nor_with_weights_a_lifetime_and_a_listener() {
-    let name = "quiet::c7_nor_with_weights_a_lifetime_and_a_listener";
+fn c07_nor_with_weights_a_lifetime_and_a_listener() {
+    let name = "quiet::c07_nor_with_weights_a_lifetime_and_a_listener";
     in_child(name, Duration::from_secs(60), || {
         let builder = bounded()
             .weigher(|_, _| 1)
@@ -112,8 +112,8 @@ fn c7_nor_with_weights_a_lifetime_and_a_listener() {
 }
 
 #[test]
-fn c7_nor_with_a_clock_of_its_own() {
-    let name = "quiet::c7_nor_with_a_clock_of_its_own";
+fn c07_nor_with_a_clock_of_its_own() {
+    let name = "quiet::c07_nor_with_a_clock_of_its_own";
     in_child(name, Duration::from_secs(60), || {
         let clock = in_arena(ManualClock::new);
         let builder = bounded().time_to_live(Duration::from_secs(1)).clock(clock);
@@ -122,8 +122,8 @@ fn c7_nor_with_a_clock_of_its_own() {
 }
 
 #[test]
-fn c7_nor_does_a_warm_hit_of_a_cache_with_its_own_fill() {
-    let name = "quiet::c7_nor_does_a_warm_hit_of_a_cache_with_its_own_fill";
+fn c07_nor_does_a_warm_hit_of_a_cache_with_its_own_fill() {
+    let name = "quiet::c07_nor_does_a_warm_hit_of_a_cache_with_its_own_fill";
     in_child(name, Duration::from_secs(60), || {
         use_another_first();
         let cache = in_arena(|| {
@@ -153,8 +153,8 @@ fn c7_nor_does_a_warm_hit_of_a_cache_with_its_own_fill() {
 
 /// Clause 10: looking is no use of an entry, however often it was used.
 #[test]
-fn c7_c10_looking_stores_nothing_ever() {
-    let name = "quiet::c7_c10_looking_stores_nothing_ever";
+fn c07_c10_looking_stores_nothing_ever() {
+    let name = "quiet::c07_c10_looking_stores_nothing_ever";
     in_child(name, Duration::from_secs(60), || {
         use_another_first();
         let cache = in_arena(|| {

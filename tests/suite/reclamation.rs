@@ -39,7 +39,7 @@ impl Clone for Nosy {
 }
 
 #[test]
-fn c6_a_clone_may_pin_within_the_pin_of_its_hit() {
+fn c06_a_clone_may_pin_within_the_pin_of_its_hit() {
     watched(|| {
         let ledger = Ledger::new();
         let inner = Cache::unbounded();
@@ -62,7 +62,7 @@ fn c6_a_clone_may_pin_within_the_pin_of_its_hit() {
 
 /// A view that is taken inside a hit, and outlives it, goes on to keep what it lends.
 #[test]
-fn c9_a_view_that_was_taken_inside_a_hit_outlives_it() {
+fn c09_a_view_that_was_taken_inside_a_hit_outlives_it() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -87,7 +87,7 @@ fn c9_a_view_that_was_taken_inside_a_hit_outlives_it() {
 
 /// Views that are let go of in another order than they were taken in, on one thread.
 #[test]
-fn c9_views_may_be_dropped_in_any_order() {
+fn c09_views_may_be_dropped_in_any_order() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -154,8 +154,8 @@ fn h20_pins_in_the_destructors_of_thread_locals() {
 /// Sixteen threads on however few processors: who is preempted while pinned holds up all garbage, and others make
 /// way for it.
 #[test]
-fn c9_garbage_is_bounded_with_more_threads_than_processors() {
-    let name = "reclamation::c9_garbage_is_bounded_with_more_threads_than_processors";
+fn c09_garbage_is_bounded_with_more_threads_than_processors() {
+    let name = "reclamation::c09_garbage_is_bounded_with_more_threads_than_processors";
     in_child(name, Duration::from_secs(120), || {
         let cache: Cache<u64, u64> = Cache::builder().max_capacity(1_000).build().unwrap();
         let peak = AtomicUsize::new(0);
@@ -191,7 +191,7 @@ fn c9_garbage_is_bounded_with_more_threads_than_processors() {
 /// What README says of a reader that sleeps in a view: others go on, what they remove piles up and can be seen,
 /// and goes when the view does.
 #[test]
-fn c9_what_is_removed_under_a_view_that_sleeps_piles_up_and_goes_with_it() {
+fn c09_what_is_removed_under_a_view_that_sleeps_piles_up_and_goes_with_it() {
     watched(|| {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -264,8 +264,8 @@ fn of_mebibytes(ledger: &Arc<Ledger>) -> (Cache<u64, Counted>, impl Fn(u64) + Sy
 /// Bounded by weight, a cache does not keep garbage for its number: what is not dropped weighs a thirty-second of
 /// the capacity, and as much more as is on the way. (In a process of its own: other tests hold views.)
 #[test]
-fn c9_garbage_is_bounded_by_weight_where_entries_are() {
-    let name = "reclamation::c9_garbage_is_bounded_by_weight_where_entries_are";
+fn c09_garbage_is_bounded_by_weight_where_entries_are() {
+    let name = "reclamation::c09_garbage_is_bounded_by_weight_where_entries_are";
     in_child(name, Duration::from_secs(120), || {
         let ledger = Ledger::new();
         let (cache, fill) = of_mebibytes(&ledger);
@@ -291,8 +291,8 @@ fn c9_garbage_is_bounded_by_weight_where_entries_are() {
 /// With more threads than processors somebody is always preempted while it is pinned, and is made way for; nothing
 /// of that stays.
 #[test]
-fn c9_garbage_is_bounded_by_weight_with_more_threads_than_processors() {
-    let name = "reclamation::c9_garbage_is_bounded_by_weight_with_more_threads_than_processors";
+fn c09_garbage_is_bounded_by_weight_with_more_threads_than_processors() {
+    let name = "reclamation::c09_garbage_is_bounded_by_weight_with_more_threads_than_processors";
     in_child(name, Duration::from_secs(120), || {
         let ledger = Ledger::new();
         let (cache, fill) = of_mebibytes(&ledger);

@@ -130,14 +130,14 @@ fn count_and_drain(tasks: bool, drains: &[Drain]) {
 const LONG: Duration = Duration::from_secs(300);
 
 #[test]
-fn c2_a1_a_counter_drained_by_remove_loses_nothing() {
+fn c02_a_counter_drained_by_remove_loses_nothing() {
     watched_for(LONG, || {
         count_and_drain(false, &[Drain::Remove, Drain::Remove, Drain::Compute]);
     });
 }
 
 #[test]
-fn c2_a1_a_counter_drained_by_remove_nowait_loses_nothing() {
+fn c02_a_counter_drained_by_remove_nowait_loses_nothing() {
     watched_for(LONG, || {
         count_and_drain(false, &[Drain::Nowait, Drain::Nowait]);
         count_and_drain(false, &[Drain::Nowait, Drain::Remove, Drain::Compute]);
@@ -145,7 +145,7 @@ fn c2_a1_a_counter_drained_by_remove_nowait_loses_nothing() {
 }
 
 #[test]
-fn c2_a1_a_counter_of_tasks_drained_by_tasks_loses_nothing() {
+fn c02_a_counter_of_tasks_drained_by_tasks_loses_nothing() {
     watched_for(LONG, || {
         count_and_drain(true, &[Drain::Async, Drain::Async]);
         count_and_drain(true, &[Drain::Async, Drain::Nowait, Drain::Remove]);
@@ -354,7 +354,7 @@ fn beside_a_compute(ends: Ends, comes: Comes, prior: Option<u64>) {
 }
 
 #[test]
-fn c2_a1_every_end_of_a_compute_beside_every_removal() {
+fn c02_every_end_of_a_compute_beside_every_removal() {
     watched(|| {
         for ends in [
             Ends::Put,
@@ -373,7 +373,7 @@ fn c2_a1_every_end_of_a_compute_beside_every_removal() {
 }
 
 #[test]
-fn c2_a1_of_several_removals_that_wait_for_a_compute_one_answers() {
+fn c02_of_several_removals_that_wait_for_a_compute_one_answers() {
     watched(|| {
         for nop in [false, true] {
             let (cache, told) = noting();
@@ -420,7 +420,7 @@ fn counting(ledger: &Arc<Ledger>) -> Cache<u64, Counted> {
 }
 
 #[test]
-fn c2_a1_what_a_compute_leaves_goes_if_the_removal_is_dropped() {
+fn c02_what_a_compute_leaves_goes_if_the_removal_is_dropped() {
     watched(|| {
         for (puts, end_first) in [(false, false), (false, true), (true, false), (true, true)] {
             let ledger = Ledger::new();
@@ -460,8 +460,8 @@ fn c2_a1_what_a_compute_leaves_goes_if_the_removal_is_dropped() {
 
 /// Clause 9: and at once, if the removal was the last to hold it.
 #[test]
-fn c9_what_a_removal_has_held_goes_with_it() {
-    let name = "removals::c9_what_a_removal_has_held_goes_with_it";
+fn c09_what_a_removal_has_held_goes_with_it() {
+    let name = "removals::c09_what_a_removal_has_held_goes_with_it";
     in_child(name, LONG, || {
         type Removal<'c> = Pin<Box<dyn Future<Output = ()> + 'c>>;
         let ways: [fn(&Cache<u64, Counted>) -> Removal<'_>; 3] = [
@@ -494,7 +494,7 @@ fn c9_what_a_removal_has_held_goes_with_it() {
 }
 
 #[test]
-fn c2_a1_what_only_a_clear_has_waited_for_is_dropped() {
+fn c02_what_only_a_clear_has_waited_for_is_dropped() {
     watched(|| {
         let ledger = Ledger::new();
         let cache = counting(&ledger);
@@ -520,7 +520,7 @@ fn c2_a1_what_only_a_clear_has_waited_for_is_dropped() {
 
 /// A removal waits for a compute, and something comes that is before the compute.
 #[test]
-fn c2_a1_what_comes_before_a_compute_beside_a_removal_that_waits() {
+fn c02_what_comes_before_a_compute_beside_a_removal_that_waits() {
     use RemovalCause::Explicit;
     watched(|| {
         for first in ["insert", "takeover", "nowait", "inside"] {
@@ -579,7 +579,7 @@ fn c2_a1_what_comes_before_a_compute_beside_a_removal_that_waits() {
 }
 
 #[test]
-fn c2_a1_what_has_expired_when_a_compute_ends_is_removed_by_nobody() {
+fn c02_what_has_expired_when_a_compute_ends_is_removed_by_nobody() {
     watched(|| {
         let clock = ManualClock::new();
         let cache: Cache<u64, u64> = Cache::builder()
@@ -606,7 +606,7 @@ fn c2_a1_what_has_expired_when_a_compute_ends_is_removed_by_nobody() {
 }
 
 #[test]
-fn c2_a1_a_value_that_is_too_heavy_is_not_what_a_removal_takes() {
+fn c02_a_value_that_is_too_heavy_is_not_what_a_removal_takes() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::builder()
             .max_capacity(100)
@@ -632,7 +632,7 @@ fn c2_a1_a_value_that_is_too_heavy_is_not_what_a_removal_takes() {
 
 /// Clause 3, as of an insert: nothing has taken the place of what goes for the sake of a value that is not kept.
 #[test]
-fn c3_a3_what_a_compute_of_a_value_too_heavy_takes_out_goes_by_its_size() {
+fn c03_what_a_compute_of_a_value_too_heavy_takes_out_goes_by_its_size() {
     let told = Told::default();
     let notes = told.clone();
     let cache: Cache<u64, u64> = Cache::builder()
@@ -655,7 +655,7 @@ fn c3_a3_what_a_compute_of_a_value_too_heavy_takes_out_goes_by_its_size() {
 
 /// A waiter that takes over from a compute fills: removals beside it are those beside a fill.
 #[test]
-fn c2_a1_a_fill_that_goes_on_from_a_compute_is_no_compute() {
+fn c02_a_fill_that_goes_on_from_a_compute_is_no_compute() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         let latch = Latch::new();
@@ -681,7 +681,7 @@ fn c2_a1_a_fill_that_goes_on_from_a_compute_is_no_compute() {
 
 /// Row E: what a removal has taken out is told of before it waits, and by whoever ends a compute.
 #[test]
-fn c6_e_the_listener_hears_of_a_removal_that_still_waits() {
+fn c06_the_listener_hears_of_a_removal_that_still_waits() {
     watched(|| {
         // A refresh: the value before goes at once.
         let told = Told::default();
@@ -779,7 +779,7 @@ impl Drop for DropsBadly {
 
 /// The same of what a compute's future has come to, if that panics in its `Drop`.
 #[test]
-fn c6_e_a_compute_leaks_nothing_if_its_future_panics_in_its_drop() {
+fn c06_a_compute_leaks_nothing_if_its_future_panics_in_its_drop() {
     watched(|| {
         let ledger = Ledger::new();
         let cache = counting(&ledger);
@@ -795,7 +795,7 @@ fn c6_e_a_compute_leaks_nothing_if_its_future_panics_in_its_drop() {
 
 /// Row E: the new value's clone is not leaked if the old one's `Drop` panics.
 #[test]
-fn c6_e_a_compute_leaks_nothing_if_what_it_has_read_panics_in_its_drop() {
+fn c06_a_compute_leaks_nothing_if_what_it_has_read_panics_in_its_drop() {
     watched(|| {
         for is_async in [false, true] {
             let ledger = Ledger::new();
@@ -830,7 +830,7 @@ fn c6_e_a_compute_leaks_nothing_if_what_it_has_read_panics_in_its_drop() {
     });
 }
 
-/// Row B5: a long fill of one key holds up nothing of another's.
+/// A long fill of one key holds up nothing of another's.
 fn long_and_short(waits: impl FnOnce(&Cache<u64, Counted>) + Send + 'static, keeps: bool) {
     let ledger = Ledger::new();
     let cache: Cache<u64, Counted> = Cache::unbounded();
@@ -873,7 +873,7 @@ fn long_and_short(waits: impl FnOnce(&Cache<u64, Counted>) + Send + 'static, kee
 }
 
 #[test]
-fn c9_b5_who_waits_for_many_fills_lets_go_of_each_as_it_ends() {
+fn c09_who_waits_for_many_fills_lets_go_of_each_as_it_ends() {
     watched(|| {
         long_and_short(Cache::invalidate_all, false);
         long_and_short(|cache| block_on(cache.invalidate_all_async()), false);
@@ -906,7 +906,7 @@ fn refreshing() -> (AtomicCache<u64, u64>, Latch) {
 }
 
 #[test]
-fn c2_b1_invalidate_if_waits_only_for_what_it_picks() {
+fn c02_invalidate_if_waits_only_for_what_it_picks() {
     watched(|| {
         // A first fill: detached, and not waited for.
         for which in [true, false] {
@@ -968,7 +968,7 @@ fn c2_b1_invalidate_if_waits_only_for_what_it_picks() {
 }
 
 #[test]
-fn c2_b1_invalidate_if_nowait_waits_for_nobody() {
+fn c02_invalidate_if_nowait_waits_for_nobody() {
     watched(|| {
         // A first fill is cut off.
         let cache = plain();
@@ -996,7 +996,7 @@ fn c2_b1_invalidate_if_nowait_waits_for_nobody() {
 }
 
 #[test]
-fn c2_b1_what_does_not_wait_returns_while_fills_run() {
+fn c02_what_does_not_wait_returns_while_fills_run() {
     watched(|| {
         let stored = AtomicCache::<u64, u64>::new(|key: &u64| *key, None);
         stored.get(&1);
@@ -1034,7 +1034,7 @@ fn c2_b1_what_does_not_wait_returns_while_fills_run() {
 
 /// The async twins of all of these are `Send`.
 #[test]
-fn c2_b1_removals_of_tasks_can_be_spawned() {
+fn c02_removals_of_tasks_can_be_spawned() {
     fn spawned<T>(_: Pin<Box<dyn Future<Output = T> + Send + '_>>) {}
     let cache = plain();
     spawned(Box::pin(cache.remove_async(&1)));

@@ -101,7 +101,7 @@ fn at_rest<K: Clone + Hash + Eq, V: Clone>(cache: &Cache<K, V>) -> (u64, usize) 
 /// Clause 9. The capacity is made less while every entry is being computed anew, and so cannot be taken out; then
 /// the computes put in what they have.
 #[test]
-fn c9_computes_that_put_in_under_a_capacity_that_was_made_less() {
+fn c09_computes_that_put_in_under_a_capacity_that_was_made_less() {
     fn compute_all(cache: &Cache<u64, u64>, key: u64, within: &dyn Fn()) {
         if key == 4 {
             return within();
@@ -126,7 +126,7 @@ fn c9_computes_that_put_in_under_a_capacity_that_was_made_less() {
 
 /// Clause 9. The same of one entry, whose new value weighs less than the old one, and too much.
 #[test]
-fn c9_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
+fn c09_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
     watched(|| {
         let (weighs, held) = (Flag::default(), Held::new());
         let (slow, inner) = (weighs.clone(), held.clone());
@@ -154,7 +154,7 @@ fn c9_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
 
 /// Clause 9. An insert has charged, under a capacity that is made less before it has put its entry in.
 #[test]
-fn c9_an_insert_that_has_charged_when_the_capacity_is_made_less() {
+fn c09_an_insert_that_has_charged_when_the_capacity_is_made_less() {
     watched(|| {
         let cache: Cache<Hooked, u64> = Cache::new(10);
         cache.insert(Hooked(1), 1);
@@ -170,7 +170,7 @@ fn c9_an_insert_that_has_charged_when_the_capacity_is_made_less() {
 
 /// Clause 9. An insert owes, and both its own entry and the only other one are computed anew before it has paid.
 #[test]
-fn c9_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
+fn c09_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
     watched(|| {
         let cache: Cache<Hooked, u64> = Cache::new(1);
         let (old, new) = (Held::new(), Held::new());
@@ -216,8 +216,8 @@ fn c9_an_insert_whose_own_entry_is_computed_before_it_has_paid() {
 
 /// Clause 9: what was too heavy to be kept weighs as much as garbage.
 #[test]
-fn c9_what_was_not_kept_is_weighed_as_garbage() {
-    let name = "schedules_found::c9_what_was_not_kept_is_weighed_as_garbage";
+fn c09_what_was_not_kept_is_weighed_as_garbage() {
+    let name = "schedules_found::c09_what_was_not_kept_is_weighed_as_garbage";
     in_child(name, A_MOMENT, || {
         let ledger = Ledger::new();
         let cache: Cache<u64, Counted> = Cache::builder()
@@ -280,17 +280,17 @@ fn in_front_of_a_fill_that_hangs(act: impl FnOnce(&Cache<Hooked, u64, OneHome>) 
 
 /// Clauses 2, 4. It does not wait for the fill that was taken over, which may never end.
 #[test]
-fn c4_invalidate_all_beside_a_takeover() {
+fn c04_invalidate_all_beside_a_takeover() {
     beside_a_takeover(Cache::invalidate_all);
 }
 
 #[test]
-fn c4_invalidate_if_beside_a_takeover() {
+fn c04_invalidate_if_beside_a_takeover() {
     beside_a_takeover(|cache| cache.invalidate_if(|_, _| true));
 }
 
 #[test]
-fn c4_close_within_beside_a_takeover() {
+fn c04_close_within_beside_a_takeover() {
     beside_a_takeover(|cache| {
         cache.close_within(Duration::from_millis(10));
     });
@@ -298,7 +298,7 @@ fn c4_close_within_beside_a_takeover() {
 
 /// Clauses 2, 4. The same from within the fill that is taken over: it would wait for itself.
 #[test]
-fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
+fn c04_invalidate_all_inside_a_fill_that_is_taken_over() {
     watched_for(A_MOMENT, || {
         let cache: Cache<Hooked, u64, OneHome> = Cache::builder().hasher(OneHome).build().unwrap();
         let of_fill = cache.clone();
@@ -318,7 +318,7 @@ fn c4_invalidate_all_inside_a_fill_that_is_taken_over() {
 
 /// A walk ends, whatever is put in meanwhile: here by its own predicate, again and again.
 #[test]
-fn c2_invalidate_if_whose_predicate_inserts_ends() {
+fn c02_invalidate_if_whose_predicate_inserts_ends() {
     watched_for(A_MOMENT, || {
         let cache: Cache<u64, u64> = Cache::unbounded();
         cache.insert(1, 0);
@@ -335,7 +335,7 @@ fn c2_invalidate_if_whose_predicate_inserts_ends() {
 
 /// The same after a fill that it has waited for.
 #[test]
-fn c2_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
+fn c02_invalidate_if_whose_predicate_inserts_after_a_fill_ends() {
     watched_for(A_MOMENT, || {
         let held = Held::new();
         let (fill, is_first) = (held.clone(), Mutex::new(true));
@@ -402,18 +402,18 @@ fn beside_a_fill_that_begins_later(walk: impl FnOnce(&Cache<Hooked, u64>) + Send
 }
 
 #[test]
-fn c2_invalidate_all_beside_a_fill_that_begins_later() {
+fn c02_invalidate_all_beside_a_fill_that_begins_later() {
     beside_a_fill_that_begins_later(Cache::invalidate_all);
 }
 
 #[test]
-fn c2_invalidate_if_beside_a_fill_that_begins_later() {
+fn c02_invalidate_if_beside_a_fill_that_begins_later() {
     beside_a_fill_that_begins_later(|cache| cache.invalidate_if(|_, _| true));
 }
 
 /// Clause 2, as above, of a fill that begins in the place of one that is taken over beside the walk.
 #[test]
-fn c2_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
+fn c02_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
     in_front_of_a_fill_that_hangs(|cache| {
         let later = Held::new();
         let (other, fill) = (cache.clone(), later.clone());
@@ -465,18 +465,18 @@ fn beside_a_compute_and_a_hash_that_panics(
 }
 
 #[test]
-fn c2_invalidate_all_beside_a_compute_and_a_hash_that_panics() {
+fn c02_invalidate_all_beside_a_compute_and_a_hash_that_panics() {
     beside_a_compute_and_a_hash_that_panics(Cache::invalidate_all);
 }
 
 #[test]
-fn c2_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
+fn c02_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
     beside_a_compute_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
 }
 
 /// What [`Cache::invalidate_if`] does to a compute that calls it: nothing, unless it picks what that has read.
 #[test]
-fn c2_invalidate_if_inside_a_compute_judges_what_that_was_to_replace() {
+fn c02_invalidate_if_inside_a_compute_judges_what_that_was_to_replace() {
     watched(|| {
         for picked in [99, 5] {
             let cache: Cache<u64, u64> = Cache::unbounded();

@@ -1,4 +1,4 @@
-//! C9: the stack that large values take, as the documentation of `Cache` has it.
+//! The stack that large values take, as the documentation of `Cache` has it.
 
 use crate::common::in_child;
 use atomic_cache::{AtomicCache, Cache, CompResult, GuardResult, Op, TaskGuardResult};
@@ -42,9 +42,9 @@ fn on_a_stack_of(values: usize, call: fn(&Caches)) {
 #[test]
 #[allow(clippy::large_futures)]
 #[cfg_attr(miri, ignore = "needs a process")]
-fn c9_values_of_256_kib_take_no_more_stack_than_is_documented() {
+fn c09_values_of_256_kib_take_no_more_stack_than_is_documented() {
     in_child(
-        "stack::c9_values_of_256_kib_take_no_more_stack_than_is_documented",
+        "stack::c09_values_of_256_kib_take_no_more_stack_than_is_documented",
         Duration::from_secs(60),
         || {
             on_a_stack_of(2, |caches| caches.plain.insert(1, make(1)));
@@ -136,11 +136,11 @@ fn c9_values_of_256_kib_take_no_more_stack_than_is_documented() {
 #[test]
 #[allow(clippy::large_futures)]
 #[cfg_attr(miri, ignore = "needs a process")]
-fn c9_what_fits_a_thread_of_std_can_be_filled_in() {
+fn c09_what_fits_a_thread_of_std_can_be_filled_in() {
     const HALF: usize = (512 << 10) / DEBUG;
     const QUARTER: usize = (256 << 10) / DEBUG;
     in_child(
-        "stack::c9_what_fits_a_thread_of_std_can_be_filled_in",
+        "stack::c09_what_fits_a_thread_of_std_can_be_filled_in",
         Duration::from_secs(60),
         || {
             let on_2_mib = |call: fn()| {

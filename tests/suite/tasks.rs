@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::Poll;
 
 #[test]
-fn clause_1_tasks_and_threads_share_one_flight() {
+fn c01_tasks_and_threads_share_one_flight() {
     let cache: Cache<u32, u32> = Cache::unbounded();
     let gate = Latch::default();
     let opened = gate.clone();
@@ -199,7 +199,7 @@ fn the_futures_are_small() {
 
 /// A hit answers at the first poll.
 #[test]
-fn c7_a_hit_never_waits() {
+fn c07_a_hit_never_waits() {
     let cache: Cache<u64, u64> = Cache::unbounded();
     cache.insert(1, 10);
     let never = std::future::pending::<u64>;

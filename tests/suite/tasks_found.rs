@@ -30,7 +30,7 @@ fn asks_before_it_is_a_future(next: fn(u64) -> u64) -> (AtomicCache<u64, u64>, N
 }
 
 #[test]
-fn c5_the_closure_of_a_stored_fill_that_asks_for_its_own_key_is_refused() {
+fn c05_the_closure_of_a_stored_fill_that_asks_for_its_own_key_is_refused() {
     watched(|| {
         let (cache, refused) = asks_before_it_is_a_future(|key| key);
         assert_eq!(cache.get(&1), 1);
@@ -40,7 +40,7 @@ fn c5_the_closure_of_a_stored_fill_that_asks_for_its_own_key_is_refused() {
 }
 
 #[test]
-fn c5_closures_of_stored_fills_that_ask_for_each_other_are_refused() {
+fn c05_closures_of_stored_fills_that_ask_for_each_other_are_refused() {
     watched(|| {
         let (cache, refused) = asks_before_it_is_a_future(|key| key ^ 1);
         assert_eq!(cache.get(&0), 0);
@@ -50,7 +50,7 @@ fn c5_closures_of_stored_fills_that_ask_for_each_other_are_refused() {
 }
 
 #[test]
-fn c5_the_closure_of_a_stored_fill_that_asks_for_the_fill_it_is_made_for_is_refused() {
+fn c05_the_closure_of_a_stored_fill_that_asks_for_the_fill_it_is_made_for_is_refused() {
     watched(|| {
         let cache = AtomicCache::recursive_async(
             |cache: AtomicCache<u64, u64>, key| {
@@ -73,7 +73,7 @@ fn c5_the_closure_of_a_stored_fill_that_asks_for_the_fill_it_is_made_for_is_refu
 }
 
 #[test]
-fn c5_the_closure_of_a_compute_that_asks_for_its_own_key_is_refused() {
+fn c05_the_closure_of_a_compute_that_asks_for_its_own_key_is_refused() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         let asks = cache.clone();
@@ -88,7 +88,7 @@ fn c5_the_closure_of_a_compute_that_asks_for_its_own_key_is_refused() {
 }
 
 #[test]
-fn c5_who_is_told_of_a_slow_fill_at_its_end_and_asks_for_its_key_is_refused() {
+fn c05_who_is_told_of_a_slow_fill_at_its_end_and_asks_for_its_key_is_refused() {
     watched(|| {
         let clock = ManualClock::new();
         let handle: Arc<Mutex<Option<Cache<u64, u64>>>> = Arc::default();
@@ -124,7 +124,7 @@ fn c5_who_is_told_of_a_slow_fill_at_its_end_and_asks_for_its_key_is_refused() {
 }
 /// R4: an old value that a fill has stood before is not put back after an invalidation has returned.
 #[test]
-fn r4_a_takeover_beside_an_invalidation_puts_nothing_back() {
+fn r04_a_takeover_beside_an_invalidation_puts_nothing_back() {
     watched(|| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         for round in 0..rounds("ATOMIC_CACHE_ROUNDS", 20_000) {
@@ -253,7 +253,7 @@ impl Drop for Invalidates {
 
 /// Clauses 4 and 6: a closed cache refuses the lead before anything foreign is dropped, which may wait for it.
 #[test]
-fn c6_the_value_before_may_wait_for_the_lead_that_a_closed_cache_refuses() {
+fn c06_the_value_before_may_wait_for_the_lead_that_a_closed_cache_refuses() {
     watched(|| {
         let cache = Cache::unbounded();
         let armed = Arc::new(Mutex::new(None));

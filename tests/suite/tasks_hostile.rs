@@ -120,7 +120,7 @@ mod acting {
 /// The value comes while the waker is being given: the list drops that waker again, and not under
 /// a pin, where `quiesce` would refuse to wait.
 #[test]
-fn c6_a_waker_is_not_dropped_under_a_pin() {
+fn c06_a_waker_is_not_dropped_under_a_pin() {
     watched(|| {
         for insert in [true, false] {
             let (cache, held) = (plain(), Held::new());
@@ -153,7 +153,7 @@ fn c6_a_waker_is_not_dropped_under_a_pin() {
 
 /// What is polled at first by nobody, and then inside a fill, is the same wait.
 #[test]
-fn c1_a_stored_fill_goes_on_when_its_only_waiter_is_polled_inside_another_fill() {
+fn c01_a_stored_fill_goes_on_when_its_only_waiter_is_polled_inside_another_fill() {
     watched(|| {
         let latch = Latch::new();
         let (stored, begun) = behind(&latch);
@@ -196,7 +196,7 @@ impl std::fmt::Debug for Talks {
 /// A caller that leaves at once, between the begin of a stored fill and the wait of who began it,
 /// does not take the fill with it.
 #[test]
-fn c1_a_stored_fill_is_kept_for_the_caller_that_began_it() {
+fn c01_a_stored_fill_is_kept_for_the_caller_that_began_it() {
     watched(|| {
         let (latch, begun) = (Latch::new(), Tally::default());
         let (opened, count) = (latch.clone(), begun.clone());
@@ -226,7 +226,7 @@ fn c1_a_stored_fill_is_kept_for_the_caller_that_began_it() {
 
 /// Fills that block on other keys of their own cache: no cycle.
 #[test]
-fn c5_a_stored_fill_may_block_on_other_keys() {
+fn c05_a_stored_fill_may_block_on_other_keys() {
     watched(|| {
         let cache = AtomicCache::recursive_async(
             |cache: AtomicCache<u64, u64>, n| async move {
@@ -313,7 +313,7 @@ fn h18_who_was_handed_the_lead_and_is_not_polled_holds_up_no_compute() {
 
 /// Who has been handed the lead, and has not come for it, gets the inserted value too.
 #[test]
-fn c3_an_insert_is_told_to_those_who_were_about_to_lead() {
+fn c03_an_insert_is_told_to_those_who_were_about_to_lead() {
     watched(|| {
         let cache = plain();
         let mut leader = Box::pin(cache.get_with_async(&1, std::future::pending));
@@ -1186,7 +1186,7 @@ fn h25_a_spawner_may_panic_or_run_the_fill_at_once_or_outlive_the_cache() {
 // ---- `quiesce` beside tasks that have been woken and not polled.
 
 #[test]
-fn c9_quiesce_does_not_wait_for_a_task_that_has_been_given_a_value() {
+fn c09_quiesce_does_not_wait_for_a_task_that_has_been_given_a_value() {
     watched(|| {
         for way in 0..4 {
             let (ledger, latch) = (Ledger::new(), Latch::new());
@@ -1233,7 +1233,7 @@ fn c9_quiesce_does_not_wait_for_a_task_that_has_been_given_a_value() {
 }
 
 #[test]
-fn c9_quiesce_does_not_wait_for_a_task_that_a_thread_has_given_a_value() {
+fn c09_quiesce_does_not_wait_for_a_task_that_a_thread_has_given_a_value() {
     watched(|| {
         for insert in [false, true] {
             let (cache, held) = (plain(), Held::new());
@@ -1260,7 +1260,7 @@ fn c9_quiesce_does_not_wait_for_a_task_that_a_thread_has_given_a_value() {
 }
 
 #[test]
-fn c9_quiesce_does_not_wait_for_a_task_that_a_stored_fill_has_given_a_value() {
+fn c09_quiesce_does_not_wait_for_a_task_that_a_stored_fill_has_given_a_value() {
     watched(|| {
         let latch = Latch::new();
         let (cache, _) = behind(&latch);

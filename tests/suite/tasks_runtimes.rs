@@ -101,7 +101,7 @@ fn on_tokio(task: Task) -> impl Future<Output = u64> {
 }
 
 #[test]
-fn c1_one_fill_for_a_herd_on_one_thread_of_tokio() {
+fn c01_one_fill_for_a_herd_on_one_thread_of_tokio() {
     watched(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime
@@ -111,7 +111,7 @@ fn c1_one_fill_for_a_herd_on_one_thread_of_tokio() {
 }
 
 #[test]
-fn c1_one_fill_for_a_herd_on_threads_of_tokio() {
+fn c01_one_fill_for_a_herd_on_threads_of_tokio() {
     watched(|| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(3)
@@ -174,7 +174,7 @@ fn h25_the_rest_of_a_fill_is_spawned_on_tokio() {
 }
 
 #[test]
-fn c1_one_fill_for_a_herd_on_smol() {
+fn c01_one_fill_for_a_herd_on_smol() {
     watched(|| {
         for _ in 0..20 {
             smol::block_on(Scene::new().run(smol::spawn));
@@ -184,7 +184,7 @@ fn c1_one_fill_for_a_herd_on_smol() {
 
 /// No runtime at all: a thread for each task.
 #[test]
-fn c1_one_fill_for_a_herd_of_threads_that_block_on_tasks() {
+fn c01_one_fill_for_a_herd_of_threads_that_block_on_tasks() {
     watched(|| {
         let scene = Scene::new();
         let blocked: Vec<_> = (0..HERD)
@@ -451,7 +451,7 @@ fn soak_k3_ten_thousand_tasks_three_in_ten_dropped() {
     });
 }
 
-// ---- B6: a stored fill outlives the runtime that it was first polled on.
+// ---- A stored fill outlives the runtime that it was first polled on.
 
 fn runtime_of_one_thread() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
@@ -464,7 +464,7 @@ fn runtime_of_one_thread() -> tokio::runtime::Runtime {
 /// (Today B meets the panic of a timer without a runtime, or is never woken: said in `new_async`.)
 #[test]
 #[ignore = "lands with the issue of TTLs and staleness: run_fills_on"]
-fn c4_b6_a_stored_fill_whose_runtime_goes_is_begun_anew_for_who_waits() {
+fn c04_a_stored_fill_whose_runtime_goes_is_begun_anew_for_who_waits() {
     watched(|| {
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&runs);

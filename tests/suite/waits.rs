@@ -1,5 +1,5 @@
-//! Clauses 2, 5 and 6 of waits: who is charged with one, where one is refused, what runs while a fill is led, and
-//! deadlines. The letters are rows of what was found in use.
+//! Clauses 2, 5 and 6 of waits: which thread or task is charged with one, where one is refused, what runs while a
+//! fill is led, and deadlines.
 
 use crate::common::*;
 use crate::task_tools::*;
@@ -36,7 +36,7 @@ fn two_threads_of_tokio() -> tokio::runtime::Runtime {
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-// ---- A2: who is charged with a wait.
+// ---- Which thread or task is charged with a wait.
 
 /// What a task does with key 1, which a thread fills that polls the task.
 fn waits_of_tasks(cache: &Cache<u64, u64>) -> Vec<Task<()>> {
@@ -101,7 +101,7 @@ fn drive(runtime: &tokio::runtime::Runtime) {
 }
 
 #[test]
-fn c5_a2_a_task_that_is_polled_inside_a_blocking_fill_may_wait_for_it() {
+fn c05_a_task_that_is_polled_inside_a_blocking_fill_may_wait_for_it() {
     watched(|| {
         for at in 0..WAITS {
             let (cache, runtime) = (plain(), one_thread_of_tokio());
@@ -117,7 +117,7 @@ fn c5_a2_a_task_that_is_polled_inside_a_blocking_fill_may_wait_for_it() {
 }
 
 #[test]
-fn c5_a2_a_task_that_is_polled_beside_a_guard_may_wait_for_it() {
+fn c05_a_task_that_is_polled_beside_a_guard_may_wait_for_it() {
     watched(|| {
         for at in 0..WAITS {
             let (cache, runtime) = (plain(), one_thread_of_tokio());
@@ -133,7 +133,7 @@ fn c5_a2_a_task_that_is_polled_beside_a_guard_may_wait_for_it() {
 }
 
 #[test]
-fn c5_a2_a_task_that_is_polled_inside_a_compute_may_ask_a_cache_with_a_stored_fill() {
+fn c05_a_task_that_is_polled_inside_a_compute_may_ask_a_cache_with_a_stored_fill() {
     watched(|| {
         let (latch, runtime) = (Latch::new(), one_thread_of_tokio());
         let (stored, _) = behind(&latch);
@@ -186,7 +186,7 @@ fn leads(cache: &Cache<u64, u64>, how: usize, meanwhile: &mut dyn FnMut()) {
 }
 
 #[test]
-fn c5_a2_a_future_that_was_polled_once_and_kept_holds_nobody_up() {
+fn c05_a_future_that_was_polled_once_and_kept_holds_nobody_up() {
     watched(|| {
         for how in 0..4 {
             let cache = plain();
@@ -224,7 +224,7 @@ fn c5_a2_a_future_that_was_polled_once_and_kept_holds_nobody_up() {
 
 /// A thread under `block_on`, in no other task than its fill, does await.
 #[test]
-fn c5_a2_a_blocking_fill_that_blocks_on_its_own_key_is_refused() {
+fn c05_a_blocking_fill_that_blocks_on_its_own_key_is_refused() {
     let ask = |cache: Cache<u64, u64>| async move {
         let asked = cache.try_get_with_async(&1, || async { Ok::<_, ()>(0) });
         matches!(asked.await, Err(TryGetError::Cycle(_)))
@@ -266,7 +266,7 @@ fn c5_a2_a_blocking_fill_that_blocks_on_its_own_key_is_refused() {
 
 /// 1 waits for 2 by `block_on`, 2 for 1 on a thread; whoever comes second is refused.
 #[test]
-fn c5_a2_of_a_thread_that_blocks_on_a_task_and_one_that_waits_one_is_refused() {
+fn c05_of_a_thread_that_blocks_on_a_task_and_one_that_waits_one_is_refused() {
     watched(|| {
         for _ in 0..50 {
             let (cache, both) = (plain(), Barrier::new(2));
@@ -300,7 +300,7 @@ fn c5_a2_of_a_thread_that_blocks_on_a_task_and_one_that_waits_one_is_refused() {
 
 /// A guard inside which a task that waits is dropped leaves no wait behind.
 #[test]
-fn c5_a2_what_a_guard_awaited_is_forgotten_with_it() {
+fn c05_what_a_guard_awaited_is_forgotten_with_it() {
     watched(|| {
         let cache = plain();
         let begun = Held::new();
@@ -323,7 +323,7 @@ fn c5_a2_what_a_guard_awaited_is_forgotten_with_it() {
     });
 }
 
-// ---- B1: where a wait is refused.
+// ---- Where a wait is refused.
 
 /// A blocking method that has to wait for the fill of key 1; its name, and what its panic has to name.
 type Waits<C> = (&'static str, [&'static str; 2], fn(&C));
@@ -579,7 +579,7 @@ async fn stored_refused_in_a_task(wait: Waits<Stored>) {
 }
 
 #[test]
-fn c2_b1_a_wait_on_the_only_thread_of_a_runtime_panics_with_its_twins() {
+fn c02_a_wait_on_the_only_thread_of_a_runtime_panics_with_its_twins() {
     for wait in WAITS_OF_A_CACHE {
         watched(move || one_thread_of_tokio().block_on(refused_in_a_task(wait)));
     }
@@ -589,7 +589,7 @@ fn c2_b1_a_wait_on_the_only_thread_of_a_runtime_panics_with_its_twins() {
 }
 
 #[test]
-fn c2_b1_a_wait_on_the_threads_of_a_runtime_panics_with_its_twins() {
+fn c02_a_wait_on_the_threads_of_a_runtime_panics_with_its_twins() {
     for wait in WAITS_OF_A_CACHE {
         watched(move || two_threads_of_tokio().block_on(refused_in_a_task(wait)));
     }
@@ -600,7 +600,7 @@ fn c2_b1_a_wait_on_the_threads_of_a_runtime_panics_with_its_twins() {
 
 /// Both threads of two wait at once, as they did when the runtime hung.
 #[test]
-fn c2_b1_all_threads_of_a_runtime_that_wait_at_once_panic() {
+fn c02_all_threads_of_a_runtime_that_wait_at_once_panic() {
     watched(|| {
         two_threads_of_tokio().block_on(async {
             let (cache, latch) = (plain(), Latch::new());
@@ -632,7 +632,7 @@ fn c2_b1_all_threads_of_a_runtime_that_wait_at_once_panic() {
 
 /// Without a runtime, inside a future of ours: as it is polled, made, and dropped.
 #[test]
-fn c2_b1_a_wait_inside_a_future_of_ours_panics_with_its_twins() {
+fn c02_a_wait_inside_a_future_of_ours_panics_with_its_twins() {
     let place = "a poll of one of this crate's futures";
     for wait in WAITS_OF_A_CACHE {
         watched(move || {
@@ -698,7 +698,7 @@ fn c2_b1_a_wait_inside_a_future_of_ours_panics_with_its_twins() {
 
 /// A stored fill is a future of ours wherever it is polled, made and dropped, by a thread too.
 #[test]
-fn c2_b1_a_wait_inside_a_stored_fill_panics() {
+fn c02_a_wait_inside_a_stored_fill_panics() {
     watched(|| {
         let other = plain();
         let latch = Latch::new();
@@ -754,7 +754,7 @@ fn c2_b1_a_wait_inside_a_stored_fill_panics() {
 
 /// What does not have to wait works anywhere.
 #[test]
-fn c2_b1_hits_and_leads_and_what_does_not_wait_work_in_a_task() {
+fn c02_hits_and_leads_and_what_does_not_wait_work_in_a_task() {
     watched(|| {
         for runtime in [one_thread_of_tokio(), two_threads_of_tokio()] {
             runtime.block_on(async {
@@ -788,7 +788,7 @@ fn c2_b1_hits_and_leads_and_what_does_not_wait_work_in_a_task() {
 
 /// Tokio's own exceptions are ours.
 #[test]
-fn c2_b1_a_wait_in_spawn_blocking_and_block_in_place_is_one() {
+fn c02_a_wait_in_spawn_blocking_and_block_in_place_is_one() {
     watched(|| {
         two_threads_of_tokio().block_on(async {
             for blocking in [true, false] {
@@ -824,9 +824,9 @@ fn c2_b1_a_wait_in_spawn_blocking_and_block_in_place_is_one() {
 
 /// A removal by a destructor while a task unwinds: to panic would end the program, so it goes on without its wait.
 #[test]
-fn c2_b1_a_removal_while_a_task_unwinds_does_not_wait() {
+fn c02_a_removal_while_a_task_unwinds_does_not_wait() {
     in_child(
-        "waits::c2_b1_a_removal_while_a_task_unwinds_does_not_wait",
+        "waits::c02_a_removal_while_a_task_unwinds_does_not_wait",
         Duration::from_secs(30),
         || {
             one_thread_of_tokio().block_on(async {
@@ -845,7 +845,7 @@ fn c2_b1_a_removal_while_a_task_unwinds_does_not_wait() {
     );
 }
 
-// ---- B2: the drop of a fill is a part of it.
+// ---- The drop of a fill is a part of it.
 
 type Use = (&'static str, fn(&Cache<u64, u64>));
 
@@ -917,7 +917,7 @@ fn drop_after(polls: usize, future: impl Future) {
 }
 
 #[test]
-fn c5_b2_a_fill_that_is_dropped_may_use_its_own_key() {
+fn c05_a_fill_that_is_dropped_may_use_its_own_key() {
     for (name, act) in USES {
         for polls in 0..3 {
             watched(move || {
@@ -958,7 +958,7 @@ fn c5_b2_a_fill_that_is_dropped_may_use_its_own_key() {
 }
 
 #[test]
-fn c5_b2_a_stored_fill_that_is_dropped_may_use_its_own_key() {
+fn c05_a_stored_fill_that_is_dropped_may_use_its_own_key() {
     // By whom it is dropped: its last caller, a takeover, a closed cache, a spawner.
     for (name, act) in STORED_USES {
         for by in 0..5 {
@@ -1051,7 +1051,7 @@ impl Drop for Invalidates {
 
 /// What a compute was given is dropped with it, as a part of it.
 #[test]
-fn c5_b2_the_value_that_a_compute_was_given_may_invalidate_its_key_as_it_is_dropped() {
+fn c05_the_value_that_a_compute_was_given_may_invalidate_its_key_as_it_is_dropped() {
     watched(|| {
         // The clone that the future has, and the one that the compute has kept.
         for kept in [false, true] {
@@ -1076,7 +1076,7 @@ fn c5_b2_the_value_that_a_compute_was_given_may_invalidate_its_key_as_it_is_drop
 
 /// A fill that panics is dropped as a part of itself, too.
 #[test]
-fn c5_b2_a_fill_that_panics_may_use_its_own_key_as_it_is_dropped() {
+fn c05_a_fill_that_panics_may_use_its_own_key_as_it_is_dropped() {
     struct Panics(UsesInDrop);
 
     impl Future for Panics {
@@ -1119,7 +1119,7 @@ fn c5_b2_a_fill_that_panics_may_use_its_own_key_as_it_is_dropped() {
 
 /// A guard, and beside it a destructor that asks for its key: of a thread's guard that is known.
 #[test]
-fn c5_b2_beside_a_guard_a_destructor_may_ask_for_its_key() {
+fn c05_beside_a_guard_a_destructor_may_ask_for_its_key() {
     for (_, act) in USES {
         watched(move || {
             let cache = plain();
@@ -1138,7 +1138,7 @@ fn c5_b2_beside_a_guard_a_destructor_may_ask_for_its_key() {
 
 /// Of a task's guard it is not known: it panics in a runtime, and does not hang.
 #[test]
-fn c5_b2_beside_a_guard_of_a_task_a_destructor_that_asks_for_its_key_is_refused() {
+fn c05_beside_a_guard_of_a_task_a_destructor_that_asks_for_its_key_is_refused() {
     watched(|| {
         let cache = plain();
         let inside = cache.clone();
@@ -1158,7 +1158,7 @@ fn c5_b2_beside_a_guard_of_a_task_a_destructor_that_asks_for_its_key_is_refused(
     });
 }
 
-// ---- B3, C7: where listeners run.
+// ---- Where listeners run.
 
 type Told = Arc<Mutex<Vec<(u64, bool)>>>;
 
@@ -1184,7 +1184,7 @@ fn invalidates_1(clock: &ManualClock) -> (Cache<u64, u64>, Told) {
 }
 
 #[test]
-fn c6_b3_a_listener_is_not_told_by_a_future_that_leads() {
+fn c06_a_listener_is_not_told_by_a_future_that_leads() {
     // How key 1 is led by a task, with a removal that is to be told of: its own expired value.
     let ways: [fn(Cache<u64, u64>, Latch) -> Task<()>; 5] = [
         |cache, latch| {
@@ -1263,7 +1263,7 @@ fn c6_b3_a_listener_is_not_told_by_a_future_that_leads() {
 }
 
 #[test]
-fn c6_b3_a_listener_is_not_told_beside_a_guard() {
+fn c06_a_listener_is_not_told_beside_a_guard() {
     for dropped in [false, true] {
         watched(move || {
             let clock = ManualClock::new();
@@ -1286,7 +1286,7 @@ fn c6_b3_a_listener_is_not_told_beside_a_guard() {
 
 /// A task leads by another future of it: nobody knows. The wait is refused, and counted.
 #[test]
-fn c6_b3_a_listener_that_waits_for_a_sibling_of_the_future_that_tells_it_is_refused() {
+fn c06_a_listener_that_waits_for_a_sibling_of_the_future_that_tells_it_is_refused() {
     watched(|| {
         let clock = ManualClock::new();
         let (cache, told) = invalidates_1(&clock);
@@ -1311,7 +1311,7 @@ fn c6_b3_a_listener_that_waits_for_a_sibling_of_the_future_that_tells_it_is_refu
 
 /// In a task of tokio that is so of a removal that blocks nobody, too.
 #[test]
-fn c6_b3_a_listener_that_waits_inside_a_task_is_refused() {
+fn c06_a_listener_that_waits_inside_a_task_is_refused() {
     watched(|| {
         one_thread_of_tokio().block_on(async {
             let clock = ManualClock::new();
@@ -1329,7 +1329,7 @@ fn c6_b3_a_listener_that_waits_inside_a_task_is_refused() {
 }
 
 #[test]
-fn c6_c7_a_listener_is_not_told_while_a_fill_unwinds() {
+fn c06_a_listener_is_not_told_while_a_fill_unwinds() {
     watched(|| {
         let clock = ManualClock::new();
         let (cache, told) = invalidates_1(&clock);
@@ -1385,7 +1385,7 @@ fn c6_c7_a_listener_is_not_told_while_a_fill_unwinds() {
 
 /// What is not told while something unwinds is not waited for there.
 #[test]
-fn c9_c7_quiesce_while_something_unwinds_does_not_wait_for_the_listener() {
+fn c09_quiesce_while_something_unwinds_does_not_wait_for_the_listener() {
     watched(|| {
         let clock = ManualClock::new();
         let (cache, told) = invalidates_1(&clock);
@@ -1406,7 +1406,7 @@ fn c9_c7_quiesce_while_something_unwinds_does_not_wait_for_the_listener() {
 
 /// Nobody waits for a fill that a spawner goes on with: who ends it tells.
 #[test]
-fn c6_b3_what_a_fill_that_nobody_waits_for_has_removed_is_told_at_its_end() {
+fn c06_what_a_fill_that_nobody_waits_for_has_removed_is_told_at_its_end() {
     watched(|| {
         let latch = Latch::new();
         let (opens, told) = (latch.clone(), Told::default());
@@ -1438,7 +1438,7 @@ fn c6_b3_what_a_fill_that_nobody_waits_for_has_removed_is_told_at_its_end() {
     });
 }
 
-// ---- B4: deadlines.
+// ---- Deadlines.
 
 /// A stored fill that wakes itself each time it is polled, until it is told to end.
 fn restless(end: &Arc<AtomicBool>, polls: &Arc<AtomicU64>) -> AtomicCache<u64, u64> {
@@ -1458,7 +1458,7 @@ fn restless(end: &Arc<AtomicBool>, polls: &Arc<AtomicU64>) -> AtomicCache<u64, u
 }
 
 #[test]
-fn c2_b4_a_fill_that_wakes_itself_does_not_hold_up_close_within() {
+fn c02_a_fill_that_wakes_itself_does_not_hold_up_close_within() {
     watched(|| {
         // Alone, and beside a thread that polls it too.
         for beside in [false, true] {
@@ -1484,7 +1484,7 @@ fn c2_b4_a_fill_that_wakes_itself_does_not_hold_up_close_within() {
 }
 
 #[test]
-fn c2_b4_a_fill_that_wakes_itself_does_not_hold_up_close_async_until() {
+fn c02_a_fill_that_wakes_itself_does_not_hold_up_close_async_until() {
     watched(|| {
         let (end, polls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let cache = restless(&end, &polls);
@@ -1503,7 +1503,7 @@ fn c2_b4_a_fill_that_wakes_itself_does_not_hold_up_close_async_until() {
 }
 
 #[test]
-fn c5_b4_a_close_async_until_in_tokio_ends_by_its_timer() {
+fn c05_a_close_async_until_in_tokio_ends_by_its_timer() {
     watched(|| {
         let (end, polls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let cache = restless(&end, &polls);

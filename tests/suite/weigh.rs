@@ -366,7 +366,7 @@ fn shared_things_that_are_counted_again_and_again_do_not_overflow() {
 
 /// A bound that is a part of a byte was zero bytes, in which nothing is ever kept.
 #[test]
-fn c11_a8_a_bound_that_is_less_than_a_byte_is_refused_by_name_and_value() {
+fn c11_a_bound_that_is_less_than_a_byte_is_refused_by_name_and_value() {
     let build = |size: &str| Cache::<u8, String>::builder().max_bytes(size).build();
     for text in [
         "0.5",

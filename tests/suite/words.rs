@@ -11,7 +11,7 @@ fn what_the_compiler_says_of_a_call_that_is_nearly_right() {
 /// A panic leaves the cache usable: so what leads to it may be taken over a `catch_unwind`, whatever the
 /// values are.
 #[test]
-fn c6_what_leads_to_a_cache_is_unwind_safe() {
+fn c06_what_leads_to_a_cache_is_unwind_safe() {
     use atomic_cache::*;
     use std::cell::Cell;
     use std::panic::{RefUnwindSafe, UnwindSafe, catch_unwind};
