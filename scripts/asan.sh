@@ -16,6 +16,6 @@ for engine in "" "--cfg atomic_cache_crossbeam"; do
     printf '== %s\n' "${engine:-our own engine}"
     RUSTFLAGS="-Zsanitizer=address --cfg atomic_cache_boxed $engine" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/asan \
         cargo +nightly test -p atomic-cache --locked --target "$target" --lib --test suite -- \
-        --skip alloc:: --skip quiet:: --skip leaks::r10_memory --skip h28 --skip allocates \
+        --skip c07_allocations:: --skip c07_quiet:: --skip leaks::r10_memory --skip h28 --skip allocates \
         --skip what_is_refused_and_what_is_not_disturbed --skip a_type_that_does_not_weigh_is_told ${@+"$@"}
 done

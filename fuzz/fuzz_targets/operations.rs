@@ -1,4 +1,4 @@
-//! Operations on one cache against a plain model: see `tests/suite/operations_model.rs`.
+//! Operations on one cache against a plain model: see `tests/suite/history/operations_model.rs`.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::panic;
 use std::sync::Once;
 
-#[path = "../../tests/suite/operations_model.rs"]
+#[path = "../../tests/suite/history/operations_model.rs"]
 mod operations_model;
 
 thread_local! {

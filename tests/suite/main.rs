@@ -1,36 +1,10 @@
-//! The public face of atomic-cache, tested in one binary: a module a topic.
-mod alloc;
+//! The public face of atomic-cache, tested in one binary: a folder a topic. The number in a test's name is a clause
+//! (`c02_`), a rule of histories (`r04_`), a hostile input (`h07_`) or a soak (`k1_`) of `docs/CONTRACT.md`.
 mod bounds;
-mod bounds_found;
-mod cereggii;
-mod checker;
-mod common;
 mod contract;
-mod corpus;
-mod eviction;
-mod expired_first;
 mod history;
 mod hostile;
-mod in_flight;
-mod janitor;
-mod leaks;
-mod listener;
-mod memoize;
-mod memoize_async;
-mod memory_found;
-mod operations_model;
-mod quiet;
-mod races;
-mod reclamation;
-mod removals;
-mod schedules_found;
-mod stack;
-mod task_tools;
+mod macros;
+mod reclaim;
+mod support;
 mod tasks;
-mod tasks_dropped;
-mod tasks_found;
-mod tasks_hostile;
-mod tasks_runtimes;
-mod waits;
-mod weigh;
-mod words;

@@ -1,0 +1,4 @@
+//! `memoize!`.
+
+mod memoize;
+mod memoize_async;

@@ -1,0 +1,5 @@
+//! What the tests share.
+
+pub(crate) mod common;
+pub(crate) mod schedule;
+pub(crate) mod task_tools;
