@@ -37,7 +37,7 @@ fn pins_alone(name: &str, test: impl FnOnce()) {
 
 #[test]
 fn c07_a_hit_allocates_nothing_whatever_the_verb() {
-    let name = "alloc::c07_a_hit_allocates_nothing_whatever_the_verb";
+    let name = test_name!();
     pins_alone(name, a_hit_allocates_nothing_whatever_the_verb);
 }
 
@@ -72,10 +72,7 @@ fn a_hit_allocates_nothing_whatever_the_verb() {
 
 #[test]
 fn c07_a_hit_of_a_task_allocates_nothing() {
-    pins_alone(
-        "alloc::c07_a_hit_of_a_task_allocates_nothing",
-        a_hit_of_a_task_allocates_nothing,
-    );
+    pins_alone(test_name!(), a_hit_of_a_task_allocates_nothing);
 }
 
 fn a_hit_of_a_task_allocates_nothing() {
@@ -125,10 +122,7 @@ fn a_fill_of_a_task_without_waiters_allocates_chunks_alone() {
 
 #[test]
 fn c07_a_miss_that_does_not_fill_allocates_nothing() {
-    pins_alone(
-        "alloc::c07_a_miss_that_does_not_fill_allocates_nothing",
-        a_miss_that_does_not_fill_allocates_nothing,
-    );
+    pins_alone(test_name!(), a_miss_that_does_not_fill_allocates_nothing);
 }
 
 fn a_miss_that_does_not_fill_allocates_nothing() {
@@ -147,10 +141,7 @@ fn a_miss_that_does_not_fill_allocates_nothing() {
 
 #[test]
 fn c07_a_hit_of_an_atomic_cache_allocates_nothing() {
-    pins_alone(
-        "alloc::c07_a_hit_of_an_atomic_cache_allocates_nothing",
-        a_hit_of_an_atomic_cache_allocates_nothing,
-    );
+    pins_alone(test_name!(), a_hit_of_an_atomic_cache_allocates_nothing);
 }
 
 fn a_hit_of_an_atomic_cache_allocates_nothing() {
@@ -170,7 +161,7 @@ fn a_hit_of_an_atomic_cache_allocates_nothing() {
 #[test]
 fn c07_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
     pins_alone(
-        "alloc::c07_a_hit_with_a_lifetime_and_with_statistics_allocates_nothing",
+        test_name!(),
         a_hit_with_a_lifetime_and_with_statistics_allocates_nothing,
     );
 }
@@ -199,7 +190,7 @@ fn a_hit_with_a_lifetime_and_with_statistics_allocates_nothing() {
 #[test]
 fn c07_a_hit_by_a_borrowed_or_composed_key_allocates_nothing() {
     pins_alone(
-        "alloc::c07_a_hit_by_a_borrowed_or_composed_key_allocates_nothing",
+        test_name!(),
         a_hit_by_a_borrowed_or_composed_key_allocates_nothing,
     );
 }
