@@ -20,13 +20,13 @@ use std::time::Duration;
 
 /// How a cache's values are computed.
 pub(crate) enum StoredFill<K, V, E, S> {
-    /// By a call, on the thread of whoever leads.
+    /// By a call, on the leader's thread.
     Call(Box<dyn Fn(&AtomicCache<K, V, E, S>, &K) -> Result<V, E> + Send + Sync>),
-    /// By a future, which this makes and leaves to the flight to keep.
+    /// By a future, which this makes and hands to the flight to own.
     Future(Box<dyn Keep<K, V, E, S>>),
 }
 
-/// Makes the fill of a flight, for it to keep.
+/// Makes the fill of a flight, and stores it in the flight.
 pub(crate) trait Keep<K, V, E, S>: Send + Sync {
     fn keep<'c>(
         &self,
@@ -38,14 +38,14 @@ pub(crate) trait Keep<K, V, E, S>: Send + Sync {
         S: BuildHasher;
 }
 
-/// A cache that knows how its values are computed: [`get`](Self::get) computes what is not there.
+/// A cache that knows how its values are computed: [`get`](Self::get) computes absent ones.
 ///
-/// The verbs are those of a [`Cache`]: see [`which_verb`](crate::which_verb). Settings come from
-/// [`builder`](AtomicCache::builder), which names keys and values only; the error is the fill's.
+/// Its methods are those of a [`Cache`]: see [`which_verb`](crate::which_verb). Settings come from
+/// [`builder`](AtomicCache::builder), which names the types of key and value only; the error type
+/// is the fill's.
 ///
-/// Like a [`Cache`], of which it is a handle together with a fill, it is shared by
-/// [`Clone`]. Its contract and its costs are those of [`Cache`]; the fill is called by pointer, on
-/// misses only.
+/// It is a handle of a [`Cache`] together with a fill, and is shared by [`Clone`]. Its guarantees
+/// and its costs are those of [`Cache`]; the fill is called by pointer, on misses only.
 ///
 /// There is no `insert`: an assignment would race the fill.
 ///
@@ -86,7 +86,7 @@ pub struct AtomicCache<K, V, E = Infallible, S = DefaultHashBuilder> {
 }
 
 impl<K, V, E, S> Clone for AtomicCache<K, V, E, S> {
-    /// Makes another handle on the same cache; two reference counts.
+    /// Makes another handle on the same cache; costs two reference counts.
     fn clone(&self) -> Self {
         Self {
             cache: self.cache.clone(),
@@ -108,12 +108,11 @@ impl<K, V, E, S> std::panic::UnwindSafe for AtomicCache<K, V, E, S> {}
 impl<K, V, E, S> std::panic::RefUnwindSafe for AtomicCache<K, V, E, S> {}
 
 impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
-    /// Makes a cache of what `fill` computes, each value served for `ttl` from when it was computed;
-    /// `None`: for ever.
+    /// Makes a cache of the values that `fill` computes. Each is served for `ttl` from when it was
+    /// computed; `None`: for ever.
     ///
-    /// For more settings see [`builder`](Self::builder). Keys are asked to be
-    /// [`Debug`](fmt::Debug) because cycle errors name them; for others see
-    /// [`Builder::opaque_keys`].
+    /// For more settings see [`builder`](Self::builder). Keys have to be [`Debug`](fmt::Debug)
+    /// because cycle errors name them; for others see [`Builder::opaque_keys`].
     ///
     /// ```
     /// use std::time::Duration;
@@ -132,7 +131,8 @@ impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
         Self::recursive(move |_, key| fill(key), ttl)
     }
 
-    /// Does what [`new`](Self::new) does, with a fill that may ask the cache for other keys, to any depth.
+    /// Makes a cache as [`new`](Self::new) does, with a fill that may ask the cache for other keys,
+    /// to any depth.
     ///
     /// Each level of the recursion takes some of the thread's stack: see
     /// [`memoize!`](macro@crate::memoize).
@@ -155,8 +155,10 @@ impl<K: Hash + Eq + fmt::Debug, V> AtomicCache<K, V> {
 }
 
 impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
-    /// Does what [`new`](AtomicCache::new) does, with a fill that can fail: see [`try_get`](Self::try_get). An
-    /// error that is not `Clone` goes into an `Arc`: `.map_err(Arc::new)`.
+    /// Makes a cache as [`new`](AtomicCache::new) does, with a fill that can fail: see
+    /// [`try_get`](Self::try_get).
+    ///
+    /// An error that is not `Clone` goes into an `Arc`: `.map_err(Arc::new)`.
     ///
     /// ```
     /// use atomic_cache::{AtomicCache, TryGetError};
@@ -175,8 +177,8 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
         Self::with_ttl(move |_, key| fill(key), ttl.into())
     }
 
-    /// Does what [`try_new`](Self::try_new) does, with a fill that may ask the cache for other keys: see
-    /// [`recursive`](AtomicCache::recursive).
+    /// Makes a cache as [`try_new`](Self::try_new) does, with a fill that may ask the cache for
+    /// other keys: see [`recursive`](AtomicCache::recursive).
     ///
     /// ```
     /// use atomic_cache::{AtomicCache, TryGetError};
@@ -211,7 +213,7 @@ impl<K: Hash + Eq + fmt::Debug, V, E> AtomicCache<K, V, E> {
 }
 
 impl<K, V> AtomicCache<K, V> {
-    /// Returns the settings; end with [`build_with`](Builder::build_with).
+    /// Returns the settings for a cache; end with [`build_with`](Builder::build_with).
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -228,17 +230,19 @@ impl<K, V> AtomicCache<K, V> {
 impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     /// Returns the value of a key, **computed if it is not there**.
     ///
-    /// Of all who ask at once one runs the fill; the others wait and get a clone of the one value.
-    /// If the fill panics, the panic goes on in its caller, and one of those who wait runs it.
+    /// Of all callers that ask at once, one runs the fill. The others block, and get a clone of its
+    /// value. If the fill panics, the panic goes on in its caller, and one of the waiters runs the
+    /// fill again.
     ///
-    /// Blocks while somebody else computes the value. Cost of a hit: see [`Cache`].
-    /// To look without filling: [`peek`](Self::peek), [`contains`](Self::contains).
+    /// Cost of a hit: see [`Cache`]. Twins: [`get_async`](Self::get_async) blocks no thread;
+    /// [`peek`](Self::peek) and [`contains`](Self::contains) neither fill nor wait.
     ///
     /// # Panics
-    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
-    /// [`ClosedError`](crate::ClosedError) if the cache has been closed. If it would have to wait where [a thread may not
-    /// wait](Cache#where-a-thread-may-not-wait): take [`get_async`](Self::get_async) or [`peek`](Self::peek). And with whatever
-    /// the fill panics with.
+    /// * With the text of a [`CycleError`](crate::CycleError) if the wait would never end, and of a
+    ///   [`ClosedError`](crate::ClosedError) if the cache has been closed;
+    ///   [`try_get`](Self::try_get) returns both instead.
+    /// * If it would have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait).
+    /// * With the panic of the fill.
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
@@ -257,7 +261,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         }
     }
 
-    /// What is not the short way of a hit. `absent`: there is no need to look before turning.
+    /// The slow path of a hit. `absent`: the first step needs no look-up before it.
     #[inline(never)]
     #[track_caller]
     fn get_otherwise<Q>(&self, key: &Q, absent: bool) -> V
@@ -272,12 +276,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         )
     }
 
-    /// Shows the value of a key, **computed if it is not there**, to `f` without cloning it.
+    /// Shows the value of a key, **computed if it is not there**, to `f` without cloning it;
+    /// returns the result of `f`.
     ///
-    /// `f` runs under an epoch pin: see [`Cache::with`].
+    /// Waits as [`get`](Self::get) does; its twin [`with_async`](Self::with_async) blocks no
+    /// thread. `f` runs under an epoch pin: see [`Cache::with`].
     ///
     /// # Panics
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get), and with the panic of `f`.
     ///
     /// ```
     /// let words = atomic_cache::AtomicCache::new(|n: &usize| "spam ".repeat(*n), None);
@@ -295,8 +301,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
 
     /// Computes the value of a key anew, and returns the new one.
     ///
-    /// While the fill runs, readers go on getting the old value, if there is one. If a fill of the
-    /// key runs already, waits for that one. If the fill panics, the old value stays.
+    /// While the fill runs, reads go on getting the old value, if there is one. If a fill of the
+    /// key runs already, waits for that one, and takes its value. If the fill panics, the old value
+    /// stays.
+    ///
+    /// Twin: [`refresh_async`](Self::refresh_async) blocks no thread.
     ///
     /// # Panics
     /// As [`get`](Self::get).
@@ -330,18 +339,18 @@ where
     S: BuildHasher,
     E: Clone + Send + Sync + 'static,
 {
-    /// Returns the value of a key, **computed if it is not there**, or the reason why there is none.
+    /// Returns the value of a key, **computed if it is not there**, or the error of the fill.
     ///
-    /// It is [`get`](AtomicCache::get) for fills that can fail, and for those who would rather
-    /// have a cycle as an error.
+    /// Waits as [`get`](AtomicCache::get) does; its twin [`try_get_async`](Self::try_get_async)
+    /// blocks no thread. It is also for callers that want a cycle or a closed cache as an error.
     ///
     /// # Errors
-    /// As [`Cache::try_get_with`]. Errors are shared with everyone who waits, and not cached. (To
-    /// cache them, let the value be a `Result`.)
+    /// As [`Cache::try_get_with`]. All waiters get a clone of an error, and it is not cached. (To
+    /// cache errors, let the value be a `Result`.)
     ///
     /// # Panics
-    /// If it would have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait): take
-    /// [`try_get_async`](Self::try_get_async). And with whatever the fill panics with.
+    /// * If it would have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait).
+    /// * With the panic of the fill.
     ///
     /// ```
     /// let ports = atomic_cache::AtomicCache::try_new(|text: &String| text.parse::<u16>(), None);
@@ -363,8 +372,11 @@ where
         )
     }
 
-    /// Does what [`refresh`](AtomicCache::refresh) does, with a fill that can fail. If it does, the old value
-    /// stays.
+    /// Computes the value of a key anew by a fill that can fail, and returns the new one. If the
+    /// fill fails, the old value stays.
+    ///
+    /// Waits as [`refresh`](AtomicCache::refresh) does; its twin
+    /// [`try_refresh_async`](Self::try_refresh_async) blocks no thread.
     ///
     /// # Errors
     /// As [`try_get`](Self::try_get).
@@ -407,7 +419,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         }
     }
 
-    /// Returns the value of a key, if it is there. Never fills, never blocks, is not a use of the entry.
+    /// Returns the value of a key, if it is there. Never fills, never waits, does not count as a
+    /// use of the entry.
     pub fn peek<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -416,7 +429,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.peek(key)
     }
 
-    /// Says whether a key is there. Never fills, never blocks; false while its first fill runs.
+    /// Returns whether a key is there. Never fills, never waits. `false` while the key's first fill
+    /// runs.
     ///
     /// ```
     /// let squares = atomic_cache::AtomicCache::new(|n: &u64| n * n, None);
@@ -431,8 +445,11 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.contains(key)
     }
 
-    /// Removes a key, and waits for its fill if one runs. True if it has removed a value. See [`Cache::invalidate`]. Its twins:
-    /// [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and [`invalidate_async`](Self::invalidate_async).
+    /// Removes a key, and waits for a running fill of it. Returns whether it has removed a value:
+    /// see [`Cache::invalidate`].
+    ///
+    /// Twins: [`invalidate_nowait`](Self::invalidate_nowait) never waits, and
+    /// [`invalidate_async`](Self::invalidate_async) blocks no thread.
     ///
     /// # Panics
     /// As [`Cache::invalidate`].
@@ -451,8 +468,11 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate(key)
     }
 
-    /// Removes a key, waits for its fill if one runs, and returns the value; see [`Cache::remove`]. Its twins:
-    /// [`remove_nowait`](Self::remove_nowait), which never waits, and [`remove_async`](Self::remove_async).
+    /// Removes a key, waits for a running fill of it, and returns the removed value: see
+    /// [`Cache::remove`].
+    ///
+    /// Twins: [`remove_nowait`](Self::remove_nowait) never waits, and
+    /// [`remove_async`](Self::remove_async) blocks no thread.
     ///
     /// # Panics
     /// As [`Cache::invalidate`].
@@ -465,8 +485,9 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.remove(key)
     }
 
-    /// Removes a key, never waits, and returns the value; see [`Cache::remove_nowait`]. Its twins, which wait:
-    /// [`remove`](Self::remove) and [`remove_async`](Self::remove_async).
+    /// Removes a key, never waits, and returns the removed value: see [`Cache::remove_nowait`].
+    ///
+    /// Twins, which wait: [`remove`](Self::remove) and [`remove_async`](Self::remove_async).
     pub fn remove_nowait<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -475,8 +496,10 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.remove_nowait(key)
     }
 
-    /// Removes a key and never waits: it cuts off a fill that runs. True if it has removed a value. See
-    /// [`Cache::invalidate_nowait`]. Its twins, which wait: [`invalidate`](Self::invalidate) and
+    /// Removes a key and never waits: it detaches a running fill of it. Returns whether it has
+    /// removed a value: see [`Cache::invalidate_nowait`].
+    ///
+    /// Twins, which wait: [`invalidate`](Self::invalidate) and
     /// [`invalidate_async`](Self::invalidate_async).
     pub fn invalidate_nowait<Q>(&self, key: &Q) -> bool
     where
@@ -485,9 +508,10 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate_nowait(key)
     }
 
-    /// Removes every key, and waits for the fills that run; see [`Cache::invalidate_all`]. Its twins:
-    /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
-    /// [`invalidate_all_async`](Self::invalidate_all_async).
+    /// Removes every key, and waits for the running fills: see [`Cache::invalidate_all`].
+    ///
+    /// Twins: [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits, and
+    /// [`invalidate_all_async`](Self::invalidate_all_async) blocks no thread.
     ///
     /// # Panics
     /// As [`Cache::invalidate`].
@@ -496,15 +520,20 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate_all();
     }
 
-    /// Removes every key and never waits: it cuts off the fills that run; see [`Cache::invalidate_all_nowait`]. Its twins,
-    /// which wait: [`invalidate_all`](Self::invalidate_all) and [`invalidate_all_async`](Self::invalidate_all_async).
+    /// Removes every key and never waits: it detaches the running fills. See
+    /// [`Cache::invalidate_all_nowait`].
+    ///
+    /// Twins, which wait: [`invalidate_all`](Self::invalidate_all) and
+    /// [`invalidate_all_async`](Self::invalidate_all_async).
     pub fn invalidate_all_nowait(&self) {
         self.cache.invalidate_all_nowait();
     }
 
-    /// Removes the keys whose values `which` picks, and waits for their fills; see [`Cache::invalidate_if`], also for keys
-    /// that have no value yet. Its twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
-    /// [`invalidate_if_async`](Self::invalidate_if_async).
+    /// Removes the entries that `which` picks, and waits for running fills of their keys.
+    /// [`Cache::invalidate_if`] says more, also of keys that have no value yet.
+    ///
+    /// Twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait) never waits, and
+    /// [`invalidate_if_async`](Self::invalidate_if_async) blocks no thread.
     ///
     /// # Panics
     /// As [`Cache::invalidate`].
@@ -513,33 +542,36 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.invalidate_if(which);
     }
 
-    /// Removes the keys whose values `which` picks and never waits; see [`Cache::invalidate_if_nowait`]. Its twins, which
-    /// wait: [`invalidate_if`](Self::invalidate_if) and [`invalidate_if_async`](Self::invalidate_if_async).
+    /// Removes the entries that `which` picks, and never waits: see
+    /// [`Cache::invalidate_if_nowait`].
+    ///
+    /// Twins, which wait: [`invalidate_if`](Self::invalidate_if) and
+    /// [`invalidate_if_async`](Self::invalidate_if_async).
     pub fn invalidate_if_nowait(&self, which: impl FnMut(&K, &V) -> bool) {
         self.cache.invalidate_if_nowait(which);
     }
 
-    /// Counts the entries; see [`Cache::len`].
+    /// Returns the number of entries: see [`Cache::len`].
     pub fn len(&self) -> usize {
         self.cache.len()
     }
 
-    /// Says whether there are no entries; see [`Cache::len`].
+    /// Returns whether there are no entries: see [`Cache::len`].
     pub fn is_empty(&self) -> bool {
         self.cache.is_empty()
     }
 
-    /// Returns the most it may hold: see [`Cache::capacity`].
+    /// Returns the capacity, in entries or in weight: see [`Cache::capacity`].
     pub fn capacity(&self) -> Option<u64> {
         self.cache.capacity()
     }
 
-    /// Returns what all entries weigh together: see [`Cache::weighted_size`].
+    /// Returns the total weight of all entries: see [`Cache::weighted_size`].
     pub fn weighted_size(&self) -> u64 {
         self.cache.weighted_size()
     }
 
-    /// Returns what a key's entry weighs: see [`Cache::weight`].
+    /// Returns the weight of a key's entry: see [`Cache::weight`].
     pub fn weight<Q>(&self, key: &Q) -> Option<u64>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -547,7 +579,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.weight(key)
     }
 
-    /// Changes the capacity: see [`Cache::set_max_capacity`].
+    /// Changes the capacity, and evicts the excess: see [`Cache::set_max_capacity`].
     ///
     /// # Errors
     /// As there.
@@ -555,7 +587,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.set_max_capacity(capacity)
     }
 
-    /// Changes the capacity, in bytes: see [`Cache::set_max_bytes`].
+    /// Changes the capacity, in bytes, and evicts the excess: see [`Cache::set_max_bytes`].
     ///
     /// # Errors
     /// As there.
@@ -563,7 +595,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.set_max_bytes(size)
     }
 
-    /// Makes an entry one of the last to be evicted: see [`Cache::promote`].
+    /// Makes the entry of a key one of the last to be evicted: see [`Cache::promote`]. Returns
+    /// `false` if the key is not there.
     pub fn promote<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -571,7 +604,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.promote(key)
     }
 
-    /// Makes an entry the first to be evicted: see [`Cache::demote`].
+    /// Makes the entry of a key the first to be evicted: see [`Cache::demote`]. Returns `false` if
+    /// the key is not there.
     pub fn demote<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -579,7 +613,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.demote(key)
     }
 
-    /// Returns the most used entries, cloned: see [`Cache::hottest`].
+    /// Returns at most `limit` entries, cloned, the most used first: see [`Cache::hottest`].
     pub fn hottest(&self, limit: usize) -> Vec<(K, V)>
     where
         K: Clone,
@@ -588,7 +622,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.hottest(limit)
     }
 
-    /// Returns the least used entries, cloned: see [`Cache::coldest`].
+    /// Returns at most `limit` entries, cloned, the least used first: see [`Cache::coldest`].
     pub fn coldest(&self, limit: usize) -> Vec<(K, V)>
     where
         K: Clone,
@@ -605,12 +639,13 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.keys()
     }
 
-    /// Does at once what traffic does in passing: see [`Cache::run_pending_tasks`].
+    /// Does at once the work that ordinary calls and the janitor do in passing: see
+    /// [`Cache::run_pending_tasks`].
     pub fn run_pending_tasks(&self) {
         self.cache.run_pending_tasks();
     }
 
-    /// Returns the fills that are running: see [`Cache::in_flight`].
+    /// Returns the running fills: see [`Cache::in_flight`].
     pub fn in_flight(&self) -> Vec<InFlight<K>>
     where
         K: Clone,
@@ -618,7 +653,8 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.in_flight()
     }
 
-    /// Gives up a fill that is stuck: see [`Cache::takeover`].
+    /// Abandons the running fill of a key, and lets one waiter start its own: see
+    /// [`Cache::takeover`]. Returns `false` if no fill was running.
     pub fn takeover<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -626,24 +662,31 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.takeover(key)
     }
 
-    /// Refuses fills from now on, and waits for those that run: see [`Cache::close`].
+    /// Refuses fills from now on, and waits for the running ones: see [`Cache::close`].
+    ///
+    /// # Panics
+    /// As [`Cache::close`].
     #[track_caller]
     pub fn close(&self) {
         self.cache.close();
     }
 
-    /// Closes, and waits no longer than a time: see [`Cache::close_within`].
+    /// Closes the cache, and abandons the fills that still run after `timeout`: see
+    /// [`Cache::close_within`]. Returns the number of abandoned fills.
+    ///
+    /// # Panics
+    /// As [`Cache::close_within`].
     #[track_caller]
     pub fn close_within(&self, timeout: Duration) -> usize {
         self.cache.close_within(timeout)
     }
 
-    /// Says whether the cache has been closed: see [`Cache::is_closed`].
+    /// Returns whether the cache has been closed: see [`Cache::is_closed`].
     pub fn is_closed(&self) -> bool {
         self.cache.is_closed()
     }
 
-    /// Returns every entry, cloned; see [`Cache::iter`].
+    /// Returns every entry, cloned: see [`Cache::iter`].
     pub fn iter(&self) -> Iter<'_, K, V, S>
     where
         K: Clone,
@@ -652,25 +695,27 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AtomicCache<K, V, E, S> {
         self.cache.iter()
     }
 
-    /// Makes a view that holds one epoch pin for many look-ups, and lends values: see [`Cache::pin`].
+    /// Returns a guard that holds one epoch pin for many look-ups, and lends values: see
+    /// [`Cache::pin`].
     pub fn pin(&self) -> AtomicPinned<'_, K, V, E, S> {
         AtomicPinned::new(self)
     }
 
-    /// Returns what has happened so far; see [`Cache::stats`].
+    /// Returns the counts of all events so far: see [`Cache::stats`].
     pub fn stats(&self) -> CacheStats {
         self.cache.stats()
     }
 
-    /// Counts the removed objects that are not dropped yet; see [`Cache::retired`].
+    /// Returns the number of removed objects that are not dropped yet: see [`Cache::retired`].
     pub fn retired(&self) -> usize {
         self.cache.retired()
     }
 
-    /// Waits until everything removed before has been dropped, also in a task, whose thread it blocks; see [`Cache::quiesce`].
+    /// Waits until all values that were removed before the call have been dropped: see
+    /// [`Cache::quiesce`]. It blocks its thread, also in a task.
     ///
     /// # Panics
-    /// If this thread holds a pinned view.
+    /// If this thread holds a pinned guard.
     #[track_caller]
     pub fn quiesce(&self) {
         self.cache.quiesce();
@@ -696,7 +741,7 @@ where
     }
 }
 
-/// A cache's own fill, at one caller's.
+/// A cache's own fill, in one call.
 pub(crate) struct Stored<'a, K: Hash + Eq, V, E, S: BuildHasher> {
     cache: &'a AtomicCache<K, V, E, S>,
     error: OwnError<E>,

@@ -1,4 +1,4 @@
-//! [`Cache`]: the blocking verbs. Each is a short loop around one step of the core.
+//! [`Cache`]: the blocking methods. Each is a short loop around one step of the core.
 
 use crate::actor::actor;
 use crate::blocking::{Verb, verbs};
@@ -21,63 +21,79 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The hasher a cache has unless it is given another: foldhash, as in hashbrown. Fast, seeded
-/// once a process, and not meant to withstand an attacker who can watch timings: for keys that
-/// strangers choose, give [`Builder::hasher`] a `std::hash::RandomState`.
+/// The hasher of a cache that is given no other: foldhash, as in hashbrown.
+///
+/// It is fast, is seeded once a process, and does not withstand an attacker that can watch timings.
+/// For keys that strangers choose, give [`Builder::hasher`] a `std::hash::RandomState`.
 pub type DefaultHashBuilder = foldhash::fast::RandomState;
 
-/// A concurrent map that computes each value once, and is filled call by call.
+/// A concurrent map that computes each value once; each call brings its own fill.
 ///
-/// A `Cache` is a handle: [`Clone`] is one reference count and shares the cache. For a cache that
-/// always fills in the same way see [`AtomicCache`](crate::AtomicCache); for a table of the verbs
-/// [`which_verb`](crate::which_verb).
+/// A `Cache` is a handle: a [`Clone`] costs one reference count and shares the cache. For a cache
+/// that always fills in the same way see [`AtomicCache`](crate::AtomicCache); for a table of the
+/// methods see [`which_verb`](crate::which_verb).
 ///
-/// # What a caller can rely on
-/// * One flight a key: of all who ask for a key that is not there, whichever verb they use, one
-///   runs its fill, and the others wait for that one result.
+/// # Guarantees
+/// * One flight a key. Of all callers that ask for an absent key at once, through whichever method,
+///   one runs its fill. The others wait for that one result.
 /// * `invalidate` beats a running fill: see [`invalidate`](Self::invalidate).
-/// * No foreign code (fill, `Drop`, waker) runs with anything of the cache held. `Hash`, `Eq` and
-///   `Clone` run under an epoch pin. Any of them may panic: the cache stays usable.
+/// * User code (fill, `Drop`, waker) runs while the cache holds no lock and no pin. `Hash`, `Eq`
+///   and `Clone` run under an epoch pin. Any of them may panic: the cache stays usable.
 /// * A fill may ask the cache for other keys. A wait that would never end is an error that names
-///   the keys: the `try_` verbs return it, the others panic with it.
+///   the keys: the `try_` methods return it, the others panic with it.
 ///
 /// # Where a thread may not wait
-/// A thread that sleeps inside a task may be the one that would have to end what it waits for: then the runtime hangs. So
-/// a method that would have to sleep there until a fill ends panics before it sleeps. It names its twins: the one that
-/// ends in `_async`, and the one that does not wait. It does so
-/// * always, inside a poll, the creation or the drop of one of this crate's futures, async fills included, on whichever
-///   thread they are polled;
-/// * with the feature `tokio`, wherever tokio forbids to block: in tasks and under `block_on`, not in `spawn_blocking`
-///   and `block_in_place`. This crate asks tokio by a call that panics there, so tokio's own message, "Cannot block the
-///   current thread from within a runtime", comes first: **read the second one**. (With `panic = "abort"` there is only
-///   the first.)
+/// A thread that sleeps inside a task may be the very thread that has to end the fill it waits for:
+/// then the runtime hangs. So a method that would have to sleep there until a fill ends panics
+/// before it sleeps. The panic names the method's twins: the one that ends in `_async`, and the one
+/// that does not wait. The method panics
+/// * always, inside a poll, the creation or the drop of one of this crate's futures, async fills
+///   included, on whichever thread they are polled;
+/// * with the feature `tokio`, wherever tokio forbids blocking: in tasks and under `block_on`, not
+///   in `spawn_blocking` and `block_in_place`. This crate asks tokio by a call that panics there.
+///   So tokio's own message, "Cannot block the current thread from within a runtime", comes
+///   first: **read the second one**. (With `panic = "abort"` there is only the first.)
 ///
-/// A call that hits does not sleep, and is not refused; nor is one that runs the fill itself, unless that is a future which
-/// is pending, nor one whose wait would close a cycle, which is an error of its own. A removal that panics in this way has
-/// taken effect all the same: the fills that it would have waited for are detached. A removal on a thread that unwinds goes on without its wait.
+/// These calls are not refused:
+/// * a call that hits: it does not sleep;
+/// * a call that runs the fill itself, unless the fill is a future that is pending;
+/// * a call that would close a cycle: that is an error of its own.
 ///
-/// Not refused, because it is not a fill that they wait for: [`quiesce`](Self::quiesce), and the end of a cache's
-/// [janitor](Builder::purge_interval). In a task they block its thread; give them to `spawn_blocking`.
+/// A removal that panics in this way has taken effect all the same: the fills that it would have
+/// waited for are detached. A removal on a thread that unwinds skips its wait.
 ///
-/// # What becomes of a fill that runs
-/// Each method that changes a key says what it does to a fill of that key, in one of these words:
+/// [`quiesce`](Self::quiesce) and the end of a cache's [janitor](Builder::purge_interval) are not
+/// refused either, because they do not wait for a fill. In a task they block its thread: call them
+/// in `spawn_blocking`.
 ///
-/// | the fill is | by | who has joined gets | who asks next |
+/// # Effects on a running fill
+/// Each method that changes a key does one of these to a running fill of that key:
+///
+/// | the fill is | by | callers that have joined it get | the next caller |
 /// |---|---|---|---|
-/// | **detached** | removals that wait, such as [`invalidate`](Self::invalidate) | its value | waits until it has ended, then runs its own |
-/// | **cut off** | removals that do not, such as [`invalidate_nowait`](Self::invalidate_nowait) | its value | runs its own at once, beside it |
+/// | **detached**, and waited for | removals that wait, such as [`invalidate`](Self::invalidate) | its value | waits until it has ended, then runs its own |
+/// | **detached** | removals that do not wait, such as [`invalidate_nowait`](Self::invalidate_nowait) | its value | runs its own at once, beside it |
 /// | **replaced** | [`insert`](Self::insert) | the inserted value, at once | gets the inserted value |
-/// | **given up** | [`takeover`](Self::takeover), [`fill_timeout`](Builder::fill_timeout) | the value of one of them, who runs its own | the same |
+/// | **abandoned** | [`takeover`](Self::takeover), [`fill_timeout`](Builder::fill_timeout) | the value of a new fill, which one of them runs | joins the new fill |
 ///
-/// In none of these does the cache keep what the fill computes. The caller that runs the fill gets it all the same.
+/// In none of these cases does the cache keep the value that the fill computes. The caller that
+/// runs the fill gets it all the same.
 ///
 /// # Costs
-/// A hit takes no lock and writes nothing that other threads read: a hash, a pin (a nanosecond; 11 where there is
-/// no `membarrier`), a probe of the table, a clone of the value: [`how_a_hit_works`](crate::how_a_hit_works). A
-/// fill without waiters allocates nothing but, now and then, a chunk of slots; the first waiter allocates the
-/// meeting place. Removing costs a compare-and-swap and a push to a queue. What has become unreachable is dropped at
-/// once where little is removed, and else by every so many (32 to 256, by the capacity; where entries are weighed, when
-/// they weigh a thirty-second of it), for some microseconds and what the destructors take.
+/// A hit takes no lock. In an unbounded cache it writes nothing that other threads read; in a
+/// bounded one it may raise a small counter of the entry, until that reaches seven.
+/// ([`record_stats`](Builder::record_stats) adds a count.) It hashes the key, pins (a nanosecond;
+/// 11 where there is no `membarrier`), probes the table, and clones the value: see
+/// [`how_a_hit_works`](crate::how_a_hit_works).
+///
+/// A fill without waiters allocates nothing but, now and then, a chunk of slots. The first waiter
+/// allocates the flight that they meet in. A removal costs a compare-and-swap and a push to a
+/// queue.
+///
+/// Where little is removed, unreachable objects are dropped at once. Else a batch of them is
+/// dropped at a time: 32 to 256 of them, by the capacity; where entries are weighed, when they
+/// weigh a thirty-second of the capacity. A batch takes some microseconds and the time of the
+/// destructors.
 ///
 /// ```
 /// use atomic_cache::Cache;
@@ -90,23 +106,25 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// ```
 ///
 /// # Large values
-/// A value that is held inline (`[u8; 100_000]`, and not a `Box`, `Vec` or `Arc` of one) is moved and cloned on the
-/// stack of whoever calls. Of a value of N bytes these methods take up to so many times N of stack, on top of
-/// what the fill itself takes, in a release build; in a debug build up to seven times as much:
+/// A value that is held inline (`[u8; 100_000]`, and not a `Box`, `Vec` or `Arc` of one) is moved
+/// and cloned on the stack of the caller. For a value of N bytes these methods take up to so many
+/// times N of stack in a release build, on top of the fill's own; in a debug build up to seven
+/// times as much:
 ///
 /// | method | times N |
 /// |---|---|
 /// | `insert`, `get`, `with` and the guard of `pin`; [`AtomicCache::with`](crate::AtomicCache::with) | 2 |
 /// | `get_with`, `try_get_with`, `with_async` | 3 |
 /// | `optionally_get_with`, `and_compute_with`, [`AtomicCache::get`](crate::AtomicCache::get) | 4 |
-/// | `or_insert_with`, guards | 5 |
+/// | `or_insert_with`, placeholder guards | 5 |
 /// | `get_with_async`, `or_insert_with_async`, `get_async` | 5 |
 /// | `and_compute_with_async`, guards of tasks | 8 |
 ///
-/// What is left of a thread's stack is for the fill: of the 2 MiB that a thread of std or tokio has, `get_with_async` of
-/// 256 KiB inline takes more than half. **Put what is larger than some KiB into a `Box` or an `Arc`.**
+/// The rest of the thread's stack is for the fill. Of the 2 MiB that a thread of std or tokio has,
+/// `get_with_async` of 256 KiB inline takes more than half. **Put values of more than some KiB into
+/// a `Box` or an `Arc`.**
 ///
-/// Keys and values may borrow, from what outlives the cache:
+/// Keys and values may borrow, from data that outlives the cache:
 ///
 /// ```
 /// let text = "spam and eggs".to_owned();
@@ -130,7 +148,7 @@ pub type DefaultHashBuilder = foldhash::fast::RandomState;
 /// println!("{}", words.len());
 /// ```
 ///
-/// It is [`Send`] and [`Sync`] when keys and values are both:
+/// A cache is [`Send`] and [`Sync`] when keys and values are both:
 ///
 /// ```
 /// fn shared<T: Send + Sync>() {}
@@ -149,7 +167,7 @@ pub struct Cache<K, V, S = DefaultHashBuilder> {
 }
 
 impl<K, V, S> Clone for Cache<K, V, S> {
-    /// Makes another handle on the same cache; one reference count.
+    /// Makes another handle on the same cache; costs one reference count.
     fn clone(&self) -> Self {
         if let Some(janitor) = self.core.janitor() {
             janitor.enter();
@@ -161,11 +179,14 @@ impl<K, V, S> Clone for Cache<K, V, S> {
 }
 
 impl<K, V, S> Drop for Cache<K, V, S> {
-    /// Lets go of the cache. The last handle drops everything before this returns, and ends the
-    /// [janitor](Builder::purge_interval), waiting for its round; in a fill, in a listener, or in the `Drop` of a
-    /// value, it does not wait, because the round might wait for that: then the janitor drops what is left.
+    /// Releases this handle.
+    ///
+    /// The last handle drops every entry before this returns. It also ends the
+    /// [janitor](Builder::purge_interval) and waits for the janitor's round. In a fill, in a
+    /// listener, or in the `Drop` of a value it does not wait, because the round might wait for
+    /// that: then the janitor drops the rest.
     fn drop(&mut self) {
-        // What has been removed may hold handles: the last ones, perhaps.
+        // Removed entries may hold handles of this cache, perhaps the last ones.
         if (std::mem::needs_drop::<V>() || std::mem::needs_drop::<K>())
             && self
                 .core
@@ -188,16 +209,19 @@ impl<K, V, S> fmt::Debug for Cache<K, V, S> {
     }
 }
 
-// A panic of foreign code leaves the cache usable: that is part of the contract.
+// A panic of user code leaves the cache usable: that is part of the contract.
 impl<K, V, S> std::panic::UnwindSafe for Cache<K, V, S> {}
 impl<K, V, S> std::panic::RefUnwindSafe for Cache<K, V, S> {}
 
 impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
-    /// Makes a cache for at most so many entries, without expiry: a
-    /// [`max_capacity`](Builder::max_capacity), which has the details, and nothing else. Weights, lifetimes and
-    /// all else are settled with a [`builder`](Self::builder).
+    /// Makes a cache for at most `max_capacity` entries, without a TTL.
     ///
-    /// Keys are asked to be [`Debug`](fmt::Debug) as by [`unbounded`](Self::unbounded).
+    /// The same as a [`builder`](Self::builder) with a [`max_capacity`](Builder::max_capacity) and
+    /// nothing else; see there for the details. Weights, a TTL and all other settings need a
+    /// builder.
+    ///
+    /// Keys have to be [`Debug`](fmt::Debug) because cycle errors name them; for others see
+    /// [`Builder::opaque_keys`].
     ///
     /// ```
     /// let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::new(100);
@@ -213,9 +237,9 @@ impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
             .unwrap_or_else(|error| unreachable!("any capacity is good: {error}"))
     }
 
-    /// Makes a cache without a bound and without expiry.
+    /// Makes a cache without a bound and without a TTL.
     ///
-    /// Keys are asked to be [`Debug`](fmt::Debug) because cycle errors name them; for others see
+    /// Keys have to be [`Debug`](fmt::Debug) because cycle errors name them; for others see
     /// [`Builder::opaque_keys`].
     ///
     /// ```
@@ -230,7 +254,7 @@ impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
 }
 
 impl<K: Hash + Eq + fmt::Debug, V> Cache<K, V> {
-    /// A cache without a bound, whose entries live so long.
+    /// An unbounded cache with this TTL.
     pub(crate) fn with_ttl(ttl: Option<Duration>) -> Self {
         let settings = Self::builder();
         let settings = match ttl {
@@ -250,7 +274,7 @@ impl<K: Hash + Eq + fmt::Debug, V> Default for Cache<K, V> {
 }
 
 impl<K, V> Cache<K, V> {
-    /// Returns the settings for a cache.
+    /// Returns the settings for a cache; end with [`build`](Builder::build).
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -269,11 +293,12 @@ impl<K, V> Cache<K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Returns the value of a key, if it is there. Never fills, never waits; `None` while the key's first
-    /// fill runs.
+    /// Returns the value of a key, if it is there.
     ///
-    /// Cost: a hit, see [`Cache`]; clones the value. [`with`](Self::with) and
-    /// [`pin`](Self::pin) lend it instead.
+    /// Never fills, never waits. `None` while the key's first fill runs.
+    ///
+    /// Cost: a hit, see [`Cache`], and a clone of the value. [`with`](Self::with) and
+    /// [`pin`](Self::pin) lend the value instead.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, &str> = atomic_cache::Cache::unbounded();
@@ -294,7 +319,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// The short way of a hit: most hits, and many misses.
+    /// The fast path of a hit: answers most hits, and many misses.
     #[inline(always)]
     pub(crate) fn glance<Q, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Glance<R>
     where
@@ -307,7 +332,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// The pin of the short way, if this cache and this thread may take it.
+    /// The pin of the fast path, if this cache and this thread may take it.
     #[inline(always)]
     fn pin_for_hit(&self) -> Option<Brief> {
         if self.core.is_plain() {
@@ -317,7 +342,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// What is not the short way of a hit.
+    /// The slow path of a hit.
     #[inline(never)]
     fn with_otherwise<Q, R>(&self, key: &Q, f: impl FnOnce(&V) -> R) -> Option<R>
     where
@@ -326,10 +351,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.look_up(self.core.hash(key), key, &pin()).map(f)
     }
 
-    /// Shows the value of a key to `f`, if it is there, without cloning it. Never fills or waits.
+    /// Shows the value of a key to `f` without cloning it, if it is there; returns the result of
+    /// `f`.
     ///
-    /// `f` runs under an epoch pin: while it does, nothing that is removed from any cache can be
-    /// dropped, so keep it short. It may use the cache.
+    /// Never fills, never waits. `f` runs under an epoch pin: meanwhile nothing that is removed
+    /// from any cache can be dropped, so keep it short. `f` may use the cache.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
@@ -352,8 +378,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.with_otherwise(key, f)
     }
 
-    /// Returns what [`get`](Self::get) would, and is not counted as a use of the entry: it changes neither the
-    /// statistics nor, in a bounded cache, what is evicted next.
+    /// Returns the value of a key, if it is there, as [`get`](Self::get) does, but does not count
+    /// as a use of the entry.
+    ///
+    /// It changes neither the statistics nor, in a bounded cache, the order of eviction. Never
+    /// fills, never waits.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -368,8 +397,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.look(self.core.hash(key), key, &pin()).cloned()
     }
 
-    /// Says whether a key is there. Never fills, never waits, is not a use of the entry; false while
-    /// the key's first fill runs.
+    /// Returns whether a key is there.
+    ///
+    /// Never fills, never waits, does not count as a use of the entry. `false` while the key's
+    /// first fill runs.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -388,18 +419,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Returns the value of a key, computed by `fill` if it is not there.
     ///
-    /// Of all who ask at once one runs its fill; the others wait, and get a clone of the one
-    /// value. If that fill panics, the panic goes on in its caller, and one of those who wait
-    /// runs its own.
+    /// Of all callers that ask at once, one runs its fill. The others block, and get a clone of its
+    /// value. If that fill panics, the panic goes on in its caller, and one of the waiters runs its
+    /// own fill.
     ///
-    /// Blocks while somebody else computes the value.
+    /// Twins: [`get_with_async`](Self::get_with_async) blocks no thread, and [`get`](Self::get)
+    /// never waits.
     ///
     /// # Panics
-    /// With the text of a [`CycleError`](crate::CycleError) if waiting would never end, and of a
-    /// [`ClosedError`](crate::ClosedError) if the cache has been closed; see
-    /// [`try_get_with`](Self::try_get_with). If it would have to wait where [a thread may not
-    /// wait](Self#where-a-thread-may-not-wait): take [`get_with_async`](Self::get_with_async) or [`get`](Self::get). And with
-    /// whatever `fill` panics with.
+    /// * With the text of a [`CycleError`](crate::CycleError) if the wait would never end, and of a
+    ///   [`ClosedError`](crate::ClosedError) if the cache has been closed;
+    ///   [`try_get_with`](Self::try_get_with) returns both instead.
+    /// * If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait).
+    /// * With the panic of `fill`.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
@@ -417,16 +449,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         sure(self.fetch(key, Aim::Value, fill, V::clone, &verbs::GET_WITH))
     }
 
-    /// Does what [`get_with`](Self::get_with) does, with a fill that can fail.
+    /// Returns the value of a key, computed if it is not there by a `fill` that can fail.
+    ///
+    /// Waits as [`get_with`](Self::get_with) does. Twins:
+    /// [`try_get_with_async`](Self::try_get_with_async) blocks no thread, and [`get`](Self::get)
+    /// never waits.
     ///
     /// # Errors
-    /// [`TryGetError::Fill`]: the fill's error, a clone of which goes to everyone who waits with a
-    /// fill of the same error type. (Others run their own fill.) Errors are not cached.
-    /// [`TryGetError::Cycle`]: the fill that this would wait for waits, by way of other keys, for
-    /// a fill that this thread runs. [`TryGetError::Closed`]: the cache has been [closed](Self::close).
+    /// * [`TryGetError::Fill`]: the fill failed. Each waiter with a fill of the same error type
+    ///   gets a clone of the error; the others run their own fill. Errors are not cached.
+    /// * [`TryGetError::Cycle`]: the fill that this call would wait for waits itself, perhaps by
+    ///   way of other keys, for a fill that this thread runs.
+    /// * [`TryGetError::Closed`]: the cache has been [closed](Self::close).
     ///
     /// # Panics
-    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait).
+    /// * If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait).
+    /// * With the panic of `fill`.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
@@ -451,8 +489,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch(key, Aim::Value, |_| fill(), V::clone, verb)
     }
 
-    /// Does what [`get_with`](Self::get_with) does, with a fill that may find that there is no value. `None`
-    /// goes to everyone who waits, and is not cached.
+    /// Returns the value of a key, computed if it is not there by a `fill` that may find that there
+    /// is no value.
+    ///
+    /// Its `None` goes to all waiters, and is not cached. Waits as [`get_with`](Self::get_with)
+    /// does. Twins: [`optionally_get_with_async`](Self::optionally_get_with_async) blocks no
+    /// thread, and [`get`](Self::get) never waits.
     ///
     /// # Panics
     /// As [`get_with`](Self::get_with).
@@ -478,7 +520,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// As [`fetch_by`](Self::fetch_by), by a closure.
+    /// Calls [`fetch_by`](Self::fetch_by) with a closure as the fill.
     #[inline]
     #[track_caller]
     pub(crate) fn fetch<Q, R, E>(
@@ -496,7 +538,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_by(key, aim, Call::new(fill), read, verb)
     }
 
-    /// The one way of every verb that fills: look, or turn and wait, and read what is found.
+    /// The one path of every method that fills: looks the key up; else takes steps and waits; reads
+    /// the value it finds.
     #[inline]
     #[track_caller]
     pub(crate) fn fetch_by<Q, R, F>(
@@ -523,7 +566,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_otherwise(key, aim, absent, call, read, verb)
     }
 
-    /// What is not the short way of a hit. `absent`: there is no need to look before turning.
+    /// The slow path of [`fetch_by`](Self::fetch_by). `absent`: the first step needs no look-up
+    /// before it.
     #[inline(never)]
     #[track_caller]
     pub(crate) fn fetch_otherwise<Q, R, F>(
@@ -556,16 +600,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Waits for the value of a key, or takes on to compute it: a fill without a closure.
+    /// Waits for the value of a key, or makes the caller the one that computes it, without a
+    /// closure.
     ///
-    /// Whoever gets the [`PlaceholderGuard`](crate::PlaceholderGuard) leads the key's flight, and
-    /// everyone else who asks for the key waits for it: put a value in, or drop it. With a
-    /// `timeout`, waits no longer than that; without, as long as it takes. A wait that closes a
-    /// cycle is one for whoever comes second, also if this one would have ended by its timeout.
+    /// The caller that gets the [`PlaceholderGuard`](crate::PlaceholderGuard) leads the key's
+    /// flight. All other callers that ask for the key wait until it puts a value in or drops the
+    /// guard.
+    ///
+    /// With a `timeout` this call waits no longer than that; without one, as long as the fill
+    /// takes. If two waits close a cycle, the later one gets the error, even if the earlier one
+    /// would have ended by its timeout.
+    ///
+    /// Twins: [`get_value_or_guard_async`](Self::get_value_or_guard_async) blocks no thread; a
+    /// `timeout` of zero does not wait.
     ///
     /// # Panics
-    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait): take
-    /// [`get_value_or_guard_async`](Self::get_value_or_guard_async), or a timeout of zero.
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait).
     ///
     /// ```
     /// use atomic_cache::{Cache, GuardResult};
@@ -593,17 +643,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         GuardResult::obtain(&self.core, key, timeout)
     }
 
-    /// Puts a value in, over whatever there is. Never waits.
+    /// Puts a value in, in place of any older one. Never waits.
     ///
-    /// After it returns, reads see `value` or something newer. A fill of the key that runs is
-    /// [replaced](Self#what-becomes-of-a-fill-that-runs): everyone who waits for it gets a clone of `value` now, and its own
-    /// caller gets what it computed, which is not kept.
+    /// After it returns, reads see `value` or a newer one. A running fill of the key is
+    /// [replaced](Self#effects-on-a-running-fill): each waiter gets a clone of `value` now. The
+    /// fill's own caller gets the value that it computed, which is not kept.
     ///
-    /// The cache cannot keep a value that is heavier than the whole capacity ([`max_capacity`](Builder::max_capacity)), nor
-    /// one whose weigher panics. Such a value goes to those who wait, and is dropped. It still takes the older value out,
-    /// because what is served is never older than what was put in. The listener is told of the older one with
-    /// [`RemovalCause::Size`](crate::RemovalCause::Size), and [`CacheStats::oversize`] counts the new one. To have it back use
-    /// [`try_insert`](Self::try_insert).
+    /// The cache cannot keep a value that is heavier than the whole capacity
+    /// ([`max_capacity`](Builder::max_capacity)), nor one on which the weigher panics. Such a value
+    /// goes to the waiters, and is dropped. It still removes the older value, so that reads never
+    /// return a value older than the last one put in. The listener is told of the older one with
+    /// [`RemovalCause::Size`](crate::RemovalCause::Size), and [`CacheStats::oversize`] counts the
+    /// new one. [`try_insert`](Self::try_insert) gives it back.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -617,15 +668,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.insert(self.core.hash(&key), key, value);
     }
 
-    /// Puts a value in as [`insert`](Self::insert) does, and gives it back if the cache cannot keep it. Never waits.
+    /// Puts a value in, in place of any older one, and gives it back if the cache cannot keep it.
+    /// Never waits.
     ///
     /// # Errors
-    /// If the entry is heavier than the whole capacity, or its weigher panicked; the error has the value. The older value is
-    /// gone then, as after `insert`. A fill of the key that runs is [cut off](Self#what-becomes-of-a-fill-that-runs): unlike
-    /// with `insert`, those who have joined it get what it computes, because the value goes back to you.
+    /// If the entry is heavier than the whole capacity, or its weigher panicked. The error holds
+    /// the value.
     ///
-    /// Without a [`weigher`](Builder::weigher) and [`max_bytes`](Builder::max_bytes) it fails in a cache of capacity
-    /// zero only.
+    /// The older value is removed then, as by [`insert`](Self::insert). A running fill of the key
+    /// is [detached](Self#effects-on-a-running-fill), without a wait. Unlike with `insert`, the
+    /// callers that have joined it get the value that it computes, because yours goes back to you.
+    ///
+    /// Without a [`weigher`](Builder::weigher) and [`max_bytes`](Builder::max_bytes) it fails in a
+    /// cache of capacity zero only.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -645,7 +700,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.try_insert(self.core.hash(&key), key, value)
     }
 
-    /// Starts an operation on one key that is given away.
+    /// Starts an operation on one key, which it takes by value.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
@@ -659,26 +714,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         EntrySelector::new(self, key)
     }
 
-    /// Removes a key, and waits for a fill of it that runs. True if it has removed a value; one that had expired does not
-    /// count.
+    /// Removes a key, and waits for a running fill of it. Returns whether it has removed a value;
+    /// an expired one does not count.
     ///
-    /// Its twins: [`invalidate_nowait`](Self::invalidate_nowait), which never waits, and
-    /// [`invalidate_async`](Self::invalidate_async).
+    /// Twins: [`invalidate_nowait`](Self::invalidate_nowait) never waits, and
+    /// [`invalidate_async`](Self::invalidate_async) blocks no thread.
     ///
-    /// It beats a running fill. First it [detaches](Self#what-becomes-of-a-fill-that-runs) it, then it waits until that has
-    /// ended. After it returns, no call that starts later sees a value whose fill had started before `invalidate` was called.
-    /// Those who have joined the fill still get its value. Those who ask while it runs wait for its end, and then one of them
-    /// runs its own: fills of one key do not overlap.
+    /// It beats a running fill. First it [detaches](Self#effects-on-a-running-fill) the fill, then
+    /// it waits for its end. After it returns, no call that starts later sees a value of a fill
+    /// that had started before `invalidate` was called. The callers that have joined the fill still
+    /// get its value. Callers that ask while it runs wait for its end, and then one of them runs
+    /// its own: fills of one key do not overlap.
     ///
-    /// A [compute](EntrySelector::and_compute_with) that runs comes first, and the removal after it. Readers get the older
-    /// value until the compute ends; then what it has put in is removed, and its caller is told that it was put in.
+    /// A running [compute](EntrySelector::and_compute_with) comes first, and the removal after it.
+    /// Readers get the older value until the compute ends. Then the value that it has put in is
+    /// removed, and its caller is told that it was put in.
     ///
-    /// Called from inside the very fill that it would have to wait for, it does what
-    /// [`invalidate_nowait`](Self::invalidate_nowait) does. It does not wait for a fill that was cut off before.
+    /// If the fill that it would have to wait for is the caller's own, it does the same as
+    /// [`invalidate_nowait`](Self::invalidate_nowait). It does not wait for a fill that was
+    /// detached by a method that does not wait.
     ///
     /// # Panics
-    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait). So do all removals
-    /// that wait.
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait). So
+    /// do all removals that wait.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -694,16 +752,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.take(key, Some(&verbs::INVALIDATE), &mut |_| {})
     }
 
-    /// Removes a key and never waits: it [cuts off](Self#what-becomes-of-a-fill-that-runs) a fill of it that runs. True if it
-    /// has removed a value.
+    /// Removes a key and never waits: it [detaches](Self#effects-on-a-running-fill) a running fill
+    /// of it. Returns whether it has removed a value.
     ///
-    /// Its twins, which wait for that fill: [`invalidate`](Self::invalidate) and [`invalidate_async`](Self::invalidate_async).
+    /// Twins, which wait for that fill: [`invalidate`](Self::invalidate), and
+    /// [`invalidate_async`](Self::invalidate_async), which blocks no thread.
     ///
-    /// It gives the same guarantee: no call that starts later sees a value whose fill had started before. Those who have joined
-    /// the fill still get its value. Who asks next runs its own at once, so two fills of the key may run beside each other.
+    /// It gives the same guarantee: no call that starts later sees a value of a fill that had
+    /// started before. The callers that have joined the fill still get its value. The next caller
+    /// runs its own fill at once, so two fills of the key may run beside each other.
     ///
-    /// It comes before a [compute](EntrySelector::and_compute_with) that runs: it takes the value out that the compute has read,
-    /// and the compute answers [`Superseded`](crate::CompResult::Superseded).
+    /// It comes before a running [compute](EntrySelector::and_compute_with): it removes the value
+    /// that the compute has read, and the compute answers
+    /// [`Superseded`](crate::CompResult::Superseded).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -720,14 +781,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.take(key, None, &mut |_| {})
     }
 
-    /// Removes a key, waits for a fill of it that runs, and returns a clone of the value that was removed: see
-    /// [`invalidate`](Self::invalidate).
+    /// Removes a key, waits for a running fill of it, and returns a clone of the value that was
+    /// removed. Apart from the value it does the same as [`invalidate`](Self::invalidate).
     ///
-    /// Its twins: [`remove_nowait`](Self::remove_nowait), which never waits, and
-    /// [`remove_async`](Self::remove_async).
+    /// Twins: [`remove_nowait`](Self::remove_nowait) never waits, and
+    /// [`remove_async`](Self::remove_async) blocks no thread.
     ///
-    /// Beside a [compute](EntrySelector::and_compute_with) that runs, it returns what the compute leaves. Where several
-    /// removals wait for one compute, one of them returns that, and the others `None`.
+    /// Beside a running [compute](EntrySelector::and_compute_with) it returns the value that the
+    /// compute leaves. If several removals wait for one compute, one of them returns that value,
+    /// and the others `None`.
+    ///
+    /// # Panics
+    /// As [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -747,10 +812,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         removed
     }
 
-    /// Removes a key, never waits, and returns a clone of the value that was removed: see
-    /// [`invalidate_nowait`](Self::invalidate_nowait).
+    /// Removes a key, never waits, and returns a clone of the value that was removed. Apart from
+    /// the value it does the same as [`invalidate_nowait`](Self::invalidate_nowait).
     ///
-    /// Its twins, which wait for a fill that runs: [`remove`](Self::remove) and [`remove_async`](Self::remove_async).
+    /// Twins, which wait for a running fill: [`remove`](Self::remove), and
+    /// [`remove_async`](Self::remove_async), which blocks no thread.
     ///
     /// ```
     /// use atomic_cache::{Cache, CompResult, Op};
@@ -773,7 +839,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         removed
     }
 
-    /// Takes a key out; `verb` is the method that waits, if one does.
+    /// Removes a key; `verb` is the method that waits, if one does.
     #[track_caller]
     fn take<Q>(&self, key: &Q, verb: Option<&Verb>, read: &mut dyn FnMut(&V)) -> bool
     where
@@ -785,7 +851,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let wait = verb.map(|_| actor());
         let (mut was_there, part) = core.fence(hash, &is_key, wait, Event::Explicit, read);
         if let Some((part, verb)) = part.zip(verb) {
-            // What is removed by now is told of and dropped now.
+            // Entries that are removed by now are told of and dropped before the wait.
             core.tidy();
             let left = part.again();
             was_there |= if part.wait(hash, None, verb).is_err() {
@@ -798,12 +864,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         was_there
     }
 
-    /// Removes every key, and waits for the fills that run when it comes by their keys. It gives the guarantee of
-    /// [`invalidate`](Self::invalidate) for each: after it returns, no call that starts later sees a value that was inserted,
-    /// or whose fill had started, before it was called.
+    /// Removes every key, and waits for the fills that run when the walk reaches their keys.
     ///
-    /// Its twins: [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits, and
-    /// [`invalidate_all_async`](Self::invalidate_all_async). Cost: a walk over the whole table.
+    /// It gives the guarantee of [`invalidate`](Self::invalidate) for each key. After it returns,
+    /// no call that starts later sees a value that was inserted, or computed by a fill that had
+    /// started, before it was called.
+    ///
+    /// Twins: [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits, and
+    /// [`invalidate_all_async`](Self::invalidate_all_async) blocks no thread. Cost: a walk over the
+    /// whole table.
+    ///
+    /// # Panics
+    /// As [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -830,11 +902,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all();
     }
 
-    /// Removes every key and never waits: it cuts off the fills that run, as
+    /// Removes every key and never waits: it detaches the running fills, as
     /// [`invalidate_nowait`](Self::invalidate_nowait) does.
     ///
-    /// Its twins, which wait for those fills: [`invalidate_all`](Self::invalidate_all) and
-    /// [`invalidate_all_async`](Self::invalidate_all_async). Cost: a walk over the whole table.
+    /// Twins, which wait for those fills: [`invalidate_all`](Self::invalidate_all), and
+    /// [`invalidate_all_async`](Self::invalidate_all_async), which blocks no thread. Cost: a walk
+    /// over the whole table.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -849,10 +922,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.tidy_all();
     }
 
-    /// Removes every key, and waits for the fills that run: another name for
-    /// [`invalidate_all`](Self::invalidate_all), the one that std's maps have.
+    /// Removes every key, and waits for the running fills: [`invalidate_all`](Self::invalidate_all)
+    /// by the name that it has in std's maps.
     ///
-    /// Its twins: [`clear_nowait`](Self::clear_nowait), which never waits, and [`clear_async`](Self::clear_async).
+    /// Twins: [`clear_nowait`](Self::clear_nowait) never waits, and
+    /// [`clear_async`](Self::clear_async) blocks no thread.
+    ///
+    /// # Panics
+    /// As [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -868,7 +945,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Removes every key and never waits: another name for
     /// [`invalidate_all_nowait`](Self::invalidate_all_nowait).
     ///
-    /// Its twins, which wait for fills that run: [`clear`](Self::clear) and [`clear_async`](Self::clear_async).
+    /// Twins, which wait for running fills: [`clear`](Self::clear), and
+    /// [`clear_async`](Self::clear_async), which blocks no thread.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -880,24 +958,31 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.invalidate_all_nowait();
     }
 
-    /// Removes every key whose value `which` picks, and waits for the fills of these keys that run. It gives the guarantee of
-    /// [`invalidate`](Self::invalidate) for each.
+    /// Removes every entry that `which` picks, and waits for the running fills of these keys. It
+    /// gives the guarantee of [`invalidate`](Self::invalidate) for each of them.
     ///
-    /// Its twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits, and
-    /// [`invalidate_if_async`](Self::invalidate_if_async).
+    /// Twins: [`invalidate_if_nowait`](Self::invalidate_if_nowait) never waits, and
+    /// [`invalidate_if_async`](Self::invalidate_if_async) blocks no thread.
     ///
-    /// It judges the value that a key has when it comes by. For a key whose fill runs then, it depends:
+    /// It judges the value that a key has when the walk reaches it. For a key with a fill that runs
+    /// then, it depends:
     ///
-    /// * A first fill has no value that could be judged. It is [detached](Self#what-becomes-of-a-fill-that-runs) **whatever
-    ///   `which` picks**, and not waited for: those who have joined it get its value, and the cache does not keep it.
-    /// * A [refresh](crate::AtomicCache::refresh) over a value that is picked: that is removed, and the refresh waited for.
-    /// * A refresh over a value that is not picked: is waited for, and then the newer value is judged. (Called from inside that
-    ///   refresh, it gives it up instead.)
-    /// * A [compute](EntrySelector::and_compute_with) over a value that is picked: is waited for, and what it leaves is removed,
-    ///   as by [`remove`](Self::remove).
-    /// * A compute over a value that is not picked, or over none: is left alone, and comes after.
+    /// * A first fill has no value to judge. It is
+    ///   [detached](Self#effects-on-a-running-fill) **whatever `which` picks**, and not waited for:
+    ///   the callers that have joined it get its value, and the cache does not keep it.
+    /// * A [refresh](crate::AtomicCache::refresh) over a value that is picked: the value is
+    ///   removed, and the refresh waited for.
+    /// * A refresh over a value that is not picked: it is waited for, and then the newer value is
+    ///   judged. (Called from inside that refresh, it abandons it instead.)
+    /// * A [compute](EntrySelector::and_compute_with) over a value that is picked: it is waited
+    ///   for, and the value that it leaves is removed, as by [`remove`](Self::remove).
+    /// * A compute over a value that is not picked, or over none: it is left alone, and comes after
+    ///   the removal.
     ///
     /// `which` runs under an epoch pin. Cost: a walk over the whole table.
+    ///
+    /// # Panics
+    /// As [`invalidate`](Self::invalidate).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -917,12 +1002,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all();
     }
 
-    /// Removes every key whose value `which` picks, and never waits: it cuts off the fills of these keys, as
-    /// [`invalidate_nowait`](Self::invalidate_nowait) does.
+    /// Removes every entry that `which` picks, and never waits: it detaches the fills of these
+    /// keys, as [`invalidate_nowait`](Self::invalidate_nowait) does.
     ///
-    /// Its twins, which wait: [`invalidate_if`](Self::invalidate_if), which says what is judged, and
-    /// [`invalidate_if_async`](Self::invalidate_if_async). A first fill, of a key without a value, is cut off whatever `which`
-    /// picks. A refresh over a value that is not picked is given up, as by [`takeover`](Self::takeover): the older value stays.
+    /// Twins, which wait: [`invalidate_if`](Self::invalidate_if), which says which value is judged,
+    /// and [`invalidate_if_async`](Self::invalidate_if_async), which blocks no thread.
+    ///
+    /// A first fill, of a key without a value, is detached whatever `which` picks. A refresh over a
+    /// value that is not picked is abandoned, as by [`takeover`](Self::takeover): the older value
+    /// stays.
     ///
     /// `which` runs under an epoch pin. Cost: a walk over the whole table.
     ///
@@ -941,8 +1029,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all();
     }
 
-    /// Counts the entries. A moment behind or, in a bounded cache, ahead while others write; entries that
-    /// have expired count until they are reclaimed, fills that run do not.
+    /// Returns the number of entries.
+    ///
+    /// While other threads write, the number is a moment behind or, in a bounded cache, ahead.
+    /// Expired entries count until they are removed; running fills do not count.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -953,7 +1043,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.len()
     }
 
-    /// Says whether there are no entries; see [`len`](Self::len).
+    /// Returns whether there are no entries; see [`len`](Self::len).
     ///
     /// ```
     /// assert!(atomic_cache::Cache::<u32, u32>::unbounded().is_empty());
@@ -962,8 +1052,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.len() == 0
     }
 
-    /// Returns the most the cache may hold: see [`Builder::max_capacity`]. `None`: it is unbounded. With a
-    /// weigher and no bound it is `u64::MAX`.
+    /// Returns the capacity, in entries or in weight: see [`Builder::max_capacity`]. `None`: the
+    /// cache is unbounded. With a weigher and no bound it is `u64::MAX`.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -973,10 +1063,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.capacity()
     }
 
-    /// Returns what all entries weigh together; without a [`weigher`](Builder::weigher), how many there
-    /// are. It exceeds the [`capacity`](Self::capacity) by no more than what is being put in and taken out at that moment: an
-    /// entry counts from before it can be seen until its removal is complete. What was removed and is not dropped yet does not
-    /// count: see [`retired`](Self::retired).
+    /// Returns the total weight of all entries; without a [`weigher`](Builder::weigher), their
+    /// number.
+    ///
+    /// It exceeds the [`capacity`](Self::capacity) by no more than the weight of the entries that
+    /// are being put in and removed at that moment: an entry counts from before it can be seen
+    /// until its removal is complete. Removed entries that are not dropped yet do not count: see
+    /// [`retired`](Self::retired).
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -992,8 +1085,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.weighted_size()
     }
 
-    /// Returns what the entry of a key weighs; without a [`weigher`](Builder::weigher), one. `None`: it is
-    /// not there. Not a use of the entry.
+    /// Returns the weight of a key's entry; without a [`weigher`](Builder::weigher), one. `None`:
+    /// the key is not there. Does not count as a use of the entry.
     pub fn weight<Q>(&self, key: &Q) -> Option<u64>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -1001,13 +1094,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.weight(self.core.hash(key), key)
     }
 
-    /// Changes the capacity of a cache that has one. If that makes it less, what is too much is
-    /// evicted before the call returns (a fill that is running is not).
+    /// Changes the capacity of a bounded cache. If it becomes less, evicts the excess before it
+    /// returns; a fill that is running is not evicted.
     ///
-    /// What has expired goes first, then what was used least. What is used by another thread meanwhile may go with the rest.
+    /// Expired entries go first, then the least used ones. An entry that another thread uses
+    /// meanwhile may go with them.
     ///
-    /// Cost: of making it less, three walks over the table, some tens of nanoseconds an entry, and each eviction; of
-    /// making it more, that of the table's growth, when the entries come.
+    /// Cost: to make it less, three walks over the table, some tens of nanoseconds an entry, and
+    /// each eviction. To make it more, the resize of the table, when the entries come.
     ///
     /// # Errors
     /// If the cache was built without a bound. For one that may be bounded later, build with
@@ -1028,8 +1122,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Err(BuildError::Unbounded)
     }
 
-    /// Does what [`set_max_capacity`](Self::set_max_capacity) does, for a cache whose capacity is in bytes: see
-    /// [`Builder::max_bytes`].
+    /// Changes the capacity of a cache that is bounded in bytes: see [`Builder::max_bytes`]. Else
+    /// it does the same as [`set_max_capacity`](Self::set_max_capacity).
     ///
     /// # Errors
     /// As there, and if the text is not a number of bytes, or the cache counts entries.
@@ -1050,8 +1144,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// Makes the entry of a key one of the last to be evicted, until it has not been used for long.
-    /// It is not a method of a [view](Self::pin), and works beside one. False:
-    /// it is not there.
+    ///
+    /// Returns `false` if the key is not there. A [pinned guard](Self::pin) has no such method;
+    /// this one works beside it.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -1069,8 +1164,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.promote(self.core.hash(key), key)
     }
 
-    /// Makes the entry of a key the first to be evicted, unless it is used before. False: it is
-    /// not there.
+    /// Makes the entry of a key the first to be evicted, unless it is used before. Returns `false`
+    /// if the key is not there.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -1088,13 +1183,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.demote(self.core.hash(key), key)
     }
 
-    /// Returns at most `limit` entries, cloned: the most used ones, the hottest first. Of a cache without a bound, any.
+    /// Returns at most `limit` entries, cloned: the most used ones, the hottest first. Of an
+    /// unbounded cache, any entries.
     ///
-    /// They are ranked by how often they were used, lately, as far as the cache counts that: up to seven times. Entries
-    /// of one rank come in no particular order. See [`coldest`](Self::coldest) for what that tells of evictions.
+    /// They are ranked by the number of their latest uses, as far as the cache counts it: up to
+    /// seven. Entries of one rank come in no particular order. [`coldest`](Self::coldest) says how
+    /// that relates to evictions.
     ///
     /// Cost: a walk over the whole table, and clones of the entries that are, for the time being,
-    /// among the hottest. Not a use of the entries. Blocks nobody.
+    /// among the hottest. Does not count as a use of the entries. Blocks no other thread.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -1112,13 +1209,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.by_heat(limit, true)
     }
 
-    /// Returns at most `limit` entries, cloned: the least used ones, the coldest first. As [`hottest`](Self::hottest), the
-    /// other way round.
+    /// Returns at most `limit` entries, cloned: the least used ones, the coldest first. Ranked, and
+    /// at the cost, of [`hottest`](Self::hottest).
     ///
-    /// This is the order in which [`set_max_capacity`](Self::set_max_capacity) takes entries out. For the evictions that
-    /// inserts make it is an approximation: these compare a few entries at a time, and the newest keys are among them. Of
-    /// the next hundred of a thousand entries that went, `coldest(100)` had named 73 where use followed Zipf's law, 75 where
-    /// nothing was used twice, and 18 where all were used alike.
+    /// This is the order in which [`set_max_capacity`](Self::set_max_capacity) evicts. For the
+    /// evictions that inserts make it is an approximation: these compare a few entries at a time,
+    /// and the newest keys are among them. Measured on the next hundred of a thousand entries that
+    /// were evicted: `coldest(100)` had named 73 where use followed Zipf's law, 75 where no entry
+    /// was used twice, and 18 where all were used alike.
     pub fn coldest(&self, limit: usize) -> Vec<(K, V)>
     where
         K: Clone,
@@ -1127,7 +1225,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.by_heat(limit, false)
     }
 
-    /// Returns every key, cloned, in no particular order; weakly consistent as [`iter`](Self::iter) is.
+    /// Returns every key, cloned, in no particular order; weakly consistent as [`iter`](Self::iter)
+    /// is.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1141,11 +1240,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Keys::new(&self.core)
     }
 
-    /// Does at once what ordinary traffic and the janitor do in passing: removes what has expired, tells
-    /// the listener, drops what nobody can see any more, and looks for fills that
-    /// [run long](Builder::fill_timeout).
+    /// Does at once the work that ordinary calls and the janitor do in passing. It removes expired
+    /// entries, tells the listener, drops unreachable values, and looks for fills that [run
+    /// long](Builder::fill_timeout).
     ///
-    /// Cost: without a lifetime next to nothing, with one a walk over the whole table.
+    /// Cost: without a TTL next to nothing; with one, a walk over the whole table.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -1167,9 +1266,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.tidy_all();
     }
 
-    /// Returns the fills that are running, in no particular order: for a look at what is slow.
+    /// Returns the running fills, in no particular order, to show which are slow.
     ///
-    /// Cost: a walk over the whole table, and a clone of each such key. Blocks nobody.
+    /// Cost: a walk over the whole table, and a clone of the key of each fill. Blocks no other
+    /// thread.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1187,14 +1287,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.in_flight()
     }
 
-    /// [Gives up](Self#what-becomes-of-a-fill-that-runs) a fill that is stuck: has one of those who wait run its own. What
-    /// the old one comes to after all goes to its own caller (and to those who had joined, if it comes
-    /// to it at that very moment), and is not kept. False: no fill of the key was running.
+    /// [Abandons](Self#effects-on-a-running-fill) the running fill of a key, and lets one waiter
+    /// start its own. Never waits. Returns `false` if no fill of the key was running.
     ///
-    /// A value that was being served while the fill ran, of a refresh, goes on being served. A compute that is given up
-    /// has no effect, and answers [`Superseded`](crate::CompResult::Superseded). An async
-    /// fill that its flight keeps is dropped. Two fills of the key may run beside each other after
-    /// this: that is what it is for. Waits for nobody.
+    /// The result of the abandoned fill goes to its own caller, and is not cached. (If the fill
+    /// ends at that very moment, the callers that had joined get it too.)
+    ///
+    /// If the fill was a refresh, reads go on getting the value it was to replace. An abandoned
+    /// compute has no effect, and answers [`Superseded`](crate::CompResult::Superseded). An async
+    /// fill that the cache owns is dropped. After this call two fills of the key may run beside
+    /// each other: that is its purpose.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1213,25 +1315,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.take_over(self.core.hash(key), &is_key)
     }
 
-    /// Closes the cache, for all its handles: refuses fills from now on with a
-    /// [`ClosedError`](crate::ClosedError), waits for those that run, and stops the
-    /// [janitor](Builder::purge_interval). What is in it can still be read and removed, and `insert` puts
-    /// in; computes, refreshes and guards are refused.
+    /// Closes the cache, for all its handles. It refuses fills from now on with a
+    /// [`ClosedError`](crate::ClosedError), waits for the running ones, and stops the
+    /// [janitor](Builder::purge_interval).
     ///
-    /// Not waited for: fills that were cut off ([`invalidate_nowait`](Self::invalidate_nowait)) or [given
-    /// up](Self::takeover) before. Those on threads run to their end, and their callers get their
-    /// values.
+    /// Entries can still be read and removed, and `insert` puts values in. Computes, refreshes and
+    /// placeholder guards are refused.
     ///
-    /// Of an async fill that its flight keeps this thread polls too while it waits: call it where the fill
-    /// finds its runtime (inside a tokio runtime's `enter`, say).
+    /// Twins: [`close_async`](Self::close_async) blocks no thread while it waits for fills;
+    /// [`close_within`](Self::close_within) bounds the wait, and does not wait for them if the time
+    /// is zero.
+    ///
+    /// It does not wait for fills that were [abandoned](Self::takeover) before, or detached without
+    /// a wait ([`invalidate_nowait`](Self::invalidate_nowait)). Those on threads run to their end,
+    /// and their callers get the values.
+    ///
+    /// While it waits for an async fill that the cache owns, this thread polls the fill too: call
+    /// it where the fill finds its runtime (inside a tokio runtime's `enter`, say).
+    ///
+    /// Called from inside a fill, it does not wait for that fill, nor for the janitor's round,
+    /// which may wait for it. Called from inside that round (by a listener), it does not wait for
+    /// the round. You need not call it before you drop the last handle.
     ///
     /// # Panics
-    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait): take
-    /// [`close_async`](Self::close_async), or [`close_within`](Self::close_within) with no time.
-    ///
-    /// Dropping the last handle needs none of this. Called from inside a fill, it does not wait for
-    /// that, nor for the janitor's round, which may wait for it; from inside that round (by a listener), not for the
-    /// round.
+    /// If it would have to wait where [a thread may not wait](Self#where-a-thread-may-not-wait).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1246,10 +1353,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.close(None, &verbs::CLOSE);
     }
 
-    /// Does what [`close`](Self::close) does, and waits no longer than `timeout`: fills that run then are [given
-    /// up](Self::takeover), and those who wait for them are refused. Returns how many those were.
+    /// Closes the cache as [`close`](Self::close) does, but waits no longer than `timeout`. Then it
+    /// [abandons](Self::takeover) the fills that still run, and refuses their waiters. Returns the
+    /// number of abandoned fills.
     ///
-    /// The time is looked at whenever a fill that this thread polls is pending: one that keeps it busy does not hold it up.
+    /// It checks the time whenever a fill that this thread polls is pending; a poll that keeps the
+    /// thread busy is not interrupted. Twin: [`close_async_until`](Self::close_async_until) blocks
+    /// no thread while it waits for fills.
     ///
     /// # Panics
     /// As [`close`](Self::close), unless `timeout` is zero.
@@ -1260,16 +1370,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.close(until, &verbs::CLOSE_WITHIN)
     }
 
-    /// Says whether the cache has been [closed](Self::close).
+    /// Returns whether the cache has been [closed](Self::close).
     pub fn is_closed(&self) -> bool {
         self.core.is_closed()
     }
 
     /// Returns every entry, cloned, in no particular order.
     ///
-    /// Weakly consistent, and blocks nobody: an entry that is there from start to end is seen
-    /// exactly once, also while the table grows; one that comes or goes may be seen or not. Not
-    /// a use of the entries. Holds no pin between two items.
+    /// Weakly consistent, and blocks no other thread. An entry that is there from start to end is
+    /// seen exactly once, also while the table is resized; one that comes or goes may be seen or
+    /// not. Does not count as a use of the entries. Holds no pin between two items.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1288,7 +1398,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    /// Makes a view that holds one epoch pin for many look-ups, and lends values without cloning them.
+    /// Returns a guard that holds one epoch pin for many look-ups, and lends values without cloning
+    /// them.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u32> = atomic_cache::Cache::unbounded();
@@ -1301,8 +1412,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Pinned::new(self)
     }
 
-    /// Returns what has happened so far. Hits and misses are counted only if the builder was told to
-    /// [`record_stats`](Builder::record_stats).
+    /// Returns the counts of all events so far. Hits and misses are counted only if the cache was
+    /// built with [`record_stats`](Builder::record_stats).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1313,9 +1424,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.stats()
     }
 
-    /// Counts the removed objects that are not dropped yet: because many are removed just now and their batch is not full, or
-    /// because a reader may still see them. What an idle cache has left goes with the next removal or miss, with
-    /// [`run_pending_tasks`](Self::run_pending_tasks), or with [`quiesce`](Self::quiesce).
+    /// Returns the number of removed objects that are not dropped yet: because many are being
+    /// removed and their batch is not full, or because a reader may still see them.
+    ///
+    /// The leftovers of an idle cache are dropped by the next removal or miss, by
+    /// [`run_pending_tasks`](Self::run_pending_tasks), or by [`quiesce`](Self::quiesce).
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -1328,24 +1441,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.core.retired()
     }
 
-    /// Waits until everything that was removed before the call has been dropped.
+    /// Waits until all values that were removed before the call have been dropped. First tells the
+    /// listener of the removals that it has not heard of yet.
     ///
-    /// First it tells the listener of what that has not been told of.
-    ///
-    /// It blocks while other threads hold pinned views, or run [`with`](Self::with), of any cache; for ever if a view was
-    /// leaked (`mem::forget`). In a task it blocks too, [without a panic](Self#where-a-thread-may-not-wait), and it has no
-    /// `_async` twin: call it in your runtime's `spawn_blocking`.
+    /// It blocks while other threads hold pinned guards, or run [`with`](Self::with), of any cache;
+    /// for ever if a guard was leaked (`mem::forget`). In a task it blocks too, [without a
+    /// panic](Self#where-a-thread-may-not-wait), and it has no `_async` twin: call it in your
+    /// runtime's `spawn_blocking`.
     ///
     /// Where that could hang, it waits for less:
     ///
-    /// * Called from inside a fill, it does not wait, because a reader may be waiting for that fill. It drops what it can, and
-    ///   the rest goes as [`retired`](Self::retired) says.
-    /// * Called from the `Drop` of a value that a cache is dropping, of whichever cache, or while its thread unwinds, it returns
-    ///   at once.
-    /// * Called from inside a listener, of whichever cache, it does not wait for what that is being told of.
+    /// * Called from inside a fill, it does not wait, because a reader may be waiting for that
+    ///   fill. It drops as much as it can; [`retired`](Self::retired) says when the rest goes.
+    /// * Called from the `Drop` of a value that a cache is dropping, of whichever cache, or while
+    ///   its thread unwinds, it returns at once.
+    /// * Called from inside a listener, of whichever cache, it does not wait for the entry that the
+    ///   listener is being told of.
     ///
     /// # Panics
-    /// If this thread itself holds a pinned view: it would wait for itself.
+    /// If this thread itself holds a pinned guard: it would wait for itself.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -1382,11 +1496,11 @@ impl<'c, K: Hash + Eq + Clone, V: Clone, S: BuildHasher> IntoIterator for &'c Ca
     }
 }
 
-/// The fill of `optionally_get_with` found nothing.
+/// The fill of `optionally_get_with` found no value.
 #[derive(Clone, Copy)]
 pub(crate) struct NoValue;
 
-/// The value of a fill that cannot fail, or a panic with the cycle it met.
+/// The value of a fill that cannot fail; a cycle or a closed cache is a panic.
 #[track_caller]
 pub(crate) fn sure<T>(result: Result<T, TryGetError<Infallible>>) -> T {
     match result {

@@ -1,5 +1,5 @@
-//! The verbs of tasks, on the same types as those of threads: the same step of the core, and polling
-//! where those park.
+//! The methods of tasks, on the same types as those of threads. They take the same steps of the
+//! core, and poll where the others park.
 
 mod fetch;
 mod lead;
@@ -26,7 +26,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Waits for the end of a fill that has been fenced off.
+/// Waits for the end of a fill that has been detached.
 struct Ended<'c, K: Hash + Eq, V, S: BuildHasher>(Wait<'c, K, V, S>);
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Ended<'c, K, V, S> {
@@ -43,8 +43,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Future for Ended<'_, K, V, S> {
     }
 }
 
-/// Tidies up when it is dropped, inside a future of ours, after all that comes later: also of one that is dropped while
-/// it waits, and may be the last that has held what was removed.
+/// Does the housekeeping when it is dropped, inside a future of ours, after everything declared
+/// later. Also when the future is dropped while it waits: it may have been the last to hold a
+/// removed entry.
 struct Tidied<'c, K: Hash + Eq, V, S: BuildHasher>(&'c Core<K, V, S>);
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Tidied<'_, K, V, S> {
@@ -53,7 +54,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Tidied<'_, K, V, S> {
     }
 }
 
-/// The answer of a fetch that cannot fail, or a panic with the cycle it met.
+/// The answer of a fetch that cannot fail; a cycle or a closed cache is a panic.
 fn sure_value<V: Clone>(result: Result<Fetched<'_, V>, TryGetError<Infallible>>) -> V {
     sure(result).value.clone()
 }
@@ -71,24 +72,26 @@ fn put<V>(value: V, blank: &mut Blank<'_, V>) -> Result<(), Infallible> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Does what [`get_with`](Self::get_with) does, for tasks: `fill` makes a future, which is polled inside the
-    /// returned one.
+    /// Returns the value of a key, computed by the future that `fill` makes if it is not there:
+    /// [`get_with`](Self::get_with) for tasks. The returned future polls the fill.
     ///
-    /// Runs on any runtime, and waits beside blocking callers: they share one flight. A hit never
-    /// answers `Pending` and allocates nothing. The future borrows the cache and the key; to spawn it,
-    /// move a clone of each into an `async move` block.
+    /// It runs on any runtime and blocks no thread. It shares its flights with blocking callers. A
+    /// hit never answers `Pending` and allocates nothing. The future borrows the cache and the key;
+    /// to spawn it, move a clone of each into an `async move` block.
     ///
-    /// **If it is dropped** before it has answered: its fill, if it had begun, is dropped with
-    /// it, and one of those who wait runs its own. **If it is kept and not polled**, those who wait wait
-    /// on: bound them by a timeout of your runtime, or use an
-    /// [`AtomicCache`] with an async fill, which whoever waits can poll.
+    /// **If it is dropped** before it has answered, its fill, if it had begun, is dropped with it,
+    /// and one waiter runs its own. **If it is kept and not polled**, its waiters wait on. Bound
+    /// their wait by a timeout of your runtime, or use an [`AtomicCache`] with an async fill, which
+    /// every waiter can poll.
     ///
-    /// **Its wait is that of the fill inside whose poll it is**, for the [cycles](Self::try_get_with_async) that it
-    /// could close. Inside a fill it must not wait for a fill by a method that blocks: that
-    /// [panics](Self#where-a-thread-may-not-wait).
+    /// **Its wait counts as a wait of the fill that polls it**, for the
+    /// [cycles](Self::try_get_with_async) that it could close. Inside a fill it must not wait for a
+    /// fill by a method that blocks: that [panics](Self#where-a-thread-may-not-wait).
     ///
     /// # Panics
-    /// As [`get_with`](Self::get_with). A panic of the fill goes on in whoever polls it.
+    /// With the text of a [`CycleError`] if the wait would never end, and of a
+    /// [`ClosedError`](crate::ClosedError) if the cache has been closed. A panic of the fill goes
+    /// on in the caller that polls it.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -111,18 +114,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_async(key, Aim::Value, fill, sure_value)
     }
 
-    /// Does what [`try_get_with`](Self::try_get_with) does, for tasks: see
-    /// [`get_with_async`](Self::get_with_async).
+    /// Returns the value of a key, computed if it is not there by a future that can fail:
+    /// [`try_get_with`](Self::try_get_with) for tasks. Waits, and behaves when it is dropped, as
+    /// [`get_with_async`](Self::get_with_async) does.
     ///
     /// # Errors
-    /// As [`try_get_with`](Self::try_get_with). A cycle is found over tasks and threads alike, if the
-    /// waits are made inside the fills: what a fill spawns and then waits for is not seen.
+    /// As [`try_get_with`](Self::try_get_with). A cycle is found over tasks and threads alike, if
+    /// the waits are made inside the fills: a fill that spawns a task and then waits for it is not
+    /// seen.
     ///
-    /// A wait is charged to the async fill inside whose poll it is made. A *blocking* fill that awaits by some `block_on` is seen
-    /// with the feature `tokio` only. Without it, nobody can tell that from a task that this thread happens to poll, and a fill
-    /// that blocks on its own key in this way hangs. With it, the fill's thread counts as the one that waits while it is in the
-    /// task of tokio in which the fill began, or, like then, in none. (So tasks of another runtime that the thread polls inside
-    /// its blocking fill are charged to that fill, too.)
+    /// A wait is charged to the async fill that polls it. If a *blocking* fill awaits by some
+    /// `block_on`, that wait is seen with the feature `tokio` only. Without it, the cache cannot
+    /// tell the wait from a task that this thread happens to poll, and a fill that blocks on its
+    /// own key in this way hangs. With it, a wait is charged to the fill's thread while the thread
+    /// is in the task of tokio in which the fill began, or, as then, in none. (So tasks of another
+    /// runtime that the thread polls inside its blocking fill are charged to that fill, too.)
+    ///
+    /// # Panics
+    /// With the panic of the fill, in the caller that polls it.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -148,11 +157,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_async(key, Aim::Value, fill, value)
     }
 
-    /// Does what [`optionally_get_with`](Self::optionally_get_with) does, for tasks: see
-    /// [`get_with_async`](Self::get_with_async).
+    /// Returns the value of a key, computed if it is not there by a future that may find that there
+    /// is no value: [`optionally_get_with`](Self::optionally_get_with) for tasks. Waits, and
+    /// behaves when it is dropped, as [`get_with_async`](Self::get_with_async) does.
     ///
     /// # Panics
-    /// As [`get_with`](Self::get_with).
+    /// As [`get_with_async`](Self::get_with_async).
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -181,8 +191,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         })
     }
 
-    /// As [`try_get_with_async`](Self::try_get_with_async), or a refresh, with a fill that every caller polls
-    /// that waits, as the one of an [`AtomicCache`]. Called again if a fill that it has made was lost.
+    /// Does a [`try_get_with_async`](Self::try_get_with_async), or a refresh, with a fill that
+    /// every waiter can poll, as that of an [`AtomicCache`]. Calls `make` again if a fill that it
+    /// has made was lost.
     pub(crate) fn fetch_run<'a, Q, E>(
         &'a self,
         key: &'a Q,
@@ -199,8 +210,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.fetch_async(key, aim, LeftToAll { cache: self, make }, value)
     }
 
-    /// Does what [`get_value_or_guard`](Self::get_value_or_guard) does, for tasks: with a guard that may be held over an
-    /// `.await`, and without a timeout, which your runtime has.
+    /// Waits for the value of a key, or makes the caller the one that computes it:
+    /// [`get_value_or_guard`](Self::get_value_or_guard) for tasks.
+    ///
+    /// Its guard may be held over an `.await`. It blocks no thread and takes no timeout: use your
+    /// runtime's.
     ///
     /// ```
     /// use atomic_cache::{Cache, TaskGuardResult};
@@ -241,11 +255,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Fetch::new(core, spare, Borrowed(key), aim, fill, answer)
     }
 
-    /// Removes a key, and waits, without blocking the thread, for a fill of it that runs. True if it has removed a value. See
-    /// [`invalidate`](Self::invalidate), its twin for threads; [`invalidate_nowait`](Self::invalidate_nowait) never waits.
+    /// Removes a key, and waits, without blocking the thread, for a running fill of it. Returns
+    /// whether it has removed a value: [`invalidate`](Self::invalidate) for tasks. Its twin
+    /// [`invalidate_nowait`](Self::invalidate_nowait) never waits.
     ///
-    /// It takes effect when it is first polled. If it is dropped while it waits, the removal stays in effect: the fill's value
-    /// is not kept, and what a compute leaves is removed.
+    /// It takes effect when it is first polled. If it is dropped while it waits, the removal stays
+    /// in effect: the fill's value is not kept, and the value that a compute leaves is removed.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -266,9 +281,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.ended(part, hash, &mut |_| {}).await || was_there
     }
 
-    /// Removes a key, waits, without blocking the thread, for a fill of it that runs, and returns a clone of the value that was
-    /// removed. See [`remove`](Self::remove), its twin for threads, and
-    /// [`invalidate_async`](Self::invalidate_async); [`remove_nowait`](Self::remove_nowait) never waits.
+    /// Removes a key, waits, without blocking the thread, for a running fill of it, and returns a
+    /// clone of the removed value: [`remove`](Self::remove) for tasks. Its twin
+    /// [`remove_nowait`](Self::remove_nowait) never waits. When it is dropped, it behaves as
+    /// [`invalidate_async`](Self::invalidate_async) does.
     pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -289,9 +305,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         removed
     }
 
-    /// Removes every key, and waits, without blocking the thread, for the fills that run. See
-    /// [`invalidate_all`](Self::invalidate_all), its twin for threads, and
-    /// [`invalidate_async`](Self::invalidate_async); [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits.
+    /// Removes every key, and waits, without blocking the thread, for the running fills:
+    /// [`invalidate_all`](Self::invalidate_all) for tasks. Its twin
+    /// [`invalidate_all_nowait`](Self::invalidate_all_nowait) never waits. When it is dropped, it
+    /// behaves as [`invalidate_async`](Self::invalidate_async) does.
     pub async fn invalidate_all_async(&self) {
         let core = &*self.core;
         let _tidied = Tidied(core);
@@ -307,19 +324,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         core.tidy_all_in_poll();
     }
 
-    /// Removes every key, and waits, without blocking the thread, for the fills that run: another name for
-    /// [`invalidate_all_async`](Self::invalidate_all_async). See [`clear`](Self::clear), its twin for threads;
-    /// [`clear_nowait`](Self::clear_nowait) never waits.
+    /// Removes every key, and waits, without blocking the thread, for the running fills: another
+    /// name for [`invalidate_all_async`](Self::invalidate_all_async). Its twins are
+    /// [`clear`](Self::clear), for threads, and [`clear_nowait`](Self::clear_nowait), which never
+    /// waits.
     pub async fn clear_async(&self) {
         self.invalidate_all_async().await;
     }
 
-    /// Removes every key whose value `which` picks, and waits, without blocking the thread, for the fills of these keys that
-    /// run. See [`invalidate_if`](Self::invalidate_if), its twin for threads, which says what is judged;
-    /// [`invalidate_if_nowait`](Self::invalidate_if_nowait) never waits.
+    /// Removes every entry that `which` picks, and waits, without blocking the thread, for the
+    /// running fills of these keys: [`invalidate_if`](Self::invalidate_if) for tasks; see there for
+    /// the values that are judged. Its twin [`invalidate_if_nowait`](Self::invalidate_if_nowait)
+    /// never waits.
     ///
-    /// At its first poll it judges what has a value, and each refresh that ran then when that has ended. If it is dropped while
-    /// it waits, the refreshes that have not ended are not judged.
+    /// At its first poll it judges the values that are there. It judges the value of each refresh
+    /// that ran then when the refresh has ended. If it is dropped while it waits, the refreshes
+    /// that have not ended are not judged.
     pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
         let _tidied = Tidied(core);
@@ -348,8 +368,9 @@ async fn all_ended<'c, K: Hash + Eq, V, S: BuildHasher>(
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
-    /// Does what [`close`](Self::close) does, and waits, without blocking the thread, for the fills that run.
-    /// (It does block the thread for the last round of a [janitor](Builder::purge_interval).)
+    /// Closes the cache as [`close`](Self::close) does, and waits, without blocking the thread, for
+    /// the running fills. (It does block the thread for the last round of a
+    /// [janitor](Builder::purge_interval).)
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -362,9 +383,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         self.close_async_until(std::future::pending::<()>()).await;
     }
 
-    /// Does what [`close_async`](Self::close_async) does, and waits no longer than until `deadline` is ready, such as a timer
-    /// of your runtime: fills that run then are [given up](Self::takeover), and those who wait for them are
-    /// refused. Returns how many those were.
+    /// Closes the cache as [`close_async`](Self::close_async) does, but waits only until `deadline`
+    /// is ready, such as a timer of your runtime. Then it [abandons](Self::takeover) the fills that
+    /// still run, and refuses their waiters. Returns the number of abandoned fills.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -398,15 +419,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Waits for a fill that has been fenced off; one that waits for us is let go of. Whether a compute has left
-    /// something, which `read` is shown.
+    /// Waits for the end of a fill that has been detached. If that fill waits for us, unlinks it
+    /// instead. Returns whether a compute has left a value, which `read` is shown.
     async fn ended(
         &self,
         part: Option<Part<'_, K, V, S>>,
         hash: u64,
         read: &mut impl FnMut(&V),
     ) -> bool {
-        // What is removed by now is told of and dropped now.
+        // Entries that are removed by now are told of and dropped before the wait.
         self.tidy_in_poll();
         let Some(part) = part else {
             return false;
@@ -420,19 +441,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// As [`tidy`](Self::tidy), inside a future of ours.
+    /// Calls [`tidy`](Self::tidy) inside a future of ours.
     fn tidy_in_poll(&self) {
         let _inside = in_poll();
         self.tidy();
     }
 
-    /// As [`tidy_all`](Self::tidy_all), inside a future of ours.
+    /// Calls [`tidy_all`](Self::tidy_all) inside a future of ours.
     fn tidy_all_in_poll(&self) {
         let _inside = in_poll();
         self.tidy_all();
     }
 
-    /// As [`fence_all`](Self::fence_all), inside a future of ours.
+    /// Calls [`fence_all`](Self::fence_all) inside a future of ours.
     fn fence_all_in_poll<'c>(
         &'c self,
         which: Option<&mut dyn FnMut(&K, &V) -> bool>,
@@ -443,10 +464,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 }
 
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
-    /// Does what [`or_insert_with`](Self::or_insert_with) does, for tasks: see [`Cache::get_with_async`].
+    /// Returns the entry, computed by the future that `fill` makes if there is none:
+    /// [`or_insert_with`](Self::or_insert_with) for tasks. Waits, and behaves when it is dropped,
+    /// as [`Cache::get_with_async`] does.
     ///
     /// # Panics
-    /// As [`Cache::get_with`].
+    /// As [`Cache::get_with_async`].
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -463,8 +486,9 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         self.fetch_async(fill, |result| sure(result).to_entry())
     }
 
-    /// Does what [`or_try_insert_with`](Self::or_try_insert_with) does, for tasks: see
-    /// [`Cache::get_with_async`].
+    /// Returns the entry, computed if there is none by a future that can fail:
+    /// [`or_try_insert_with`](Self::or_try_insert_with) for tasks. Waits, and behaves when it is
+    /// dropped, as [`Cache::get_with_async`] does.
     ///
     /// # Errors
     /// As [`Cache::try_get_with`].
@@ -482,8 +506,9 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         self.fetch_async(fill, |result| Ok(result?.to_entry()))
     }
 
-    /// Does what [`and_compute_with`](Self::and_compute_with) does, for tasks; `f` is given the live value itself,
-    /// a clone. Dropped midway, it leaves the entry as it was.
+    /// Reads and changes the entry in one step: [`and_compute_with`](Self::and_compute_with) for
+    /// tasks. `f` is given the live value itself, a clone. If the future is dropped midway, the
+    /// entry stays as it was.
     ///
     /// # Panics
     /// As [`and_compute_with`](Self::and_compute_with).
@@ -526,8 +551,11 @@ where
         Fetch::new(core, spare, Borrowed(key), aim, fill, answer)
     }
 
-    /// Removes a key, and waits, without blocking the thread, for its fill: see [`Cache::invalidate_async`]. Its twins:
-    /// [`invalidate`](Self::invalidate), and [`invalidate_nowait`](Self::invalidate_nowait), which never waits.
+    /// Removes a key, and waits, without blocking the thread, for a running fill of it: see
+    /// [`Cache::invalidate_async`].
+    ///
+    /// Twins: [`invalidate`](Self::invalidate), for threads, and
+    /// [`invalidate_nowait`](Self::invalidate_nowait), which never waits.
     pub async fn invalidate_async<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -535,8 +563,11 @@ where
         self.cache.invalidate_async(key).await
     }
 
-    /// Removes a key, waits, without blocking the thread, for its fill, and returns the value: see [`Cache::remove_async`]. Its
-    /// twins: [`remove`](Self::remove), and [`remove_nowait`](Self::remove_nowait), which never waits.
+    /// Removes a key, waits, without blocking the thread, for a running fill of it, and returns the
+    /// removed value: see [`Cache::remove_async`].
+    ///
+    /// Twins: [`remove`](Self::remove), for threads, and [`remove_nowait`](Self::remove_nowait),
+    /// which never waits.
     pub async fn remove_async<Q>(&self, key: &Q) -> Option<V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -545,25 +576,31 @@ where
         self.cache.remove_async(key).await
     }
 
-    /// Removes every key, and waits, without blocking the thread, for the fills that run: see
-    /// [`Cache::invalidate_all_async`]. Its twins: [`invalidate_all`](Self::invalidate_all), and
+    /// Removes every key, and waits, without blocking the thread, for the running fills: see
+    /// [`Cache::invalidate_all_async`].
+    ///
+    /// Twins: [`invalidate_all`](Self::invalidate_all), for threads, and
     /// [`invalidate_all_nowait`](Self::invalidate_all_nowait), which never waits.
     pub async fn invalidate_all_async(&self) {
         self.cache.invalidate_all_async().await;
     }
 
-    /// Does what [`close`](Self::close) does, for tasks: see [`Cache::close_async`].
+    /// Closes the cache, and waits, without blocking the thread, for the running fills: see
+    /// [`Cache::close_async`].
     pub async fn close_async(&self) {
         self.cache.close_async().await;
     }
 
-    /// Closes, and waits until a deadline: see [`Cache::close_async_until`].
+    /// Closes the cache, and abandons the fills that still run when `deadline` is ready: see
+    /// [`Cache::close_async_until`]. Returns the number of abandoned fills.
     pub async fn close_async_until<T>(&self, deadline: impl Future<Output = T>) -> usize {
         self.cache.close_async_until(deadline).await
     }
 
-    /// Removes the keys whose values `which` picks, and waits, without blocking the thread, for their fills: see
-    /// [`Cache::invalidate_if_async`]. Its twins: [`invalidate_if`](Self::invalidate_if), and
+    /// Removes the entries that `which` picks, and waits, without blocking the thread, for running
+    /// fills of their keys: see [`Cache::invalidate_if_async`].
+    ///
+    /// Twins: [`invalidate_if`](Self::invalidate_if), for threads, and
     /// [`invalidate_if_nowait`](Self::invalidate_if_nowait), which never waits.
     pub async fn invalidate_if_async(&self, which: impl FnMut(&K, &V) -> bool) {
         self.cache.invalidate_if_async(which).await;
@@ -571,11 +608,11 @@ where
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
-    /// Shows the value, **computed if it is not there**, to `f` without cloning it: does what [`with`](Self::with) does, for
-    /// tasks. See [`get_async`](Self::get_async).
+    /// Shows the value of a key, **computed if it is not there**, to `f` without cloning it:
+    /// [`with`](Self::with) for tasks. Waits as [`get_async`](Self::get_async) does.
     ///
     /// # Panics
-    /// As [`get`](Self::get).
+    /// As [`get_async`](Self::get_async), and with the panic of `f`.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -596,17 +633,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
 }
 
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
-    /// Returns the value of a key, **computed if it is not there**: does what [`get`](Self::get) does, for tasks.
+    /// Returns the value of a key, **computed if it is not there**: [`get`](Self::get) for tasks.
     ///
-    /// With an async fill ([`new_async`](AtomicCache::new_async)) nobody leads in person: whoever waits, and is polled, polls
-    /// the fill. So a caller that is dropped, that times out, or that is polled once and forgotten loses
-    /// nothing and holds up nobody. When the last of those who wait is gone, the fill is dropped, unless
-    /// the builder was given a [`spawner`](Builder::spawner).
+    /// With an async fill ([`new_async`](AtomicCache::new_async)) the cache owns the fill, and
+    /// every waiter that is polled polls it. So a caller that is dropped, that times out, or that
+    /// is polled once and forgotten disturbs no other. When the last waiter is gone, the fill is
+    /// dropped, unless the builder was given a [`spawner`](Builder::spawner).
     ///
-    /// With a fill that is a plain closure, that runs inside the poll of whoever leads: **one that blocks,
-    /// blocks the runtime's thread, and no timeout ends it.** (Give it to your runtime's `spawn_blocking` in an
-    /// async fill.) If it asks for other keys and one of those is being filled by somebody else, it
-    /// [panics](Cache#where-a-thread-may-not-wait): let a fill that asks for others be async.
+    /// With a fill that is a plain closure, the closure runs inside the poll of the leader: **one
+    /// that blocks, blocks the runtime's thread, and no timeout ends it.** (Call it in your
+    /// runtime's `spawn_blocking` in an async fill.) If it asks for a key that another caller is
+    /// filling, it [panics](Cache#where-a-thread-may-not-wait): a fill that asks for other keys
+    /// should be async.
     ///
     /// The future borrows the cache and the key. To spawn it: `let cache = cache.clone();` and
     /// `async move { cache.get_async(&key).await }`.
@@ -614,8 +652,11 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
     /// A hit never answers `Pending` and allocates nothing.
     ///
     /// # Panics
-    /// As [`get`](Self::get). A panic of the fill goes on in whoever polls it; one of the others
-    /// starts it anew.
+    /// * With the text of a [`CycleError`] if the wait would never end, and of a
+    ///   [`ClosedError`](crate::ClosedError) if the cache has been closed;
+    ///   [`try_get_async`](Self::try_get_async) returns both instead.
+    /// * With the panic of the fill, in the caller that polls it at that moment; one of the others
+    ///   starts the fill anew.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -630,10 +671,11 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> AtomicCache<K, V, Infallible, S> {
         self.fetch_async(key, Aim::Value, sure_value)
     }
 
-    /// Does what [`refresh`](Self::refresh) does, for tasks: see [`get_async`](Self::get_async).
+    /// Computes the value of a key anew, and returns the new one: [`refresh`](Self::refresh) for
+    /// tasks. Waits as [`get_async`](Self::get_async) does.
     ///
     /// # Panics
-    /// As [`get`](Self::get).
+    /// As [`get_async`](Self::get_async).
     pub fn refresh_async<'a, Q>(&'a self, key: &'a Q) -> impl Future<Output = V>
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
@@ -649,7 +691,8 @@ where
     S: BuildHasher,
     E: Clone + Send + Sync + 'static,
 {
-    /// Does what [`try_get`](Self::try_get) does, for tasks: see [`get_async`](AtomicCache::get_async).
+    /// Returns the value of a key, **computed if it is not there**, or the error of the fill:
+    /// [`try_get`](Self::try_get) for tasks. Waits as [`get_async`](AtomicCache::get_async) does.
     ///
     /// # Errors
     /// As [`Cache::try_get_with_async`].
@@ -671,7 +714,9 @@ where
         self.fetch_async(key, Aim::Value, value)
     }
 
-    /// Does what [`try_refresh`](Self::try_refresh) does, for tasks: see [`get_async`](AtomicCache::get_async).
+    /// Computes the value of a key anew by a fill that can fail, and returns the new one:
+    /// [`try_refresh`](Self::try_refresh) for tasks. Waits as [`get_async`](AtomicCache::get_async)
+    /// does.
     ///
     /// # Errors
     /// As [`try_get_async`](Self::try_get_async).
@@ -687,8 +732,9 @@ where
 }
 
 pin_project! {
-    /// A fill that cannot fail. Not an `async` block: that drops what it awaits and what panics
-    /// while it unwinds, and a `Drop` that panics too would end the process.
+    /// A fill that cannot fail. Not an `async` block: while it unwinds, such a block drops the
+    /// future that it awaits and that has panicked, and a `Drop` that panics too would end the
+    /// process.
     struct NeverFails<F> {
         #[pin]
         fill: F,
@@ -745,27 +791,31 @@ where
     K: Hash + Eq + Clone + fmt::Debug + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// As [`new`](Self::new), with a fill that is a future: see [`get_async`](Self::get_async). It is
-    /// given the key itself, a clone.
+    /// Makes a cache as [`new`](Self::new) does, with a fill that is a future: see
+    /// [`get_async`](Self::get_async). The fill is given the key itself, a clone.
     ///
-    /// [`get`](Self::get) and the other blocking verbs work too: the thread polls the fill while it waits. (So do
-    /// `invalidate`, `close` and their kin.) A fill that needs its runtime (a timer, a socket) must then be
-    /// polled where that can be found: inside the `enter` of a tokio runtime of several threads, say; one of
-    /// a single thread drives its timers only in its own `block_on`.
+    /// [`get`](Self::get) and the other blocking methods work too: the thread polls the fill while
+    /// it waits. (So do `invalidate`, `close` and their kin.) A fill that needs its runtime (a
+    /// timer, a socket) must then be polled where it can find that: inside the `enter` of a tokio
+    /// runtime of several threads, say. A tokio runtime of a single thread drives its timers only
+    /// in its own `block_on`.
     ///
-    /// **The runtime.** A fill uses the timers and sockets of the runtime that it was first polled on. If that runtime
-    /// is shut down, or its only thread polls nothing any more, while a caller on another runtime waits for the
-    /// fill, the fill panics or is never woken. So ask on one runtime, or give the builder a
-    /// [`spawner`](Builder::spawner) and let the fill itself be `spawn`ed there
-    /// (`|id| { let task = handle.spawn(query(id)); async move { task.await.unwrap() } }`). A fill that is stuck is given up
-    /// by [`fill_timeout`](Builder::fill_timeout) or [`takeover`](AtomicCache::takeover), and one who waits starts it anew on its own
-    /// runtime. In tests, give each `#[tokio::test]` a cache of its own, or one runtime to all.
+    /// **The runtime.** A fill uses the timers and sockets of the runtime that it was first polled
+    /// on. Suppose that runtime is shut down, or its only thread stops polling, while a caller on
+    /// another runtime waits for the fill: then the fill panics or is never woken. So ask on one
+    /// runtime, or give the builder a [`spawner`](Builder::spawner) and let the fill itself be
+    /// `spawn`ed there
+    /// (`|id| { let task = handle.spawn(query(id)); async move { task.await.unwrap() } }`).
+    /// [`fill_timeout`](Builder::fill_timeout) or [`takeover`](AtomicCache::takeover) abandons a
+    /// stuck fill, and a waiter starts it anew on its own runtime. In tests, give each
+    /// `#[tokio::test]` a cache of its own, or one runtime to all.
     ///
-    /// **Task-locals and the like.** What the fill finds in a task-local, in a thread-local, or in a tracing span that
-    /// is entered, is that of the caller that polls it at that moment, which may be another one at each poll. What it needs of
-    /// its caller it has to have in its key.
+    /// **Task-locals and the like.** The fill finds the task-locals, the thread-locals and the
+    /// entered tracing span of the caller that polls it. That may be another caller at each poll.
+    /// Everything that it needs of its caller has to be in its key.
     ///
-    /// Cost of a fill: besides what [`Cache`] says, the flight and two boxes, one of them with the future.
+    /// Cost of a fill: besides the costs of [`Cache`], the flight and two boxes, one of them with
+    /// the future.
     ///
     /// ```
     /// use std::time::Duration;
@@ -789,8 +839,8 @@ where
         Self::recursive_async(move |_, key| fill(key), ttl)
     }
 
-    /// As [`new_async`](Self::new_async), with a fill that may ask the cache, of which it is given a handle, for
-    /// other keys.
+    /// Makes a cache as [`new_async`](Self::new_async) does, with a fill that may ask for other
+    /// keys. The fill is given a handle of the cache.
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -825,7 +875,7 @@ where
     V: Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// As [`new_async`](AtomicCache::new_async), with a fill that can fail: see
+    /// Makes a cache as [`new_async`](AtomicCache::new_async) does, with a fill that can fail: see
     /// [`try_get_async`](Self::try_get_async).
     pub fn try_new_async<F>(
         fill: impl Fn(K) -> F + Send + Sync + 'static,
@@ -838,8 +888,8 @@ where
             Box::pin(fill(key.clone()))
         })
     }
-    /// As [`try_new_async`](Self::try_new_async), with a fill that may ask the cache, of which it is given
-    /// a handle, for other keys.
+    /// Makes a cache as [`try_new_async`](Self::try_new_async) does, with a fill that may ask for
+    /// other keys. The fill is given a handle of the cache.
     pub fn try_recursive_async<F>(
         fill: impl Fn(Self, K) -> F + Send + Sync + 'static,
         ttl: impl Into<Option<Duration>>,
@@ -860,8 +910,8 @@ where
     S: BuildHasher + Send + Sync + 'static,
     N: Naming<K>,
 {
-    /// Makes a cache with its own async fill: see [`AtomicCache::new_async`], also for which runtime's timers and
-    /// whose task-locals the fill has.
+    /// Makes a cache with its own async fill: see [`AtomicCache::new_async`], which also says which
+    /// timers and task-locals the fill has.
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -886,7 +936,8 @@ where
         self.build_recursive_async(move |_, key| fill(key))
     }
 
-    /// Makes a cache with its own async fill, which may use the cache: see [`AtomicCache::recursive_async`].
+    /// Makes a cache with its own async fill, which may use the cache: see
+    /// [`AtomicCache::recursive_async`].
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -940,13 +991,13 @@ where
 }
 
 impl<K, V, S, N> Builder<K, V, S, N> {
-    /// Sets what goes on with an async fill of an [`AtomicCache`] when the last of those who waited for it is
-    /// gone: it is given the rest of the fill, as a future that puts the value into the cache by
+    /// Sets a function that goes on with an async fill of an [`AtomicCache`] when its last waiter
+    /// is gone. It is given the rest of the fill, as a future that puts the value into the cache by
     /// itself. Not set: such a fill is dropped.
     ///
-    /// It is called with nothing held, wherever the last caller is dropped: so let it know its runtime. If
-    /// it drops what it is given, or panics, the fill ends without a value. A fill that is [given
-    /// up](Cache::takeover) is dropped there too.
+    /// It is called while no lock and no pin is held, wherever the last caller is dropped: so let
+    /// it know its runtime. If it drops the future, or panics, the fill ends without a value. An
+    /// [abandoned](Cache::takeover) fill is dropped there too.
     ///
     /// ```no_run
     /// # mod tokio { pub mod runtime { pub struct Handle; impl Handle {
