@@ -18,14 +18,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A cache bounded in entries takes its whole table at once if it is for no more than this many.
+/// The largest capacity for which a cache bounded in entries takes its whole table at once.
 const MOST_AT_ONCE: u64 = 1 << 24;
 
-/// Keys are named in cycle errors: they are [`Debug`]. The default of a [`Builder`].
+/// Cycle errors name keys by their [`Debug`]. The default of a [`Builder`].
 #[derive(Clone, Copy, Debug)]
 pub struct NamedKeys;
 
-/// Keys are not named: see [`Builder::opaque_keys`].
+/// Cycle errors do not name keys: see [`Builder::opaque_keys`].
 #[derive(Clone, Copy, Debug)]
 pub struct OpaqueKeys;
 
@@ -52,8 +52,8 @@ pub struct Builder<K, V, S = DefaultHashBuilder, N = NamedKeys> {
     _naming: PhantomData<fn() -> N>,
 }
 
-/// What starts the janitor once there is a cache. It is made where keys, values and hasher are
-/// known to be fit for another thread.
+/// Starts the janitor once there is a cache. It is made where key, value and hasher are known to be
+/// `Send + Sync + 'static`.
 enum Hook<K, V, S> {
     None,
     Start(
@@ -73,7 +73,7 @@ impl<K, V, S> Hook<K, V, S> {
     }
 }
 
-/// What does not change a builder's type.
+/// The settings that do not change a builder's type.
 struct Settings<K, V> {
     ttl: Option<Duration>,
     clock: Clock,
@@ -112,21 +112,22 @@ impl<K, V> Builder<K, V> {
 }
 
 impl<K, V, S, N> Builder<K, V, S, N> {
-    /// Bounds what the cache holds: in entries, or, with a [`weigher`](Self::weigher), in what
-    /// that counts. Not set: there is no bound, and nothing is evicted.
+    /// Bounds the number of entries, or, with a [`weigher`](Self::weigher), their total weight. Not
+    /// set: there is no bound, and nothing is evicted.
     ///
-    /// The total never exceeds it by more than the inserts in progress. What is evicted to make
-    /// room is what was not used, or less often than others: see the
-    /// [policy](crate::internals#the-policy). What has expired goes before anything that lives. Zero is fine: concurrent
-    /// callers still share one fill, and nothing is kept.
+    /// The total never exceeds it by more than the inserts in progress. To make room the cache
+    /// evicts entries that were not used, or less often than others: see the
+    /// [policy](crate::internals#the-policy). Expired entries go before all others. A capacity of
+    /// zero is fine: concurrent callers still share one fill, and nothing is kept.
     ///
-    /// In a cache of a few entries chance has a part in it: of random keys, an entry that was read just before as many
-    /// others came as fit beside it was gone in 48, 71, 84 and 64 of 100 runs at a capacity of 2, 4, 8 and 16. An entry
-    /// that must outlive the next few can be [promoted](crate::Cache::promote).
+    /// In a cache of a few entries eviction is partly chance. With random keys, an entry was read,
+    /// and then as many other keys came as fit beside it: in 48, 71, 84 and 64 of 100 runs it was
+    /// gone, at a capacity of 2, 4, 8 and 16. An entry that must outlive the next few can be
+    /// [promoted](crate::Cache::promote).
     ///
-    /// A cache bounded in entries takes its table at once, 16 to 32 bytes an entry of address space
-    /// (for a capacity of up to 2^24; with a larger one the table grows), and memory as that is
-    /// touched.
+    /// A cache bounded in entries takes its table at once: 16 to 32 bytes an entry of address
+    /// space, and memory as that is touched. With a capacity of more than 2^24 the table starts
+    /// small and is resized.
     ///
     /// ```
     /// use atomic_cache::Cache;
@@ -143,18 +144,23 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Bounds the memory that the cache's entries keep, in bytes: a number, or a text such as
-    /// `"128M"` (see [`ByteSize`]). It is a [`max_capacity`](Self::max_capacity) with a
-    /// [`weigher`](Self::weigher) that adds up what [`Weigh`] says of key and value, the entry's
+    /// Bounds the memory that the entries keep, in bytes: a number, or a text such as `"128M"` (see
+    /// [`ByteSize`]).
     ///
-    /// Two things are not counted, and come on top. One is how the allocator rounds what keys and values own, which one cannot
-    /// know. The other is what was removed and is not dropped yet ([`retired`](Cache::retired)): as a rule up to a thirty-second
-    /// of the bound, and beyond that what readers hold up, or what a slow listener is still to be told of.
+    /// It is a [`max_capacity`](Self::max_capacity) with a [`weigher`](Self::weigher). The weigher
+    /// adds up the bytes that key and value own by [`Weigh`], the entry's own bytes, and its share
+    /// of the table.
     ///
-    /// There is one bound: a `max_capacity` beside it is refused by `build`, and
-    /// [`set_max_capacity`](Cache::set_max_capacity) of such a cache counts bytes. A weigher of your
-    /// own that counts bytes may be given after it. Of keys and values that are not [`Weigh`]:
-    /// `.max_capacity(bytes).weigher(..)`. A `usize` is written `n as u64`.
+    /// Two things are not counted, and come on top. One is the rounding by the allocator of the
+    /// blocks that keys and values own, which cannot be known. The other is the weight of removed
+    /// entries that are not dropped yet ([`retired`](Cache::retired)): as a rule up to a
+    /// thirty-second of the bound. Entries that readers hold up, or that a slow listener is still
+    /// to be told of, come on top of that.
+    ///
+    /// There is one bound: `build` refuses a `max_capacity` beside it.
+    /// [`set_max_capacity`](Cache::set_max_capacity) of such a cache counts bytes. A weigher of
+    /// your own that counts bytes may be given after it. For keys and values that are not
+    /// [`Weigh`]: `.max_capacity(bytes).weigher(..)`. A `usize` is written `n as u64`.
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -177,16 +183,19 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Sets what an entry weighs. Not set: one.
+    /// Sets the function that weighs an entry. Not set: each entry weighs one.
     ///
-    /// The weigher is asked once, when the value has been computed or is put in, with nothing held. Its answer
-    /// is kept with the entry, so it may answer differently another time. An entry that is
-    /// heavier than the whole capacity (or than 2^48 - 1) is handed out and not kept; so is one
-    /// whose weigher panics. An entry of weight zero takes no room, and is never evicted to make
-    /// some. (The search for what to evict passes over such entries, at a look each: it does not reach
-    /// far enough where there are thousands of them to every one that weighs something.) Without a
-    /// `max_capacity` the weights are only summed up:
-    /// [`weighted_size`](Cache::weighted_size).
+    /// The cache calls the weigher once, when the value has been computed or is put in, while it
+    /// holds no lock and no pin. It stores the weight with the entry, so the weigher may return
+    /// another number another time.
+    ///
+    /// An entry that is heavier than the whole capacity (or than 2^48 - 1) is handed out and not
+    /// kept; so is one on which the weigher panics.
+    ///
+    /// An entry of weight zero takes no room, and is never evicted to make some. (The search for a
+    /// victim passes over such entries, at a look each. Where there are thousands of them to every
+    /// one that weighs more, it does not reach far enough.) Without a `max_capacity` the weights
+    /// are only summed up: [`weighted_size`](Cache::weighted_size).
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -205,30 +214,37 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Has `listener` called once for every entry that has been removed, with the cause.
+    /// Sets a listener, which is called once for every removed entry, with the cause.
     ///
-    /// **Where it runs.** As a rule on the thread that has removed the entry, before its call returns. It is called where that
-    /// thread holds nothing of the cache, so it may use the cache. It comes later
-    /// * on a thread that holds a pinned view: when the view is gone;
-    /// * inside a fill, or while the thread or the future leads one or holds its guard: when that has ended;
-    /// * while something unwinds, or while another thread is calling it: by whoever comes by next.
+    /// **Where it runs.** As a rule on the thread that has removed the entry, before its call
+    /// returns. That thread holds no lock and no pin of the cache then, so the listener may use the
+    /// cache. It is called later
+    /// * on a thread that holds a pinned guard: when the guard is dropped;
+    /// * inside a fill, or while the thread or the future leads one or holds its guard: when the
+    ///   fill has ended;
+    /// * while something unwinds, or while another thread is calling it: by the next thread that
+    ///   can.
     ///
-    /// At the latest [`run_pending_tasks`](Cache::run_pending_tasks) or [`quiesce`](Cache::quiesce) calls it.
+    /// At the latest [`run_pending_tasks`](Cache::run_pending_tasks) or [`quiesce`](Cache::quiesce)
+    /// calls it.
     ///
-    /// **In which order.** One thread at a time calls it, unless more than a thousand removals wait because it is slow. It hears
-    /// of one thread's removals in their order; those of different threads, also of one key, may be told either way round. What
-    /// it removes itself is told of when it has returned.
+    /// **In which order.** One thread at a time calls it, unless more than a thousand removals wait
+    /// because it is slow. It hears of one thread's removals in their order. Removals of different
+    /// threads, also of one key, may be told either way round. Its own removals are told when it
+    /// has returned.
     ///
     /// **To remove other entries, let it use the `_nowait` methods**, such as
-    /// [`invalidate_nowait`](Cache::invalidate_nowait). On a plain thread the others work, too, and hold up the caller whose
-    /// removal it is. But the listener may be called inside a task, or inside the poll of one of this crate's futures: there a
-    /// wait for a fill is a [panic](Cache#where-a-thread-may-not-wait), because nobody knows what that task leads by another
-    /// of its futures.
+    /// [`invalidate_nowait`](Cache::invalidate_nowait). On a plain thread the others work too, and
+    /// hold up the caller that has removed the entry. But the listener may be called inside a task,
+    /// or inside the poll of one of this crate's futures. There a wait for a fill is a
+    /// [panic](Cache#where-a-thread-may-not-wait), because the cache cannot know which fills that
+    /// task leads by another of its futures.
     ///
-    /// If it panics, that is counted ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
+    /// If it panics, the panic is counted
+    /// ([`panicked_listeners`](crate::CacheStats::panicked_listeners)) and goes no further.
     ///
-    /// Not told of: values that were never kept, and what the cache still holds when its last
-    /// handle is dropped.
+    /// It is not told of values that were never kept, nor of the entries that the cache still holds
+    /// when its last handle is dropped.
     ///
     /// ```
     /// use atomic_cache::{Cache, RemovalCause};
@@ -256,41 +272,46 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Sets how long a value is served, from when it was published. Not set: for ever.
+    /// Sets the TTL: how long a value is served, from when it was published. Not set: for ever.
     ///
-    /// Zero is fine: a fill's value goes to everyone who joined its flight and is not kept. So
+    /// Zero is fine: a fill's value goes to all callers that joined its flight, and is not kept. So
     /// is `Duration::MAX`. An expired entry is never served.
     ///
-    /// Later inserts and fills take expired entries out, a few each; look-ups take out nothing. So in a cache that is only read
-    /// they stay in memory, and the listener hears nothing of them, until [`run_pending_tasks`](Cache::run_pending_tasks) or
-    /// a janitor ([`purge_interval`](Self::purge_interval)) comes. In a bounded cache an expired entry makes room before
-    /// anything that lives does: now and then an insert looks at all entries for what expires next, once for an eighth of them
-    /// that leave.
+    /// Later inserts and fills remove expired entries, a few each; look-ups remove none. So in a
+    /// cache that is only read they stay in memory, and the listener is not told of them, until
+    /// [`run_pending_tasks`](Cache::run_pending_tasks) or a janitor
+    /// ([`purge_interval`](Self::purge_interval)) removes them. In a bounded cache an expired entry
+    /// makes room before any live one: now and then an insert looks at all entries for those that
+    /// expire next, once for an eighth of them that leave.
     ///
-    /// The time is that of [`Instant`](std::time::Instant): on Linux `CLOCK_MONOTONIC`, which stands still while the
-    /// machine sleeps. An entry of one minute that was put in before a night of sleep is served in the morning for
-    /// what was left of its minute. If that matters, [`invalidate_all`](Cache::invalidate_all) at wake-up.
+    /// The time is that of [`Instant`](std::time::Instant): on Linux `CLOCK_MONOTONIC`, which
+    /// stands still while the machine sleeps. An entry with a TTL of one minute that was put in
+    /// before a night of sleep is served in the morning for the rest of its minute. If that
+    /// matters, call [`invalidate_all`](Cache::invalidate_all) at wake-up.
     pub fn time_to_live(mut self, ttl: Duration) -> Self {
         self.settings.ttl = Some(ttl);
         self
     }
 
-    /// Makes room for this many entries before the table grows. The table takes 16 bytes an entry of
-    /// address space at once, and memory as it is touched.
+    /// Makes room for this many entries before the table is resized. The table takes 16 bytes an
+    /// entry of address space at once, and memory as it is touched.
     pub fn initial_capacity(mut self, entries: usize) -> Self {
         self.settings.initial_capacity = entries;
         self
     }
 
-    /// Has a thread, the *janitor*, remove what has expired once an interval, tell the listener, and
-    /// drop what was removed and nobody reads any more. Not set: inserts and fills do that in
-    /// passing, without a thread. To be set after the [`hasher`](Self::hasher).
+    /// Starts a thread, the *janitor*, that every `interval` removes expired entries, tells the
+    /// listener, and drops removed values that no reader sees any more. Not set: inserts and fills
+    /// do that in passing, without a thread. Set it after the [`hasher`](Self::hasher).
     ///
-    /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at [`Cache::close`]. Both wait for the
-    /// round that it is in, and so does `close_async`, which blocks its thread for that. The interval is one of the system's
-    /// clock, whatever the cache's own is.
-    /// Cost: once an interval, if something may have expired since, a walk over the table, some tens of nanoseconds an
-    /// entry and about a nanosecond for each position of an empty table (a capacity of 16 million: some 60 ms).
+    /// The janitor keeps no cache alive: it ends when the last handle is dropped, or at
+    /// [`Cache::close`]. Both wait for its current round, and so does `close_async`, which blocks
+    /// its thread for that. The interval is measured by the system's clock, whatever the cache's
+    /// own clock is.
+    ///
+    /// Cost: once an interval, if an entry may have expired since, a walk over the table. It takes
+    /// some tens of nanoseconds an entry, and about a nanosecond for each position of an empty
+    /// table (a capacity of 16 million: some 60 ms).
     ///
     /// ```
     /// use std::time::Duration;
@@ -317,15 +338,16 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Has `on_slow` told of each fill that has been running for `threshold`: its key, and for how
-    /// long, by the cache's clock. Once a fill: while it runs, if the watch comes by, or at its end.
+    /// Sets a function that is told of each fill that has been running for `threshold`: its key,
+    /// and for how long, by the cache's clock. It is told once a fill: while the fill runs, if the
+    /// watch comes by, or at its end.
     ///
-    /// It is called with nothing held but, at the end of a fill, that fill's lead: those who wait, wait
-    /// for it too. If it panics, that goes no further.
+    /// It is called while no lock and no pin is held, but at the end of a fill with that fill's
+    /// lead: the waiters wait for it too. If it panics, the panic goes no further.
     ///
-    /// The watch is the [janitor](Self::purge_interval)'s thread, which this starts; it looks every half
-    /// threshold, and so does [`run_pending_tasks`](Cache::run_pending_tasks). Cost: a walk over the
-    /// table each time. To be set after the [`hasher`](Self::hasher).
+    /// The watch is the [janitor](Self::purge_interval)'s thread, which this starts. It looks every
+    /// half threshold, and so does [`run_pending_tasks`](Cache::run_pending_tasks). Cost: a walk
+    /// over the table each time. Set it after the [`hasher`](Self::hasher).
     ///
     /// ```
     /// use std::time::Duration;
@@ -351,15 +373,18 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self.watched_every(threshold / 2)
     }
 
-    /// Has each fill [given up](Cache::takeover) that has been running for `timeout`, by the cache's
-    /// clock: one of those who wait runs its own, and the cache does not keep what the old one computes. Its own caller goes
-    /// on, if it has one: an async fill that its flight keeps has not, and is dropped and begun anew while anybody waits.
+    /// Sets a timeout for fills: each fill that has been running for `timeout`, by the cache's
+    /// clock, is [abandoned](Cache::takeover). One waiter runs its own, and the cache does not keep
+    /// the value of the abandoned one.
     ///
-    /// It bounds for how long others are held up by one fill, and not how long a call takes. For that put a
-    /// timeout of your runtime around the call, or into the fill.
+    /// The abandoned fill's own caller goes on, if it has one. An async fill that the cache owns
+    /// has none: it is dropped, and begun anew if a caller waits.
     ///
-    /// The watch and its cost are those of [`on_slow_fill`](Self::on_slow_fill): a fill is given up at
-    /// the latest half as much time again after its timeout.
+    /// The timeout bounds for how long others are held up by one fill, and not how long a call
+    /// takes. For that put a timeout of your runtime around the call, or into the fill.
+    ///
+    /// The watch and its cost are those of [`on_slow_fill`](Self::on_slow_fill): a fill is
+    /// abandoned at the latest half as much time again after its timeout.
     pub fn fill_timeout(mut self, timeout: Duration) -> Self
     where
         K: Hash + Eq + Send + Sync + 'static,
@@ -370,7 +395,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self.watched_every(timeout / 2)
     }
 
-    /// Has the janitor do its round at least so often.
+    /// Makes the janitor do its round at least so often.
     fn watched_every(mut self, interval: Duration) -> Self
     where
         K: Hash + Eq + Send + Sync + 'static,
@@ -392,9 +417,9 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Says whether hits and misses are counted. Not set: no, because then a hit of an entry that is much used writes
-    /// nothing that another thread reads.
-    /// Everything else in [`CacheStats`](crate::CacheStats) is always counted.
+    /// Sets whether hits and misses are counted. Not set: no, because then a hit of an entry that
+    /// is much used writes nothing that another thread reads. All other counts of
+    /// [`CacheStats`](crate::CacheStats) are always on.
     pub fn record_stats(mut self, record: bool) -> Self {
         self.settings.record_stats = record;
         self
@@ -406,10 +431,12 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         self
     }
 
-    /// Sets the hasher. Not set: [`DefaultHashBuilder`]. Comes before [`purge_interval`](Self::purge_interval) and its like.
+    /// Sets the hasher. Not set: [`DefaultHashBuilder`]. Set it before
+    /// [`purge_interval`](Self::purge_interval), [`on_slow_fill`](Self::on_slow_fill) and
+    /// [`fill_timeout`](Self::fill_timeout).
     ///
-    /// The cache spreads its hashes once more, so a weak one will do; one that gives many keys
-    /// the same hash makes the operations on them linear in their number.
+    /// The cache spreads its hashes once more, so a weak one will do. One that gives many keys the
+    /// same hash makes the operations on them linear in their number.
     pub fn hasher<T>(self, hasher: T) -> Builder<K, V, T, N> {
         Builder {
             hasher,
@@ -422,7 +449,7 @@ impl<K, V, S, N> Builder<K, V, S, N> {
         }
     }
 
-    /// Lets keys be used that are not [`Debug`]: a cycle error then shows their type's name.
+    /// Allows keys that are not [`Debug`]: a cycle error then shows the name of their type.
     ///
     /// ```
     /// #[derive(Hash, PartialEq, Eq, Clone)]
@@ -455,12 +482,12 @@ impl<K, V, S, N> Builder<K, V, S, N> {
             return Err(BuildError::TwoBounds);
         }
         let capacity = settings.max_capacity.or(bytes);
-        // A cache bounded in entries never grows, and has no use for room beyond the bound.
+        // A cache bounded in entries is never resized, and has no use for room beyond the bound.
         let initial_capacity = match (capacity, &settings.weigher) {
             (Some(capacity @ ..=MOST_AT_ONCE), None) => capacity as usize,
             _ => settings.initial_capacity,
         };
-        // Weights without a capacity are summed up, and nothing is ever too much.
+        // Weights without a capacity are summed up, and no sum is too large.
         let capacity = capacity.or_else(|| settings.weigher.as_ref().map(|_| u64::MAX));
         Ok(Config {
             hasher: self.hasher,
@@ -494,7 +521,7 @@ where
     /// Makes a cache that is filled call by call.
     ///
     /// # Errors
-    /// A setting that cannot be: see [`BuildError`].
+    /// If a setting is not possible: see [`BuildError`].
     pub fn build(mut self) -> Result<Cache<K, V, S>, BuildError> {
         if self.janitor.interval() == Some(Duration::ZERO) {
             return Err(BuildError::PurgeIntervalZero);
@@ -580,14 +607,14 @@ where
     }
 }
 
-/// Fills are not looked for more often than this.
+/// The watch does not look for fills more often than this.
 const SHORTEST_WATCH: Duration = Duration::from_millis(1);
 
-/// What an allocation costs besides what was asked for, about: a header, and half a step of the
-/// sizes that there are (glibc and jemalloc: 8 and 16 bytes).
+/// About how many bytes an allocation takes beyond those that were asked for: a header, and half a
+/// step of the allocator's sizes (glibc and jemalloc: 8 and 16 bytes).
 const ALLOCATOR_BYTES: u64 = 16;
 
-/// The words of the table that an entry needs to be found: two to four of eight bytes, less what
+/// The bytes of the table that an entry takes: two to four words of eight bytes, less the part that
 /// the rounding up to a power of two leaves unused and untouched.
 const TABLE_BYTES: u64 = 24;
 
@@ -637,7 +664,7 @@ impl<K, V, S: Debug, N> Debug for Builder<K, V, S, N> {
     }
 }
 
-/// How a builder's keys are put into words. Sealed: [`NamedKeys`] and [`OpaqueKeys`].
+/// How a builder's keys are named. Sealed: [`NamedKeys`] and [`OpaqueKeys`].
 #[diagnostic::on_unimplemented(
     message = "`{K}` is not `Debug`, and errors about cycles of fills name keys",
     note = "derive `Debug` for it, or say `.opaque_keys()` before the builder's last call"
@@ -680,7 +707,7 @@ fn describe<K: Debug>(key: &K) -> String {
     }
 
     let mut text = Limited(String::new());
-    // An error says that the text is long enough: what has been written is what is shown.
+    // An error means that the text is long enough: the part that has been written is shown.
     let _ = write!(text, "{key:?}");
     text.0
 }

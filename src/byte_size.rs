@@ -1,13 +1,13 @@
-//! A number of bytes as settings have it: a number, or a text such as `"64M"`.
+//! A number of bytes in a setting: a number, or a text such as `"64M"`.
 
 use std::fmt;
 
 /// A number of bytes: a `u64`, or a text such as `"100"`, `"10kb"`, `"64 KiB"`, `"1.5G"`.
 ///
 /// In a text `K`, `M`, `G` and `T` are the powers of 1024, with or without `B` or `iB` behind them,
-/// in capital or small letters; spaces may stand around the text and before the unit. A fraction
-/// needs one of these units, what is left of a byte is dropped, and less than one byte is refused. The text is read when the
-/// setting is used, so that whoever uses it reports what is wrong with it.
+/// in capital or small letters. Spaces may stand around the text and before the unit. A fraction
+/// needs one of these units; it is cut to whole bytes, and less than one byte is refused. The
+/// setting that uses the text also parses it, and reports the error.
 ///
 /// ```
 /// use atomic_cache::ByteSize;
@@ -38,10 +38,10 @@ enum Given {
 }
 
 impl ByteSize {
-    /// The number of bytes.
+    /// Returns the number of bytes.
     ///
     /// # Errors
-    /// The text says something else.
+    /// If the text is not a number of bytes.
     pub fn into_bytes(self) -> Result<u64, ByteSizeError> {
         match self.0 {
             Given::Number(bytes) => Ok(bytes),
@@ -82,7 +82,7 @@ pub struct ByteSizeError {
 }
 
 impl ByteSizeError {
-    /// The text.
+    /// Returns the text.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -98,7 +98,7 @@ enum Wrong {
 
 impl fmt::Display for ByteSizeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Enough to know it by.
+        /// Enough to recognise the text by.
         const SHOWN: usize = 60;
         let mut shown: String = self.text.chars().take(SHOWN).collect();
         if shown.len() < self.text.len() {
@@ -156,7 +156,7 @@ fn parse(text: &str) -> Result<u64, Wrong> {
         .ok_or(Wrong::TooLarge)?;
     let part = fraction.map_or(0, |fraction| part_of(fraction, shift));
     let bytes = (u128::from(whole) << shift) + u128::from(part);
-    // More than nothing was asked for.
+    // More than zero was asked for.
     let is_zero = fraction.is_none_or(|fraction| fraction.bytes().all(|digit| digit == b'0'));
     if bytes == 0 && !is_zero {
         return Err(Wrong::LessThanByte);
@@ -164,7 +164,7 @@ fn parse(text: &str) -> Result<u64, Wrong> {
     u64::try_from(bytes).map_err(|_| Wrong::TooLarge)
 }
 
-/// The digits a text begins with, and what comes after them.
+/// The digits that a text begins with, and the rest.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
@@ -205,7 +205,7 @@ mod tests {
         size.into().into_bytes()
     }
 
-    /// As a setting takes it.
+    /// In the forms that a setting takes.
     #[test]
     fn a_literal_is_a_number_of_any_size() {
         assert_eq!(bytes(0), Ok(0));

@@ -1,12 +1,12 @@
-//! What can go wrong, one type a topic.
+//! The errors, one type a topic.
 
 use crate::byte_size::ByteSizeError;
 use std::fmt;
 
-/// A fill asked, perhaps by way of other fills, for a key that is only being computed for its
-/// sake: waiting would never end.
+/// A fill asked, perhaps by way of other fills, for a key that is being computed for its sake: the
+/// wait would never end.
 ///
-/// The `try_` verbs return it inside [`TryGetError`]; the plain verbs panic with its text.
+/// The `try_` methods return it inside [`TryGetError`]; the others panic with its text.
 ///
 /// ```
 /// use atomic_cache::{Cache, TryGetError};
@@ -31,9 +31,11 @@ impl CycleError {
         Self { keys }
     }
 
-    /// The keys along the cycle in the order they wait for each other, as their `Debug` prints
-    /// them, of a cache that has a [name](crate::Builder::name) as `name[key]`; the first one is also the
-    /// last. Long texts are cut.
+    /// Returns the keys along the cycle, in the order in which they wait for each other. The first
+    /// one is also the last.
+    ///
+    /// Each is shown as its `Debug` prints it, and in a cache with a [name](crate::Builder::name)
+    /// as `name[key]`. Long texts are cut.
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
@@ -51,9 +53,10 @@ impl fmt::Display for CycleError {
 
 impl std::error::Error for CycleError {}
 
-/// The cache has been closed, and computes nothing any more; see [`Cache::close`](crate::Cache::close).
+/// The cache has been closed, and computes no more values: see
+/// [`Cache::close`](crate::Cache::close).
 ///
-/// The `try_` verbs return it inside [`TryGetError`]; the plain verbs panic with its text.
+/// The `try_` methods return it inside [`TryGetError`]; the others panic with its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClosedError;
 
@@ -67,7 +70,7 @@ impl fmt::Display for ClosedError {
 
 impl std::error::Error for ClosedError {}
 
-/// Why a fill is not waited for, or not run.
+/// The reason why a fill is not waited for, or not run.
 pub(crate) type Refusal = TryGetError<std::convert::Infallible>;
 
 impl<E> From<CycleError> for TryGetError<E> {
@@ -82,14 +85,14 @@ impl<E> From<ClosedError> for TryGetError<E> {
     }
 }
 
-/// Why a `try_` verb has no value.
+/// The reason why a `try_` method has no value.
 ///
-/// The fill's own error `E` is cloned for everyone in the flight; one that is not `Clone` goes
+/// Each caller in the flight gets a clone of the fill's own error `E`. One that is not `Clone` goes
 /// into an `Arc` first: `.map_err(Arc::new)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryGetError<E> {
-    /// The fill's own error: of the fill this caller ran, or of the one it waited for.
+    /// The fill's own error: of the fill that this caller ran, or of the one that it waited for.
     Fill(E),
     /// The wait would have closed a cycle.
     Cycle(CycleError),
@@ -98,10 +101,10 @@ pub enum TryGetError<E> {
 }
 
 impl<E> TryGetError<E> {
-    /// The fill's own error, or what else it is.
+    /// Returns the fill's own error.
     ///
     /// # Errors
-    /// If it is not the fill's own: the error itself.
+    /// If this is not an error of the fill: returns `self`.
     ///
     /// ```
     /// use atomic_cache::TryGetError;
@@ -128,15 +131,15 @@ impl<E: fmt::Display> fmt::Display for TryGetError<E> {
 impl<E: std::error::Error + 'static> std::error::Error for TryGetError<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            // `Display` is the fill's error itself, so its source is our source.
+            // `Display` shows the fill's error itself, so its source is our source.
             Self::Fill(error) => error.source(),
             Self::Cycle(_) | Self::Closed(_) => None,
         }
     }
 }
 
-/// A value that [`try_insert`](crate::Cache::try_insert) could not keep, given back: it is heavier than the
-/// whole capacity, or its weigher panicked.
+/// A value that [`try_insert`](crate::Cache::try_insert) could not keep and gives back: it is
+/// heavier than the whole capacity, or the weigher panicked on it.
 ///
 /// ```
 /// use atomic_cache::Cache;
@@ -165,22 +168,22 @@ impl<V> OversizeError<V> {
         }
     }
 
-    /// Returns what the value weighs; `None` if its weigher panicked.
+    /// Returns the weight of the entry; `None` if its weigher panicked.
     pub fn weight(&self) -> Option<u64> {
         self.weight
     }
 
-    /// Returns the cache's capacity at that moment.
+    /// Returns the cache's capacity at the time of the call.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Lends the value.
+    /// Returns a reference to the value.
     pub fn value(&self) -> &V {
         &self.value
     }
 
-    /// Gives the value back.
+    /// Returns the value.
     pub fn into_value(self) -> V {
         self.value
     }
@@ -226,9 +229,9 @@ impl<V> std::error::Error for OversizeError<V> {}
 pub enum BuildError {
     /// `initial_capacity` asks for more than a table can hold.
     InitialCapacity {
-        /// What was asked for, in entries.
+        /// The number of entries that was asked for.
         given: usize,
-        /// The most there can be.
+        /// The largest possible number.
         limit: usize,
     },
     /// Both `max_capacity` and `max_bytes`.
@@ -239,11 +242,12 @@ pub enum BuildError {
     MaxBytes(ByteSizeError),
     /// `purge_interval` of zero: the janitor would never rest.
     PurgeIntervalZero,
-    /// `fill_timeout` of zero: every fill would be given up.
+    /// `fill_timeout` of zero: every fill would be abandoned.
     FillTimeoutZero,
-    /// `purge_interval`, or what else needs its thread, was set before the hasher, and does not know that.
+    /// `purge_interval`, `on_slow_fill` or `fill_timeout` was set before the hasher: the janitor
+    /// that it starts does not know that hasher.
     PurgeIntervalBeforeHasher,
-    /// The janitor's thread could not be started; what the system said.
+    /// The janitor's thread could not be started; the text is the system's.
     Janitor(String),
     /// A new capacity for a cache that was built without a bound, and without a weigher.
     Unbounded,

@@ -1,15 +1,15 @@
-//! How a key that is looked up by reference becomes an owned one.
+//! Turns a key that is looked up by reference into an owned one.
 
 use std::hash::Hash;
 
 pub use equivalent::Equivalent;
 
-/// Makes the owned key `K` from what it was looked up by. Called only when the cache makes a slot
-/// for it, never on a hit.
+/// Makes the owned key `K` from the form that it is looked up by. Called only when the cache makes
+/// a slot for the key, never on a hit.
 ///
-/// Everything that is [`ToOwned`] has it: `&str` for `String` keys, `&[T]` for `Vec<T>`, and
-/// `&K` for any `K: Clone`. (So where keys are `&str`, ask by `&"a"`.) Implement it, beside [`Hash`] and [`Equivalent`], for a borrowed form
-/// of a key of your own. The two forms must hash alike.
+/// Everything that is [`ToOwned`] has it: `&str` for `String` keys, `&[T]` for `Vec<T>`, and `&K`
+/// for any `K: Clone`. (So where keys are `&str`, ask by `&"a"`.) Implement it, beside [`Hash`] and
+/// [`Equivalent`], for a borrowed form of a key of your own. The two forms must hash alike.
 ///
 /// ```
 /// use atomic_cache::{AtomicCache, Equivalent, ToKey};
@@ -38,7 +38,7 @@ pub use equivalent::Equivalent;
     note = "for another borrowed form implement `Hash`, `Equivalent<{K}>` and `ToKey<{K}>`: see `atomic_cache::ToKey`"
 )]
 pub trait ToKey<K>: Hash + Equivalent<K> {
-    /// The owned key.
+    /// Returns the owned key.
     fn to_key(&self) -> K;
 }
 
@@ -52,7 +52,7 @@ where
     }
 }
 
-/// The same type: `Owned = K` by a trait, so that the compiler has words of ours where it is not.
+/// The same type: `Owned = K` by a trait, so that the compiler shows our message where it is not.
 #[diagnostic::on_unimplemented(
     message = "the keys of this cache are `{K}`, and what it is asked by here becomes a `{Self}`",
     label = "a reference to a `{K}` is wanted",

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// One state machine for threads and tasks: without the verbs of tasks, parts of it have no user.
+// One state machine for threads and tasks: without the methods of tasks, parts of it have no user.
 #![cfg_attr(not(feature = "async"), allow(dead_code, unused_imports))]
 
 #[cfg(not(target_pointer_width = "64"))]

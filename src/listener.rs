@@ -1,52 +1,55 @@
-//! Telling a listener what was removed.
+//! Tells a listener of the entries that were removed.
 //!
-//! Who takes an entry out puts it on a queue, on which it is held; whoever comes to a point where
-//! this thread, and this task, hold nothing - no pin, no lead, no lock - and nothing unwinds tells the listener.
-//! (A future that is pending while it leads tells nobody: the poll that ends its fill does. What else a task
-//! leads, by a future beside this one or by a guard, is not known: there a listener that would have to wait is refused.) One thread at a
-//! time does, so that a listener hears of what one thread has removed in that order, and so
-//! that a listener which uses the cache is not called inside its own call: what it removes is
-//! told when it has returned.
+//! The thread that removes an entry pushes it to a queue, which holds it. A thread tells the
+//! listener where it, and its task, hold no pin, no lead and no lock, and where nothing unwinds. (A
+//! future that is pending while it leads does not tell: the poll that ends its fill does. The other
+//! fills that a task leads, by a future beside this one or by a guard, are not known: there a
+//! listener that would have to wait is refused.)
 //!
-//! If that one thread does not get on (its listener is slow, or blocks), the queue grows; from
-//! [`PLENTY`] on everybody who comes by tells too, and what is held stays bounded. Only then may
-//! the order be another.
+//! One thread at a time tells the listener, so the listener hears of one thread's removals in their
+//! order. It also means that a listener which uses the cache is not called inside its own call: its
+//! removals are told when it has returned.
+//!
+//! If that thread does not get on because its listener is slow or blocks, the queue grows. From
+//! [`PLENTY`] on, every thread that reaches such a point tells too, so the number of held entries
+//! stays bounded. Only then may the order be another.
 
 use crate::foreign::contain;
 use crate::sync::{AtomicUsize, Ordering, thread_cell};
 use crossbeam_queue::SegQueue;
 
-/// Why an entry is not in the cache any more.
+/// The reason why an entry is not in the cache any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RemovalCause {
-    /// Its time was over.
+    /// Its TTL was over.
     Expired,
     /// It was removed by `invalidate` and its kin, or by a compute that answered
     /// [`Op::Remove`](crate::Op::Remove).
     Explicit,
     /// A newer value of its key took its place.
     Replaced,
-    /// It had to make room: the capacity was reached, or made less. Or its newer value was too heavy to be kept.
+    /// It had to make room: the capacity was reached, or made less. Or its newer value was too
+    /// heavy to be kept.
     Size,
 }
 
 impl RemovalCause {
-    /// Whether the cache removed it of its own accord: [`Expired`](Self::Expired) or
+    /// Returns whether the cache removed it of its own accord: [`Expired`](Self::Expired) or
     /// [`Size`](Self::Size).
     pub const fn was_evicted(self) -> bool {
         matches!(self, Self::Expired | Self::Size)
     }
 }
 
-/// A user's listener: foreign code.
+/// A user's listener: user code.
 pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, RemovalCause) + Send + Sync>;
 
-/// How many removals wait before others help to tell of them.
+/// The number of waiting removals from which other threads help to tell of them.
 const PLENTY: usize = 1024;
 
-/// How many one caller tells of at most besides what waited when it came, if its listener goes on
-/// removing things.
+/// The number of removals that one caller tells of at most, beside those that waited when it came,
+/// if its listener goes on removing entries.
 const TURNS: usize = 4 * PLENTY;
 
 thread_cell! {
@@ -59,11 +62,11 @@ pub(crate) fn is_listening() -> bool {
     LISTENING.with(std::cell::Cell::get)
 }
 
-/// A listener, and what it has not been told yet; `N` is what holds a key and its value.
+/// A listener, and the removals that it has not been told of yet; an `N` holds a key and its value.
 pub(crate) struct Bulletin<K, V, N> {
     listener: Listener<K, V>,
     removed: SegQueue<(*const N, RemovalCause)>,
-    /// Threads that are telling.
+    /// The number of threads that are telling.
     telling: AtomicUsize,
     panics: AtomicUsize,
 }
@@ -78,12 +81,12 @@ impl<K, V, N> Bulletin<K, V, N> {
         }
     }
 
-    /// Takes note of an object that is held until it is told of.
+    /// Enqueues an object, which is held until the listener has been told of it.
     pub(crate) fn post(&self, object: *const N, cause: RemovalCause) {
         self.removed.push((object, cause));
     }
 
-    /// How many removals wait to be told of.
+    /// The number of removals that the listener is still to be told of.
     pub(crate) fn len(&self) -> usize {
         self.removed.len()
     }
@@ -92,11 +95,11 @@ impl<K, V, N> Bulletin<K, V, N> {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Tells the listener what waits, `open` looks into an object, `done` gives its hold up. To be
-    /// called with nothing held.
+    /// Tells the listener of the waiting removals; `open` looks into an object, `done` releases the
+    /// hold on it. To be called with nothing held.
     ///
-    /// Returns without having told everything if somebody else is at it, or this is called from
-    /// inside a listener of this cache, or the listener goes on removing things.
+    /// Returns before the queue is empty if another thread is telling, if this is called from
+    /// inside a listener of this cache, or if the listener goes on removing entries.
     pub(crate) fn tell<'a>(
         &self,
         open: impl Fn(*const N) -> (&'a K, &'a V),
@@ -111,7 +114,8 @@ impl<K, V, N> Bulletin<K, V, N> {
                 return;
             }
             let telling = Telling::begin(&self.telling);
-            // Another one may have come first; alone, or many at once.
+            // Another thread may have come first: then this one is not alone. Or many begin at
+            // once.
             let alone = telling.others == 0;
             if let Some((object, cause)) = self.take(alone) {
                 let (key, value) = open(object);
@@ -132,8 +136,8 @@ impl<K, V, N> Bulletin<K, V, N> {
         None
     }
 
-    /// Whether nobody tells, or so much waits that everybody shall help; but nobody inside a call
-    /// of a listener begins another.
+    /// Whether no thread is telling, or so many removals wait that all threads are to help. But a
+    /// thread inside a call of a listener begins no other.
     fn may_tell(&self) -> bool {
         self.telling.load(Ordering::SeqCst) == 0 || (self.removed.len() > PLENTY && !is_listening())
     }
@@ -147,7 +151,8 @@ struct Telling<'a> {
 
 impl<'a> Telling<'a> {
     fn begin(telling: &'a AtomicUsize) -> Self {
-        // SeqCst, with the look at the queue that follows: see the drop of the one who told before.
+        // SeqCst, with the read of the queue that follows: pairs with the drop of the thread that
+        // told before.
         let others = telling.fetch_add(1, Ordering::SeqCst);
         Self { telling, others }
     }
@@ -155,13 +160,14 @@ impl<'a> Telling<'a> {
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        // Who posted while we told, and left it to us, posted before it looked at this number; we
-        // look at the queue after this.
+        // SeqCst. A thread that posted while we told, and left the entry to us, pushed it before it
+        // read this count. We read the queue after this store. So we see the entry, or that thread
+        // sees that we have ended.
         self.telling.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Says that this thread is inside a listener.
+/// Marks that this thread is inside a listener.
 struct Listening {
     before: bool,
 }

@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 pub(crate) const MOST_STRIPES: usize = 16;
 
 global! {
-    /// How many stripes a striped counter or queue has: a power of two, as many as the machine
+    /// The number of stripes of a striped counter or queue: a power of two, as many as the machine
     /// runs threads at once, at most 16.
     STRIPES: usize = stripe_count()
 }
@@ -31,13 +31,13 @@ thread_cell! {
     STRIPE: usize = usize::MAX
 }
 
-/// This thread's stripe, dealt out round robin.
+/// This thread's stripe, assigned round robin.
 #[inline]
 pub(crate) fn stripe() -> usize {
     unmasked_stripe() & (*STRIPES - 1)
 }
 
-/// As [`stripe`], of [`MOST_STRIPES`].
+/// This thread's stripe of [`MOST_STRIPES`].
 #[inline]
 pub(crate) fn unmasked_stripe() -> usize {
     let stripe = STRIPE.with(std::cell::Cell::get);
@@ -49,7 +49,7 @@ pub(crate) fn unmasked_stripe() -> usize {
     stripe
 }
 
-/// A counter whose threads write different cache lines. Its sum may be a little behind.
+/// A counter in which threads write different cache lines. Its sum may be a little behind.
 #[derive(Debug)]
 pub(crate) struct Striped(Box<[CachePadded<Tally>]>);
 
@@ -67,15 +67,15 @@ impl Striped {
         self.0[stripe()].fetch_add(n, Ordering::Relaxed);
     }
 
-    /// As [`add`](Self::add); returns what this thread's stripe holds now. `SeqCst`, as the
-    /// loads of [`sum`](Self::sum): of two threads that add and then sum, one sees both.
+    /// Adds, and returns the sum of this thread's stripe. `SeqCst`, as the loads of
+    /// [`sum`](Self::sum): of two threads that add and then sum, one sees both.
     pub(crate) fn add_and_get(&self, n: u64) -> u64 {
         self.0[stripe()]
             .fetch_add(n, Ordering::SeqCst)
             .wrapping_add(n)
     }
 
-    /// One thread may take away what another has added: stripes wrap, their sum does not.
+    /// One thread may subtract an amount that another has added: stripes wrap, their sum does not.
     pub(crate) fn sub(&self, n: u64) {
         self.0[stripe()].fetch_sub(n, Ordering::Relaxed);
     }
@@ -98,8 +98,8 @@ impl Striped {
     }
 }
 
-/// What a cache counts. One stripe holds all counts of a thread, so an event touches one line
-/// or two.
+/// The events that a cache counts. One stripe holds all counts of a thread, so an event touches one
+/// line or two.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     Hit,
@@ -124,7 +124,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Of a removal: its cause, as a listener is told.
+    /// The cause of a removal, as the listener is told it; `None` for other events.
     pub(crate) const fn cause(self) -> Option<RemovalCause> {
         match self {
             Self::Expired => Some(RemovalCause::Expired),
@@ -161,7 +161,7 @@ impl Stats {
         self.stripes[stripe()][event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a look-up, if this cache does: unless it was asked to, a hit writes nothing.
+    /// Counts a look-up, if this cache counts them. If not, a hit writes no counter.
     #[inline(always)]
     pub(crate) fn look_up(&self, hit: bool) {
         if self.look_ups {
@@ -208,17 +208,17 @@ impl Stats {
     }
 }
 
-/// What has happened in a cache since it was built.
+/// The counts of all events in a cache since it was built.
 ///
-/// The counts of running threads may be a moment behind. At rest
+/// While threads run, the counts may be a moment behind. At rest
 /// `fills == fill_successes() + fill_errors + fill_panics + fill_cancelled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Look-ups answered from the cache; `None` unless the cache was built with
+    /// Look-ups that hit; `None` unless the cache was built with
     /// [`record_stats(true)`](crate::Builder::record_stats), because counting makes a hit write.
     pub hits: Option<u64>,
-    /// Look-ups that were not; `None` as for `hits`.
+    /// Look-ups that missed; `None` as for `hits`.
     pub misses: Option<u64>,
     /// Fills started.
     pub fills: u64,
@@ -226,45 +226,44 @@ pub struct CacheStats {
     pub fill_errors: u64,
     /// Fills that panicked.
     pub fill_panics: u64,
-    /// Fills given up: a placeholder guard dropped without a value, or a task's fill dropped before
-    /// its end.
+    /// Fills that were dropped: a placeholder guard without a value, or a task's fill before its
+    /// end.
     pub fill_cancelled: u64,
-    /// Calls that joined a flight somebody else led.
+    /// Calls that joined a flight led by another caller.
     pub joined: u64,
-    /// Fills that were given up because they ran too long: by
-    /// [`takeover`](crate::Cache::takeover), after a [`fill_timeout`](crate::Builder::fill_timeout), or
-    /// when the cache was closed.
+    /// Fills that were abandoned: by [`takeover`](crate::Cache::takeover), after a
+    /// [`fill_timeout`](crate::Builder::fill_timeout), or when the cache was closed.
     pub taken_over: u64,
     /// Fills that were refused because the cache has been closed; they are not in `fills`.
     pub refused: u64,
     /// Values put in by `insert` and its kin.
     pub inserts: u64,
-    /// Entries reclaimed because their time was over.
+    /// Entries removed because they had expired.
     pub expired: u64,
     /// Entries removed by `invalidate` and its kin.
     pub explicit: u64,
     /// Entries replaced by a newer value.
     pub replaced: u64,
-    /// Entries removed to make room; and those whose newer value was too heavy to be kept. Those of `gave_up` are
-    /// among them.
+    /// Entries removed to make room, and entries removed by a newer value that was too heavy to be
+    /// kept. Includes `gave_up`.
     pub evicted: u64,
-    /// Values that were heavier than the whole capacity (or whose weigher panicked): handed out,
-    /// and not kept.
+    /// Values that were heavier than the whole capacity, or on which the weigher panicked: handed
+    /// out, and not kept.
     pub oversize: u64,
-    /// Entries that were removed right after they had been put in, because the search for a
-    /// victim had reached its bound: a sign that all else was being filled, or weighs nothing. They are part
-    /// of `evicted`: do not add the two.
+    /// Entries that were removed right after they had been put in, because the search for a victim
+    /// had reached its bound: a sign that all other entries were being filled, or weigh nothing.
+    /// They are part of `evicted`: do not add the two.
     pub gave_up: u64,
     /// Calls of the eviction listener that panicked.
     pub panicked_listeners: u64,
     /// Calls of the weigher that panicked.
     pub panicked_weighers: u64,
-    /// Keys or values whose `Drop` panicked while the cache dropped them.
+    /// Keys or values with a `Drop` that panicked while the cache dropped them.
     pub panicked_drops: u64,
 }
 
 impl CacheStats {
-    /// Fills that ended with a value. Fills that are running count too.
+    /// Returns the number of fills that ended with a value. Running fills count too.
     ///
     /// ```
     /// use atomic_cache::Cache;

@@ -1,21 +1,23 @@
 //! The clock, and deadlines as numbers.
 //!
-//! A cache counts time in nanoseconds since an origin of its own clock. A deadline is such a
-//! number below 2^63, so that a slot can keep it in one word and still tell it from a pointer.
+//! A cache counts time in nanoseconds since an origin of its own clock. A deadline is such a number
+//! below 2^63, so that a slot can keep it in one word and still tell it from a pointer.
 //!
 //! # A hit reads the coarse clock
 //!
-//! The exact time costs 23 ns on the development machine, more than all the rest of a hit; what the kernel
-//! noted of it at its last tick (`CLOCK_MONOTONIC_COARSE`) costs 5. That is never ahead of the exact time,
-//! and behind it by a tick, 1 to 10 ms. So a deadline that it has reached is over, and one that is more than
-//! [`SLACK`] ahead of it is not; only in between the exact clock is asked.
+//! The exact time costs 23 ns on the development machine, more than all the rest of a hit. The time
+//! that the kernel noted at its last tick (`CLOCK_MONOTONIC_COARSE`) costs 5. It is never ahead of
+//! the exact time, and behind it by a tick, 1 to 10 ms. So a deadline that it has reached is over,
+//! and one that is more than [`SLACK`] ahead of it is not. Only in between the hit reads the exact
+//! clock.
 //!
-//! (A virtual machine may stop the processor that keeps the time for longer than that while another goes on. Then
-//! an entry is served until the next tick: before its deadline by the clock that was read.)
+//! (A virtual machine may stop the processor that keeps the time for longer than that while another
+//! goes on. Then an entry is served until the next tick: before its deadline by the clock that was
+//! read.)
 //!
-//! (Tried instead of the call: to note that time, and to ask the processor's counter whether the note is old. But
-//! on the development machine `rdtsc` waits for every load before it, without a fence too, and hits took two to
-//! three times as long.)
+//! (Tried instead of the call: to note that time, and to ask the processor's counter whether the
+//! note is old. But on the development machine `rdtsc` waits for every load before it, without a
+//! fence too, and hits took two to three times as long.)
 
 use std::time::Duration;
 
@@ -25,15 +27,15 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// The deadline of an entry that never expires. Such an entry is judged without a clock.
 pub(crate) const NEVER: u64 = (1 << 63) - 1;
 
-/// Where a cache gets its time from: the system's monotonic clock, or one that a test moves.
+/// The source of a cache's time: the system's monotonic clock, or one that a test moves.
 ///
-/// Cost: an entry without a deadline reads no clock. One with a deadline reads it on every hit: on Linux the
-/// coarse one, some 5 ns, and in the last tenth of a second of an entry's life the exact one, as elsewhere
-/// always: 20 to 50 ns.
+/// Cost: an entry without a deadline reads no clock. One with a deadline reads it on every hit. On
+/// Linux it reads the coarse clock, some 5 ns, and in the last tenth of a second before the
+/// deadline the exact one. Elsewhere it always reads the exact clock: 20 to 50 ns.
 #[derive(Clone, Debug)]
 pub struct Clock(Kind);
 
-/// How far the coarse clock may be behind before an entry that is over could be served: ten ticks of the
+/// How far the coarse clock may be behind before an expired entry could be served: ten ticks of the
 /// slowest kernel there is (`CONFIG_HZ=100`), for ticks that come late.
 #[cfg(target_os = "linux")]
 const SLACK: u64 = 100_000_000;
@@ -46,8 +48,9 @@ enum Kind {
 }
 
 impl Clock {
-    /// The system's monotonic clock: that of [`Instant`](std::time::Instant). This is the default. On Linux it
-    /// stands still while the machine sleeps: see [`time_to_live`](crate::Builder::time_to_live).
+    /// Returns the system's monotonic clock: that of [`Instant`](std::time::Instant). This is the
+    /// default. On Linux it stands still while the machine sleeps: see
+    /// [`time_to_live`](crate::Builder::time_to_live).
     pub fn system() -> Self {
         Self(Kind::System(System::new()))
     }
@@ -61,7 +64,7 @@ impl Clock {
         }
     }
 
-    /// As [`now`](Self::now), or up to some milliseconds before.
+    /// Like [`now`](Self::now), but may be some milliseconds behind.
     pub(crate) fn lately(&self) -> u64 {
         match &self.0 {
             Kind::System(system) => system.lately().min(NEVER - 1),
@@ -80,7 +83,7 @@ impl Clock {
         }
     }
 
-    /// The deadline of a value published now that lives for `ttl`.
+    /// The deadline of a value with this TTL that is published now.
     pub(crate) fn deadline(&self, ttl: Option<Duration>) -> Deadline {
         match ttl.map(nanos) {
             None | Some(NEVER) => Deadline::Never,
@@ -99,7 +102,7 @@ impl Default for Clock {
     }
 }
 
-/// The system's monotonic clock, and where it stood at first.
+/// The system's monotonic clock, and its first reading.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Debug)]
 struct System {
@@ -109,7 +112,7 @@ struct System {
 #[cfg(target_os = "linux")]
 impl System {
     fn new() -> Self {
-        // The coarse clock's, which is the lower: neither is ever before it.
+        // The coarse clock's reading, which is the lower one: neither clock is ever before it.
         let origin = Self::read(libc::CLOCK_MONOTONIC_COARSE);
         Self { origin }
     }
@@ -122,7 +125,8 @@ impl System {
         Self::read(libc::CLOCK_MONOTONIC_COARSE).saturating_sub(self.origin)
     }
 
-    /// See the module's first chapter. Not inlined, so that hits of other entries save no registers for it.
+    /// The module's first chapter explains it. Not inlined, so that hits of other entries save no
+    /// registers for it.
     #[inline(never)]
     fn is_before(&self, deadline: u64) -> bool {
         let deadline = self.origin.saturating_add(deadline);
@@ -142,8 +146,8 @@ impl System {
     #[allow(clippy::cast_sign_loss)]
     fn read(clock: libc::clockid_t) -> u64 {
         let mut time = std::mem::MaybeUninit::<libc::timespec>::uninit();
-        // SAFETY: the call writes to what the pointer leads to; both clocks are there since Linux 2.6.32,
-        // and it fails for no other reason.
+        // SAFETY: the call writes to the place that the pointer points to. Both clocks are there
+        // since Linux 2.6.32, and it fails for no other reason.
         let time = unsafe {
             libc::clock_gettime(clock, time.as_mut_ptr());
             time.assume_init()
@@ -152,7 +156,7 @@ impl System {
     }
 }
 
-/// The system's monotonic clock, and where it stood at first.
+/// The system's monotonic clock, and its first reading.
 #[cfg(not(target_os = "linux"))]
 #[derive(Clone, Debug)]
 struct System {
@@ -170,7 +174,7 @@ impl System {
         nanos(self.origin.elapsed())
     }
 
-    /// No coarse clock is known to be as old as the rest of the system.
+    /// No coarse clock is known to be as old as the rest of the system: this reads the exact one.
     fn lately(&self) -> u64 {
         self.now()
     }
@@ -195,7 +199,7 @@ pub(crate) fn coarse_now() -> u64 {
     nanos(ORIGIN.elapsed()) + (1 << 32)
 }
 
-/// When a value stops being served.
+/// The time at which a value stops being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deadline {
     /// Before it was published: it is handed to its flight and not kept.
@@ -236,13 +240,13 @@ pub struct ManualClock {
 
 #[cfg(any(test, feature = "test-util"))]
 impl ManualClock {
-    /// A clock that stands at zero.
+    /// Returns a clock that stands at zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves the time forward by `span`. The clock stops at 2^63 - 1 nanoseconds (292 years), where every
-    /// deadline has passed but that of an entry without one.
+    /// Moves the time forward by `span`. The clock stops at 2^63 - 1 nanoseconds (292 years), where
+    /// every deadline has passed but that of an entry without one.
     pub fn advance(&self, span: Duration) {
         let span = nanos(span);
         let later = |now: u64| Some(now.saturating_add(span).min(NEVER));
@@ -250,13 +254,13 @@ impl ManualClock {
         let _ = (self.nanos).fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
-    /// Sets the time to `since_start`, forward or back: a test of what a broken clock does. Stops where
-    /// [`advance`](Self::advance) does.
+    /// Sets the time to `since_start`, forward or back, to test the effects of a broken clock.
+    /// Stops where [`advance`](Self::advance) does.
     pub fn set(&self, since_start: Duration) {
         self.nanos.store(nanos(since_start), Ordering::Release);
     }
 
-    /// The time since the clock's start.
+    /// Returns the time since the clock's start.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::Acquire))
     }

@@ -16,12 +16,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, RwLock, TryLockError};
 
-/// How many bytes a value keeps in memory: its own size, and what it owns on the heap.
+/// How many bytes a value keeps in memory: its own size, and the memory that it owns on the heap.
 ///
-/// There are two methods, so that nothing is counted twice. [`heap_bytes`](Self::heap_bytes) is
-/// what a type says of itself: what it owns *elsewhere*. [`weigh`](Self::weigh) adds the size of
-/// the value itself, which everybody can tell, and is not to be written. A field's own size is
-/// part of the struct's, so a struct's heap bytes are the sum of those of its fields:
+/// There are two methods, so that no byte is counted twice. [`heap_bytes`](Self::heap_bytes) is the
+/// part that a type has to report: the memory that it owns *elsewhere*. [`weigh`](Self::weigh) adds
+/// the size of the value itself, which the compiler knows; do not implement it. A field's own size
+/// is part of the struct's, so a struct's heap bytes are the sum of those of its fields:
 ///
 /// ```
 /// use atomic_cache::Weigh;
@@ -48,7 +48,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, TryLockError};
 /// assert_eq!(page.weigh(), size_of::<Page>() as u64 + page.heap_bytes());
 /// ```
 ///
-/// What a type of somebody else's owns is said of a wrapper of one's own:
+/// For a type of another crate, write a wrapper of your own:
 ///
 /// ```
 /// # mod image { pub struct Image(pub Vec<u8>); }
@@ -61,39 +61,39 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, TryLockError};
 /// }
 /// ```
 ///
-/// # What is counted
+/// # Which bytes are counted
 ///
-/// Bytes that are asked for, not what the allocator rounds them up to. A container counts the room
-/// that it has, not only what is in it.
+/// The bytes that are asked for, not those that the allocator rounds them up to. A container counts
+/// its capacity, not only its elements.
 ///
 /// * `Vec`, `VecDeque`, `BinaryHeap`, `String` and the like: their capacity, exactly.
-/// * `HashMap`, `HashSet`: of the std's layout, one entry and one control byte a bucket, and as many
+/// * `HashMap`, `HashSet`: by std's layout, one entry and one control byte a bucket, and as many
 ///   buckets as the capacity tells. Exact while nothing has been removed; where much has been, a
-///   table may have more buckets than it lets be known.
-/// * `BTreeMap`, `BTreeSet`: nodes of the std's layout, estimated to hold 8 entries of 11. Filled at
-///   random that is what they are; filled in order a map takes a sixth more than it weighs, thinned
-///   out a quarter more, and collected at once two fifths less. Up to 11 entries are one leaf,
-///   exactly.
-/// * `Arc`, `Rc`: what they point to and its counters, whole, each time. It is kept by whoever keeps
-///   the pointer, and how many others there are may change at any time. So two that share count it
-///   twice: that is more than there is, never less.
-/// * `&T`, `&mut T`: nothing. What is borrowed is somebody else's. (So mind what a method is called
-///   of: of a `&&T`, as a closure of `filter` gets it, it is the `&T` that is asked.)
-/// * `Mutex`, `RwLock`, `RefCell`: what is inside, unless it is locked or borrowed (mutably) at that
-///   moment: then what it owns counts as nothing, because a weigher must not wait. Weigh before
-///   sharing, or keep what changes out of it. (A lock of a platform that puts its own on the heap:
-///   not counted.)
-/// * Whatever changes after it was weighed weighs what it weighed.
+///   table may have more buckets than its capacity tells.
+/// * `BTreeMap`, `BTreeSet`: nodes of std's layout, estimated to hold 8 entries of 11. That is
+///   right for a map filled at random. One filled in order takes a sixth more than it weighs, one
+///   thinned out a quarter more, and one collected at once two fifths less. Up to 11 entries are
+///   one leaf, exactly.
+/// * `Arc`, `Rc`: the value that they point to and its counters, whole, each time. Each pointer
+///   keeps the value alive, and the number of other pointers may change at any time. So two that
+///   share count it twice: that is more than there is, never less.
+/// * `&T`, `&mut T`: nothing, because a reference owns nothing. (So mind the receiver of the
+///   method: for a `&&T`, as a closure of `filter` gets it, it is the `&T` that is asked.)
+/// * `Mutex`, `RwLock`, `RefCell`: the value inside, unless it is locked or borrowed (mutably) at
+///   that moment. Then its heap counts as nothing, because a weigher must not wait. Weigh before
+///   sharing, or keep the parts that change elsewhere. (A lock of a platform that puts its own
+///   state on the heap: not counted.)
+/// * A value that changes after it was weighed keeps its first weight.
 ///
 /// A value that can reach itself (`Rc<RefCell<..>>` in a ring) is walked without end; it needs an
 /// implementation of its own.
 ///
 /// # Cost
 ///
-/// Constant, but for containers whose elements own something: each of them is asked. Elements that
+/// Constant, but for containers of elements that own memory: each of them is asked. Elements that
 /// need no drop ([`needs_drop`]) own nothing, and are not asked: a `Vec<u8>` or `[u64; 1000]` is
-/// weighed in constant time. (So an implementation that counts something for a type that is `Copy`
-/// is heard of for one such value, not for a `Vec` of them.)
+/// weighed in constant time. (So an implementation that reports bytes for a type that is `Copy` is
+/// heard of for one such value, not for a `Vec` of them.)
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say how many bytes it keeps in memory",
     label = "`Weigh` is not implemented for `{Self}`",
@@ -102,17 +102,17 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, TryLockError};
     note = "what is of another crate needs a struct of your own around it"
 )]
 pub trait Weigh {
-    /// The bytes that the value owns on the heap, without its own size.
+    /// Returns the bytes that the value owns on the heap, without its own size.
     fn heap_bytes(&self) -> u64;
 
-    /// The bytes that the value keeps in memory: its own size and its
+    /// Returns the bytes that the value keeps in memory: its own size and its
     /// [`heap_bytes`](Self::heap_bytes).
     fn weigh(&self) -> u64 {
         (size_of_val(self) as u64).saturating_add(self.heap_bytes())
     }
 }
 
-// ---- What owns nothing.
+// ---- Types that own nothing.
 
 macro_rules! own_nothing {
     ($($(#[$attr:meta])* $type:ty),* $(,)?) => {
@@ -153,32 +153,32 @@ impl<T: ?Sized> Weigh for PhantomData<T> {
     }
 }
 
-// `T: Weigh`, or `field.heap_bytes()` of a field that is a reference to something that is not
-// `Weigh` would compile, and be nothing.
-/// What is borrowed is somebody else's.
+// `T: Weigh`, or `field.heap_bytes()` of a field that is a reference to a type that is not `Weigh`
+// would compile, and be zero.
+/// A reference owns nothing.
 impl<T: ?Sized + Weigh> Weigh for &T {
     fn heap_bytes(&self) -> u64 {
         0
     }
 }
 
-/// What is borrowed is somebody else's.
+/// A reference owns nothing.
 impl<T: ?Sized + Weigh> Weigh for &mut T {
     fn heap_bytes(&self) -> u64 {
         0
     }
 }
 
-/// What is `Copy` owns nothing.
+/// A `Copy` value owns nothing.
 impl<T: Copy> Weigh for Cell<T> {
     fn heap_bytes(&self) -> u64 {
         0
     }
 }
 
-// ---- What holds others in itself.
+// ---- Types that hold others inline.
 
-/// What elements own: they are asked only if they need a drop.
+/// The sum of the bytes that the elements own: they are asked only if they need a drop.
 #[inline]
 fn of_each<'a, T: Weigh + 'a>(elements: impl IntoIterator<Item = &'a T>) -> u64 {
     if !needs_drop::<T>() {
@@ -347,11 +347,11 @@ impl<T: Weigh> Weigh for OnceLock<T> {
     }
 }
 
-// ---- What owns one block on the heap.
+// ---- Types that own one block on the heap.
 
-/// Room for so many of a type.
+/// The bytes of room for so many of a type.
 fn room<T>(capacity: usize) -> u64 {
-    // A vector of what takes no room has room for all there is.
+    // A vector of zero-sized elements has room for any number of them.
     (capacity as u64).saturating_mul(size_of::<T>() as u64)
 }
 
@@ -412,14 +412,14 @@ fn counted<T: ?Sized + Weigh>(value: &T) -> u64 {
 }
 
 impl<T: ?Sized + Weigh> Weigh for Arc<T> {
-    /// The whole of it, though others may share it: see [`Weigh`].
+    /// The whole block, though other pointers may share it: see [`Weigh`].
     fn heap_bytes(&self) -> u64 {
         counted(&**self)
     }
 }
 
 impl<T: ?Sized + Weigh> Weigh for Rc<T> {
-    /// The whole of it, though others may share it: see [`Weigh`].
+    /// The whole block, though other pointers may share it: see [`Weigh`].
     fn heap_bytes(&self) -> u64 {
         counted(&**self)
     }
@@ -443,10 +443,10 @@ pinned! { Box: Weigh::weigh, Arc: counted, Rc: counted }
 
 // ---- Tables, trees and lists.
 
-/// What hashbrown, which is std's table, allocates for entries `T`: buckets, one control byte for
-/// each, and a group of them more, because they are read by groups.
+/// The bytes that hashbrown, which is std's table, allocates for entries `T`: buckets, one control
+/// byte for each, and a group of them more, because they are read by groups.
 fn table<T>(capacity: usize) -> u64 {
-    /// How many control bytes are read at once, and what they are aligned to.
+    /// The number of control bytes that are read at once, which is also their alignment.
     const GROUP: usize = if cfg!(all(
         any(target_arch = "x86", target_arch = "x86_64"),
         target_feature = "sse2"
@@ -480,10 +480,10 @@ impl<T: Weigh, S> Weigh for HashSet<T, S> {
     }
 }
 
-/// Entries a node of a B-tree has room for.
+/// The number of entries that a node of a B-tree has room for.
 const NODE: usize = 11;
-/// How many it is taken to have. Filled in order, it is one that moves up and six that stay; at
-/// random, 8.6 with the one above; collected at once, all eleven.
+/// The number that it is taken to have. Filled in order, it is one that moves up and six that stay;
+/// at random, 8.6 with the one above; collected at once, all eleven.
 const USUAL: usize = 8;
 
 /// A leaf of std's `BTreeMap`; the compiler orders the fields of this one as it does of that one.
