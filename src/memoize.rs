@@ -1,4 +1,4 @@
-//! `memoize!`: a function whose results are kept in a cache of its own.
+//! `memoize!`: a function that keeps its results in a cache of its own.
 
 /// Keeps the results of a function: each is computed once for the same arguments.
 ///
@@ -16,10 +16,10 @@
 /// assert_eq!(fib::stats().fills, 91);
 /// ```
 ///
-/// `fib` stays a function, with its documentation, attributes and visibility, and every call by
-/// that name goes through its cache, the ones in its own body included. Calls with the same
-/// arguments at the same time wait for the one that computes; calls with other arguments do not.
-/// The macro takes any number of functions.
+/// `fib` stays a function, with its documentation, attributes and visibility. Every call by that
+/// name goes through its cache, the ones in its own body included. Calls with the same arguments at
+/// the same time wait for the one that computes; calls with other arguments do not. The macro takes
+/// any number of functions.
 ///
 /// # Arguments
 ///
@@ -35,10 +35,10 @@
 ///
 /// # Results
 ///
-/// The result needs `Clone + Send + Sync + 'static`. **The `Err` of a `Result` is not kept**: every caller
-/// that has joined the run gets a clone of it, and the next call runs the function anew. An `Ok` is kept.
-/// Everything else is kept whole, whatever it is: a `None` is as good as any other value, and stays until it
-/// is invalidated. (For a `None` that is not kept return a `Result`.)
+/// The result needs `Clone + Send + Sync + 'static`. **The `Err` of a `Result` is not kept**: every
+/// caller that has joined the run gets a clone of it, and the next call runs the function anew. An
+/// `Ok` is kept. Results of all other types are always kept: a `None` is as good as any other
+/// value, and stays until it is invalidated. (For a `None` that is not kept return a `Result`.)
 ///
 /// ```
 /// use std::path::Path;
@@ -55,11 +55,12 @@
 /// assert!(!depth::contains(Path::new("a"), 2));
 /// ```
 ///
-/// A `Result` is recognised by its type, not by its name: `std::io::Result<T>`, or an alias of your own with
-/// any number of parameters, is one. A `Result` inside of something else (an `Option`, an `Arc`, a
-/// tuple) is kept as that is. An error that is not `Clone` (`std::io::Error`, `Box<dyn Error + Send + Sync>`)
-/// goes into an `Arc`: return `Result<T, Arc<E>>` and `.map_err(Arc::new)`. The cache holds the whole `Result`:
-/// [`prime`](#companions) puts an `Err` in, too, if it is given one.
+/// A `Result` is recognised by its type, not by its name: `std::io::Result<T>`, or an alias of your
+/// own with any number of parameters, is one. A `Result` inside another type (an `Option`, an
+/// `Arc`, a tuple) is kept with that. An error that is not `Clone` (`std::io::Error`,
+/// `Box<dyn Error + Send + Sync>`) goes into an `Arc`: return `Result<T, Arc<E>>` and
+/// `.map_err(Arc::new)`. The cache holds the whole `Result`: [`prime`](#companions) puts an `Err`
+/// in, too, if it is given one.
 ///
 /// # Options
 ///
@@ -81,11 +82,11 @@
 /// assert_eq!(rate("EUR"), 3);
 /// ```
 ///
-/// **`clock = expression`**, a [`Clock`](crate::Clock) or what turns into one: what `ttl` is measured
-/// with. Not set: the system's clock. Evaluated once, at the first use of the function. With the
-/// feature `test-util` it may be a `ManualClock`, which a test moves by hand. (The cache is one for
-/// the whole program, and so is its clock: let tests that move it take turns, or have one function
-/// each.)
+/// **`clock = expression`**, a [`Clock`](crate::Clock) or a value that turns into one: the clock
+/// that measures `ttl`. Not set: the system's clock. Evaluated once, at the first use of the
+/// function. With the feature `test-util` it may be a `ManualClock`, which a test moves by hand.
+/// (The cache is one for the whole program, and so is its clock: let tests that move it take turns,
+/// or have one function each.)
 ///
 /// ```
 /// use atomic_cache::ManualClock;
@@ -108,7 +109,7 @@
 /// assert!(!rate::contains("EUR"));
 /// ```
 ///
-/// A program whose tests need that asks a function for the clock:
+/// A program with tests that need a clock of their own asks a function for the clock:
 ///
 /// ```
 /// use atomic_cache::Clock;
@@ -129,8 +130,8 @@
 /// # assert_eq!(rate("EUR"), 3);
 /// ```
 ///
-/// **`max_capacity = expression`**, a `u64` or an `Option` of one: the most results that are kept.
-/// Which of them make room for others is the cache's to choose: see
+/// **`max_capacity = expression`**, a `u64` or an `Option` of one: the largest number of results
+/// that are kept. The cache chooses which of them make room for others: see
 /// [`Builder::max_capacity`](crate::Builder::max_capacity). Not set: there is no bound. Evaluated
 /// once, at the first use of the function; `f::cache().set_max_capacity(..)` changes it.
 ///
@@ -148,11 +149,11 @@
 /// assert_eq!(square::cache().len(), 1000);
 /// ```
 ///
-/// **`max_bytes = expression`**, a `u64` or a text such as `"64M"`: the most memory that the
-/// results may keep, with their keys. Both have to be [`Weigh`](crate::Weigh). See
-/// [`Builder::max_bytes`](crate::Builder::max_bytes) for what is counted. Evaluated once, at the
-/// first use of the function, which panics if the text is no number of bytes. There is one bound or
-/// the other, not both.
+/// **`max_bytes = expression`**, a `u64` or a text such as `"64M"`: the largest amount of memory
+/// that the results may keep, with their keys. Both have to be [`Weigh`](crate::Weigh).
+/// [`Builder::max_bytes`](crate::Builder::max_bytes) says which bytes are counted. Evaluated once,
+/// at the first use of the function, which panics if the text is no number of bytes. There is one
+/// bound or the other, not both.
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -170,7 +171,7 @@
 ///
 /// **`skip(argument, ..)`**: not part of the key, but handed on to the function when it has to run.
 /// Such an argument may be of any type but a `&mut` reference. The first call decides: the others
-/// get its value whatever they skip.
+/// get its value, whatever they pass for a skipped argument.
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -185,15 +186,15 @@
 /// assert_eq!(double(4, &|n| logged.set(n)), 8);
 /// assert_eq!(double(4, &|_| unreachable!("it is a hit")), 8);
 /// assert_eq!(logged.get(), 4);
-/// // What looks up needs no logger.
+/// // A look-up needs no logger.
 /// assert!(double::invalidate(4));
 /// ```
 ///
-/// **`key = expression`**: what to look up in place of the arguments, computed from them (without
-/// the skipped ones) at each call. It may be of any type that is
-/// `Hash + Eq + Clone + Debug + Send + Sync + 'static`, and it leaves the arguments where they are:
+/// **`key = expression`**: the key to look up in place of the arguments, computed from them
+/// (without the skipped ones) at each call. It may be of any type that is
+/// `Hash + Eq + Clone + Debug + Send + Sync + 'static`. It must not move the arguments:
 /// `key = name.len()`, or `key = name.clone()`, but not `key = name` if `name` is a `String`. The
-/// arguments themselves need nothing then.
+/// arguments themselves need no traits then.
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -214,8 +215,8 @@
 /// assert_eq!(first_with_this_digit(23), 13);
 /// ```
 ///
-/// **`cache_err`**, of a function that returns a `Result`: an `Err` is kept like an `Ok`, until it is
-/// invalidated, refreshed, or older than `ttl`.
+/// **`cache_err`**, of a function that returns a `Result`: an `Err` is kept like an `Ok`, until it
+/// is invalidated, refreshed, or older than `ttl`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -234,23 +235,23 @@
 ///
 /// # Companions
 ///
-/// What belongs to `f` is found under its name, and is as visible as `f` is. (It is an empty enum
-/// of that name. So no type or module of that name can stand beside the function, and importing
-/// `f` imports both.) The arguments are the ones of `f` without the skipped ones; `refresh` and `uncached`
-/// take them all. `V` is what `f` returns.
+/// The companions of `f` are found under its name, and are as visible as `f` is. (The name is also
+/// that of an empty enum. So no type or module of that name can stand beside the function, and
+/// importing `f` imports both.) The arguments are the ones of `f` without the skipped ones;
+/// `refresh` and `uncached` take them all. `V` is the type that `f` returns.
 ///
-/// | companion | what it does |
+/// | companion | effect |
 /// |---|---|
-/// | `f::peek(args) -> Option<V>` | the value if the cache has it; computes nothing, waits for nobody |
-/// | `f::contains(args) -> bool` | whether it has |
-/// | `f::refresh(args) -> V` | computes the value anew and replaces the old one, which others get meanwhile; an `Err` leaves the old one there |
-/// | `f::prime(args, value)` | puts a value there, over whatever there is: an [`insert`](crate::Cache::insert) |
-/// | `f::invalidate(args) -> bool` | drops the value, waits for a run in progress, and says whether there was one |
+/// | `f::peek(args) -> Option<V>` | returns the value if the cache has it; neither computes nor waits |
+/// | `f::contains(args) -> bool` | returns whether the cache has a value |
+/// | `f::refresh(args) -> V` | computes the value anew and replaces the old one, which other calls get meanwhile; an `Err` leaves the old one there |
+/// | `f::prime(args, value)` | puts a value in, in place of any older one: an [`insert`](crate::Cache::insert) |
+/// | `f::invalidate(args) -> bool` | drops the value, waits for a run in progress, and returns whether there was a value |
 /// | `f::invalidate_all()` | drops every value, and waits for runs in progress |
-/// | `f::invalidate_nowait(args) -> bool`, `f::invalidate_all_nowait()` | the same without waiting: runs in progress are cut off |
-/// | `f::uncached(args) -> V` | runs the function itself; what it calls by name is still memoized |
-/// | `f::stats() -> CacheStats` | what the cache has counted |
-/// | `f::cache() -> &'static Cache<_, V>` | the [`Cache`](crate::Cache), for everything else: `f::cache().remove(&(n,))` |
+/// | `f::invalidate_nowait(args) -> bool`, `f::invalidate_all_nowait()` | the same without waiting: runs in progress are detached |
+/// | `f::uncached(args) -> V` | runs the function itself; the functions that it calls by name are still memoized |
+/// | `f::stats() -> CacheStats` | returns the counts of the cache |
+/// | `f::cache() -> &'static Cache<_, V>` | returns the [`Cache`](crate::Cache), for all other operations: `f::cache().remove(&(n,))` |
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -275,10 +276,10 @@
 /// assert!(!area::contains(2, 3));
 /// ```
 ///
-/// **For a newer value, call `refresh`.** It is one run for all who ask for these arguments meanwhile, and
-/// nothing older ever replaces what it has put there. `prime` puts in what it is given: it beats every run
-/// that has begun before, but of two threads that compute a value by `uncached` and `prime` it, the one with the older
-/// value may come last.
+/// **For a newer value, call `refresh`.** It is one run for all callers that ask for these
+/// arguments meanwhile, and no older value ever replaces its result. `prime` puts in the value that
+/// it is given: it beats every run that has begun before. But of two threads that compute a value
+/// by `uncached` and `prime` it, the one with the older value may come last.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -298,22 +299,23 @@
 /// assert_eq!(rate(), 8);
 /// ```
 ///
-/// The key in `f::cache()` is the tuple of the owned arguments, `(u64,)` for a single one, `(String,)` for a `&str`; with
-/// `key = ..` it is a type that has no name. In a task, a function that is not async is invalidated without blocking the
-/// thread by `f::cache().invalidate_async(&key).await`.
+/// The key in `f::cache()` is the tuple of the owned arguments, `(u64,)` for a single one,
+/// `(String,)` for a `&str`; with `key = ..` it is a type that has no name. In a task, a function
+/// that is not async is invalidated without blocking the thread by
+/// `f::cache().invalidate_async(&key).await`.
 ///
 /// # What a hit costs
 ///
-/// One load to see that the cache is there, the hash of the arguments, the look-up, and the
-/// `clone` of the value: an `Arc` makes that cheap where it is not. Nothing is allocated; the
-/// arguments are looked up as they are, by reference, and owned ones are made on a miss only. An
-/// argument that a caller would have to own for the call, such as a `String`, is better taken as
-/// `&str`. A key of `key = ..` costs what its expression does, and goes into a box on a miss.
+/// One load to see that the cache is there, the hash of the arguments, the look-up, and the `clone`
+/// of the value: an `Arc` makes that cheap where it is not. A hit allocates nothing. The arguments
+/// are looked up as they are, by reference, and owned ones are made on a miss only. An argument
+/// that a caller would have to own for the call, such as a `String`, is better taken as `&str`. A
+/// key of `key = ..` costs as much as its expression, and goes into a box on a miss.
 ///
 /// # Recursion
 ///
 /// A call that asks for itself, be it by way of other keys or of other threads, would wait for
-/// ever; it panics instead, with the keys along the cycle:
+/// ever. It panics instead, with the keys along the cycle:
 ///
 /// ```should_panic
 /// atomic_cache::memoize! {
@@ -323,8 +325,8 @@
 /// chicken(1);
 /// ```
 ///
-/// Depth is the thread's own: each level that has to be computed is a few frames on its stack, about
-/// 1 KiB in an optimized build and 3 KiB in another, and a stack that is full ends the process.
+/// Depth is the thread's own. Each level that has to be computed is a few frames on its stack,
+/// about 1 KiB in an optimized build and 3 KiB in another. A stack that is full ends the process.
 /// Either compute from the bottom up, or take a thread with a stack that is large enough:
 ///
 /// ```
@@ -348,8 +350,8 @@
 ///
 /// # An `async fn`
 ///
-/// Takes the same arguments and options and has the same companions, on any runtime. Callers of one
-/// key share one run of the body. Needs the feature `async`, which is on unless turned off.
+/// It takes the same arguments and options and has the same companions, on any runtime. Callers of
+/// one key share one run of the body. It needs the feature `async`, which is on unless turned off.
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -366,37 +368,39 @@
 /// # });
 /// ```
 ///
-/// The run belongs to no caller: **whoever waits, and is polled, polls it**. So
+/// The run belongs to no caller: **every waiter that is polled polls it**. So
 ///
 /// * a call does nothing before it is first polled;
-/// * a caller that is dropped (by a timeout, a `select!`) loses nothing as long as somebody else waits:
-///   the run goes on from where it is;
-/// * a caller that was polled and then forgotten holds up nobody;
-/// * when the last of those who wait is dropped, the run is dropped with it, and nothing is kept. If it
-///   is to go on, spawn the call: `tokio::spawn(page("http://a", "x"))`.
+/// * a caller that is dropped (by a timeout, a `select!`) loses nothing as long as another one
+///   waits: the run goes on from where it is;
+/// * a caller that was polled and then forgotten holds up no other;
+/// * when the last waiter is dropped, the run is dropped with it, and nothing is kept. If it is to
+///   go on, spawn the call: `tokio::spawn(page("http://a", "x"))`.
 ///
-/// Because the run may outlive the call that began it, that one makes clones of the arguments for it,
+/// The run may outlive the call that began it. So that call makes clones of the arguments for it,
 /// the skipped ones too: `T::clone` of a `T`, [`to_owned`](ToOwned::to_owned) of a `&T`, once on a
-/// miss. They have to be `Send + Sync + 'static`, and what the body holds across an `.await` has to be
-/// `Send`. A pool or a client is best skipped as `&Arc<Pool>`, or as what is cheap to clone. What is
-/// skipped cannot be of a borrowed type other than a plain reference: no `Option<&str>`, no `&dyn Fn()`.
+/// miss. They have to be `Send + Sync + 'static`, and the values that the body holds across an
+/// `.await` have to be `Send`. A pool or a client is best skipped as `&Arc<Pool>`, or as a type
+/// that is cheap to clone. A skipped argument cannot be of a borrowed type other than a plain
+/// reference: no `Option<&str>`, no `&dyn Fn()`.
 ///
-/// The run uses the timers and sockets of the runtime it was first polled on, and its task-locals are those of
-/// the caller that polls it at that moment: see [`AtomicCache::new_async`](crate::AtomicCache::new_async). The cache is one for
-/// the whole program, so that two `#[tokio::test]`s, each with a runtime of its own, may meet in one run: let
-/// each test use keys of its own, or share one runtime.
+/// The run uses the timers and sockets of the runtime that it was first polled on. Its task-locals
+/// are those of the caller that polls it at that moment: see
+/// [`AtomicCache::new_async`](crate::AtomicCache::new_async). The cache is one for the whole
+/// program. So two `#[tokio::test]`s, each with a runtime of its own, may meet in one run: let each
+/// test use keys of its own, or share one runtime.
 ///
-/// `f` becomes a plain function whose result is `impl Future<Output = V> + Send`; it is called as if it
-/// were an `async fn`. A hit never answers `Pending` and allocates nothing. A miss costs, beside what it
-/// costs in other functions, the clones, the flight, and boxes for the run.
+/// `f` becomes a plain function that returns `impl Future<Output = V> + Send`; it is called as if
+/// it were an `async fn`. A hit never answers `Pending` and allocates nothing. A miss costs the
+/// clones, the flight, and boxes for the run, on top of the costs in other functions.
 ///
-/// **Companions.** `f::uncached` is an `async fn`, and so is `f::refresh`. `f::invalidate` and `f::invalidate_all` wait for runs in
-/// progress and block the thread meanwhile; in a task call `f::invalidate_async(args).await` and
-/// `f::invalidate_all_async().await`, which only async functions have, or their `_nowait` twins. The others wait for
-/// nobody.
+/// **Companions.** `f::uncached` is an `async fn`, and so is `f::refresh`. `f::invalidate` and
+/// `f::invalidate_all` wait for runs in progress and block the thread meanwhile. In a task call
+/// `f::invalidate_async(args).await` and `f::invalidate_all_async().await`, which only async
+/// functions have, or the `_nowait` twins. The other companions never wait.
 ///
-/// **Recursion.** A call by the function's own name works as it stands and in a box: no box is needed,
-/// because what is polled is in one already.
+/// **Recursion.** A call by the function's own name works as it stands and in a box. No box is
+/// needed, because the future that is polled is in one already.
 ///
 /// ```
 /// atomic_cache::memoize! {
@@ -420,19 +424,19 @@
 /// assert_eq!(fib::stats().fills, 91);
 /// ```
 ///
-/// Each level that has to be computed is polled inside the one that asks for it, on the thread's own
-/// stack: what is said above of depth holds here, with about 2 KiB a level in an optimized build and
-/// 8 KiB in another. A cycle is found as above, if the calls are awaited inside the body: what the
-/// body spawns and then waits for is not seen.
+/// Each level that has to be computed is polled inside the one that asks for it, on the thread's
+/// own stack. The limits of depth above hold here, with about 2 KiB a level in an optimized build
+/// and 8 KiB in another. A cycle is found as above, if the calls are awaited inside the body: a
+/// task that the body spawns and then waits for is not seen.
 ///
-/// A panic goes on in the caller that polls at that moment, which need not be the one whose call began the
-/// run. One of the others runs the body anew, with its own arguments.
+/// A panic goes on in the caller that polls at that moment, which need not be the one that began
+/// the run. One of the others runs the body anew, with its own arguments.
 ///
 /// # Where it can stand
 ///
 /// In a module and in a function. Not in an `impl` block, where a macro can make nothing but
-/// methods; and a cache of a method would be one for all instances. Memoize a free function, of
-/// what the method needs of `self`, and call that:
+/// methods; and a cache of a method would be one for all instances. Memoize a free function of the
+/// fields that the method needs, and call that:
 ///
 /// ```
 /// struct Grid {
@@ -458,19 +462,21 @@
 /// ```
 ///
 /// There is one cache for each function, and it lives as long as the program does. So a function
-/// with type parameters, lifetimes or `impl Trait` is refused, and so are `const`, `unsafe` and
-/// `extern` ones, patterns for arguments and `&mut` references; the compiler says what to do
-/// instead. A lifetime that is not written, as in `Option<&str>`, is refused in the
-/// compiler's own words: take `Option<String>`, or say `key = ..`.
+/// with type parameters, lifetimes or `impl Trait` is refused. So are `const`, `unsafe` and
+/// `extern` ones, patterns for arguments and `&mut` references. The compiler says how to write them
+/// instead. A lifetime that is not written, as in `Option<&str>`, is refused in the compiler's own
+/// words: take `Option<String>`, or say `key = ..`.
 ///
 /// Attributes go to the function. `cfg` and `doc(hidden)` go to its companions as well, lint levels
 /// to the body as well, and `expect` to the body only.
 ///
 /// # Panics
 ///
-/// Where the call closes a cycle, see above. Where it would have to wait for another one's run, and
-/// [a thread may not wait](crate::Cache#where-a-thread-may-not-wait): there memoize an `async fn`. A panic of the function
-/// itself reaches the caller that ran it, and nothing is kept; of those who waited for it, one runs the function anew.
+/// * If the call closes a cycle: see above.
+/// * If it would have to wait for another caller's run where [a thread may not
+///   wait](crate::Cache#where-a-thread-may-not-wait): memoize an `async fn` there.
+/// * With the panic of the function itself, in the caller that ran it. Nothing is kept, and one of
+///   the waiters runs the function anew.
 #[macro_export]
 macro_rules! memoize {
     ($($functions:tt)*) => {
@@ -478,7 +484,7 @@ macro_rules! memoize {
     };
 }
 
-/// What [`memoize!`] goes through; not part of the public interface.
+/// The rules behind [`memoize!`]; not part of the public interface.
 ///
 /// The state is handed from rule to rule in brackets: `@items` takes the functions apart, `@attrs`
 /// sorts the attributes of one, `@opts` reads its options, `@args`, `@type` and `@push` its
@@ -489,8 +495,8 @@ macro_rules! memoize {
 macro_rules! __memoize {
     // ---- The functions. All in one step if all are in order, so that their number is not bounded
     // by the recursion limit; else one by one, to find the one that is not.
-    // Whether a function is `async` stands beside its visibility; no lifetime ever comes after it,
-    // but a repetition has to have a variable in it.
+    // `async` stands beside the visibility. No lifetime ever comes after it, but a repetition has
+    // to have a variable in it.
     (@items $(
         $(#[$($attr:tt)*])* $vis:vis $(async $($none:lifetime)?)? fn $name:ident ($($args:tt)*)
         $(-> $ret:ty)? $body:block
@@ -597,14 +603,14 @@ macro_rules! __memoize {
     ) => {
         $crate::__memoize! { @error $name "has an option that is not written `#[memoize(..)]`" }
     };
-    // What decides whether an item is there (or shown) at all goes onto each of them.
+    // Attributes that decide whether an item is there (or shown) at all go onto each item.
     (@attrs [$($all:tt)*] $func:tt $body:tt $opts:tt [#[cfg($($p:tt)*)] $($rest:tt)*] $item:tt) => {
         $crate::__memoize! { @attrs [$($all)* #[cfg($($p)*)]] $func $body $opts [$($rest)*] $item }
     };
     (@attrs [$($all:tt)*] $func:tt $body:tt $opts:tt [#[doc(hidden)] $($rest:tt)*] $item:tt) => {
         $crate::__memoize! { @attrs [$($all)* #[doc(hidden)]] $func $body $opts [$($rest)*] $item }
     };
-    // Lint levels are for the body, too; an expectation is for the body alone, or it would have to
+    // Lint levels are for the body, too. An expectation is for the body alone, or it would have to
     // be met twice.
     (@attrs $all:tt $func:tt [$($body:tt)*]
         $opts:tt [#[expect($($p:tt)*)] $($rest:tt)*] $item:tt
@@ -658,7 +664,8 @@ macro_rules! __memoize {
         }
     };
 
-    // ---- The options: [what tells an error from a value] [ttl] [clock] [bound] [key] [skip] [those still to be read] [the function].
+    // ---- The options: [type that tells an error from a value] [ttl] [clock] [bound] [key] [skip]
+    // [those still to be read] [the function].
     (@opts $err:tt $ttl:tt $clock:tt $bound:tt $key:tt $skip:tt [() $($opts:tt)*] $item:tt) => {
         $crate::__memoize! { @opts $err $ttl $clock $bound $key $skip [$($opts)*] $item }
     };
@@ -817,7 +824,7 @@ macro_rules! __memoize {
         }
     };
 
-    // ---- A receiver, before anything is written that an `impl` block could not have.
+    // ---- A receiver. Refused before any item is written that an `impl` block could not have.
     (@start $d:tt $key:tt $skip:tt (self $($rest:tt)*) $item:tt) => {
         $crate::__memoize! { @receiver $item }
     };
@@ -831,8 +838,8 @@ macro_rules! __memoize {
         $crate::__memoize! { @receiver $item }
     };
 
-    // ---- The arguments. What `skip` names can only be told apart by a macro that has the names in
-    // its patterns; its own name is hygienic and passed along, so nobody else sees it.
+    // ---- The arguments. Only a macro that has the names of `skip` in its patterns can tell those
+    // arguments apart. Its own name is hygienic and passed along, so no other code sees it.
     (@start ($d:tt) $key:tt [] $args:tt $item:tt) => {
         $crate::__memoize! { @args $key [] [[] [] [] [] [] []] $args $item }
     };
@@ -844,7 +851,7 @@ macro_rules! __memoize {
         $crate::__memoize! { @args $key [memoize_skips] [[] [] [] [] [] []] $args $item }
     };
     // [key] [macro for skips] [[arguments of the function] [of its look-ups] [of its body] [types
-    // of key and query] [what is looked up] [what the body is called with]] (those left) [function]
+    // of key and query] [the query] [arguments of the call of the body]] (those left) [function]
     (@args $key:tt $skips:tt $acc:tt () $item:tt) => {
         $crate::__memoize! { @done $key $acc $item }
     };
@@ -970,7 +977,7 @@ macro_rules! __memoize {
             $rest $item
         }
     };
-    // What the key is made of is for an expression to say.
+    // With `key = ..` the expression makes the key.
     (@push $keep:ident value [$ty:ty] $rest:tt [$arg:tt] [$($pat:tt)*] $key:tt $skips:tt
         [
             [$($sig:tt)*] [$($look:tt)*] [$($inner:tt)*] $types:tt $query:tt [$($call:tt)*]
@@ -1063,7 +1070,7 @@ macro_rules! __memoize {
     ) => {
         $($all)*
         #[doc = ::core::concat!(
-            "What belongs to the memoized function `", ::core::stringify!($name),
+            "The companions of the memoized function `", ::core::stringify!($name),
             "`: its cache, and the function without it."
         )]
         #[allow(
@@ -1079,7 +1086,7 @@ macro_rules! __memoize {
             clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
         )]
         impl $name {
-            /// The cache, one for the whole program, made when it is first asked for.
+            /// Returns the cache: one for the whole program, made at the first call.
             #[must_use]
             #[inline]
             $vis fn cache() -> &'static $crate::Cache<$key, $value> {
@@ -1104,14 +1111,14 @@ macro_rules! __memoize {
                 &MEMOIZE_CACHE
             }
 
-            /// The value of these arguments if the cache has it; neither computes it nor waits for
-            /// it.
+            /// Returns the value of these arguments if the cache has it; neither computes it nor
+            /// waits for it.
             #[must_use]
             $vis fn peek($($look)*) -> ::core::option::Option<$value> {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::peek(&$query, $name::cache())
             }
 
-            /// Whether the cache has a value of these arguments.
+            /// Returns whether the cache has a value of these arguments.
             #[must_use]
             $vis fn contains($($look)*) -> ::core::primitive::bool {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::contains(
@@ -1119,7 +1126,7 @@ macro_rules! __memoize {
                 )
             }
 
-            /// Gives the cache the value of these arguments, over whatever there is: an insert. To have
+            /// Puts the value of these arguments in, in place of any older one: an insert. To have
             /// the newer of two values stay, use `refresh`.
             $vis fn prime($($look)* value: $value) {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::insert(
@@ -1127,35 +1134,38 @@ macro_rules! __memoize {
                 );
             }
 
-            /// Drops the value of these arguments, so that the next call computes it anew, and waits for a run in
-            /// progress; says whether there was one. `invalidate_nowait` never waits.
+            /// Drops the value of these arguments, so that the next call computes it anew, and
+            /// waits for a run in progress. Returns whether there was a value. `invalidate_nowait`
+            /// never waits.
             $vis fn invalidate($($look)*) -> ::core::primitive::bool {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate(
                     &$query, $name::cache(),
                 )
             }
 
-            /// Drops the value of these arguments and never waits: a run in progress is cut off. Says whether
-            /// there was one. `invalidate` waits.
+            /// Drops the value of these arguments and never waits: a run in progress is detached.
+            /// Returns whether there was a value. `invalidate` waits.
             $vis fn invalidate_nowait($($look)*) -> ::core::primitive::bool {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate_nowait(
                     &$query, $name::cache(),
                 )
             }
 
-            /// Drops every value, and waits for runs in progress. `invalidate_all_nowait` never waits.
+            /// Drops every value, and waits for runs in progress. `invalidate_all_nowait` never
+            /// waits.
             $vis fn invalidate_all() {
                 <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all($name::cache());
             }
 
-            /// Drops every value and never waits: runs in progress are cut off. `invalidate_all` waits.
+            /// Drops every value and never waits: runs in progress are detached. `invalidate_all`
+            /// waits.
             $vis fn invalidate_all_nowait() {
                 <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all_nowait(
                     $name::cache(),
                 );
             }
 
-            /// What the cache has counted.
+            /// Returns the counts of the cache.
             #[must_use]
             $vis fn stats() -> $crate::CacheStats {
                 <$any as $crate::__memoize::Lookup<$key, $value>>::stats($name::cache())
@@ -1180,8 +1190,8 @@ macro_rules! __memoize {
             clippy::missing_errors_doc, clippy::missing_panics_doc
         )]
         impl $name {
-            /// The function itself: computes the value without asking the cache or telling it. What
-            /// it calls by name is memoized, its own name included.
+            /// Runs the function itself: computes the value without asking the cache or telling it.
+            /// Functions that it calls by name are memoized, its own name included.
             $($battr)*
             $vis fn uncached($($inner)*) $($arrow)* $body
         }
@@ -1192,9 +1202,9 @@ macro_rules! __memoize {
             clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
         )]
         impl $name {
-            /// Computes the value of these arguments anew and puts it in the place of the old one, which
-            /// others get meanwhile. Waits for a run of these arguments that is under way, and takes
-            /// its value.
+            /// Computes the value of these arguments anew, and puts it in place of the old one,
+            /// which other calls get meanwhile. If a run of these arguments is in progress, waits
+            /// for that one and takes its value.
             $vis fn refresh($($sig)*) $($arrow)* {
                 #[allow(unused_imports)]
                 use $crate::__memoize::Whole as _;
@@ -1208,7 +1218,7 @@ macro_rules! __memoize {
         }
 
         $($all)*
-        // What there is to say of the signature is said of the body's.
+        // Lints of the signature are reported for the body's.
         #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
         $($func)*
         $vis fn $name($($sig)*) $($arrow)* {
@@ -1229,7 +1239,7 @@ macro_rules! __memoize {
         }
     };
 
-    // The cache, with the bound that it has.
+    // The cache, with its bound.
     (@build [] $options:ident [$any:ty] [$key:ty] [$value:ty]) => {
         <$any as $crate::__memoize::Lookup<$key, $value>>::build($options)
     };
@@ -1240,7 +1250,7 @@ macro_rules! __memoize {
         $crate::__memoize::build_in_bytes::<$any, $key, $value>($options, $bytes)
     };
 
-    // ---- What is refused.
+    // ---- Inputs that are refused.
     (@bounds [$all:tt $func:tt $battr:tt $vis:tt $name:ident $($item:tt)*]) => {
         $crate::__memoize! { @error $name
             "has both `max_capacity` and `max_bytes`: a cache has one bound, in entries or in bytes; \
@@ -1266,9 +1276,8 @@ macro_rules! __memoize {
     };
 }
 
-/// What is different of an `async fn`. The run outlives the call, so that it has clones of the
-/// arguments: `@owned` says [how it takes them] [how they are made] [how the body gets them] [their
-/// names].
+/// The rules for an `async fn`. The run outlives the call, so it has clones of the arguments:
+/// `@owned` says [how it takes them] [how they are made] [how the body gets them] [their names].
 #[cfg(feature = "async")]
 #[doc(hidden)]
 #[macro_export]
@@ -1307,23 +1316,24 @@ macro_rules! __memoize_async {
             clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction
         )]
         impl $name {
-            /// As `invalidate`, for tasks: waits for a running fill without blocking the thread.
+            /// Drops the value of these arguments, and waits for a run in progress without blocking
+            /// the thread. Returns whether there was a value.
             $vis async fn invalidate_async($($look)*) -> ::core::primitive::bool {
                 <$lookup as $crate::__memoize::Lookup<$key, $value>>::invalidate_async(
                     &$query, $name::cache(),
                 ).await
             }
 
-            /// As `invalidate_all`, for tasks: waits for running fills without blocking the thread.
+            /// Drops every value, and waits for runs in progress without blocking the thread.
             $vis async fn invalidate_all_async() {
                 <$any as $crate::__memoize::Lookup<$key, $value>>::invalidate_all_async(
                     $name::cache(),
                 ).await
             }
 
-            /// Computes the value of these arguments anew and puts it in the place of the old one, which
-            /// others get meanwhile. Waits for a run of these arguments that is under way, and takes
-            /// its value.
+            /// Computes the value of these arguments anew, and puts it in place of the old one,
+            /// which other calls get meanwhile. If a run of these arguments is in progress, waits
+            /// for that one and takes its value.
             $vis fn refresh($($sig)*)
                 -> impl ::core::future::Future<Output = $value> + ::core::marker::Send
             {
@@ -1335,7 +1345,8 @@ macro_rules! __memoize_async {
             {
                 #[allow(unused_imports)]
                 use $crate::__memoize::Whole as _;
-                // A function, for the sake of what the compiler says of a future that is not `Send`.
+                // A function, for the sake of the compiler's message about a future that is not
+                // `Send`.
                 async fn memoize_run($($run)*) $($arrow)* {
                     $name::uncached($($lend)*).await
                 }
@@ -1359,14 +1370,14 @@ macro_rules! __memoize_async {
             clippy::missing_errors_doc, clippy::missing_panics_doc
         )]
         impl $name {
-            /// The function itself: computes the value without asking the cache or telling it. What
-            /// it calls by name is memoized, its own name included.
+            /// Runs the function itself: computes the value without asking the cache or telling it.
+            /// Functions that it calls by name are memoized, its own name included.
             $($battr)*
             $vis async fn uncached($($inner)*) $($arrow)* $body
         }
 
         $($all)*
-        // What there is to say of the signature is said of the body's.
+        // Lints of the signature are reported for the body's.
         #[allow(clippy::all, clippy::pedantic, clippy::nursery, clippy::restriction)]
         $($func)*
         // Not an `async fn`: one that calls itself is `Send` only if it says so.
@@ -1378,7 +1389,7 @@ macro_rules! __memoize_async {
     };
 }
 
-/// Without the feature there is nothing that could wait for an `async fn`.
+/// Without the feature the crate cannot wait for an `async fn`.
 #[cfg(not(feature = "async"))]
 #[doc(hidden)]
 #[macro_export]
@@ -1393,7 +1404,7 @@ macro_rules! __memoize_async {
     };
 }
 
-/// What the macro's expansion names.
+/// The items that the macro's expansion names.
 #[doc(hidden)]
 pub mod __memoize {
     use std::any::Any;
@@ -1412,7 +1423,7 @@ pub mod __memoize {
     pub use std::borrow::ToOwned;
     pub use std::sync::LazyLock;
 
-    /// What the cache of one function is built with.
+    /// The settings of one function's cache.
     #[derive(Debug)]
     pub struct Options {
         name: &'static str,
@@ -1432,7 +1443,7 @@ pub mod __memoize {
             }
         }
 
-        /// Also takes an `Option`, so that a program can decide when it starts.
+        /// Sets the TTL. Also takes an `Option`, so that a program can decide when it starts.
         #[must_use]
         pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
             self.ttl = ttl.into();
@@ -1445,7 +1456,7 @@ pub mod __memoize {
             self
         }
 
-        /// Also takes an `Option`, as `ttl` does.
+        /// Sets the capacity. Also takes an `Option`, as `ttl` does.
         #[must_use]
         pub fn max_capacity(mut self, capacity: impl Into<Option<u64>>) -> Self {
             self.max_capacity = capacity.into();
@@ -1475,7 +1486,8 @@ pub mod __memoize {
         built.unwrap_or_else(|error| panic!("memoize!: the cache of `{name}`: {error}"))
     }
 
-    /// The cache of a function with a bound in bytes, for which key and value have to be weighed.
+    /// Makes the cache of a function with a bound in bytes, for which key and value have to be
+    /// weighed.
     ///
     /// # Panics
     /// If `bytes` is a text that is not a number of bytes.
@@ -1490,8 +1502,8 @@ pub mod __memoize {
         finish(name, options.builder().max_bytes(bytes))
     }
 
-    /// All that a function and its companions do with its cache. One trait with every bound in it,
-    /// so that an argument or a result that will not do is reported once.
+    /// All operations of a function and its companions on its cache. One trait with every bound in
+    /// it, so that an argument or a result that will not do is reported once.
     pub trait Lookup<K, V> {
         fn build(options: Options) -> Cache<K, V>;
         fn invalidate_all(cache: &Cache<K, V>);
@@ -1565,7 +1577,8 @@ pub mod __memoize {
         }
 
         fn insert(&self, cache: &Cache<K, V>, value: V) {
-            // What is too heavy to be kept would not be kept if it had been computed, either.
+            // A value that is too heavy to be kept would not be kept if it had been computed,
+            // either.
             cache.insert(self.make_key(), value);
         }
 
@@ -1593,18 +1606,20 @@ pub mod __memoize {
         }
     }
 
-    /// A result that all get who have joined the run, and that is not kept.
+    /// A result that goes to all callers that have joined the run, and that is not kept.
     #[derive(Clone)]
     pub struct NotKept<V>(V);
 
-    /// Tells what is kept of a function's results from what is not. By the type and not by its tokens: so an
-    /// alias of `Result` is one, whatever its name.
+    /// Tells the results that are kept from those that are not. By the type and not by its tokens:
+    /// so an alias of `Result` is one, whatever its name.
     ///
-    /// Of a `Result` the functions below are taken, because those of a type itself go before those of a
-    /// trait; of every other type those of [`Whole`].
+    /// For a `Result` the compiler takes the functions below, because those of a type itself go
+    /// before those of a trait; for every other type it takes those of [`Whole`].
     pub struct Outcome<V>(PhantomData<V>);
 
     impl<T, E> Outcome<Result<T, E>> {
+        /// Returns the result, to be kept if it is an `Ok`.
+        ///
         /// # Errors
         /// An `Err` is not kept.
         pub fn of(result: Result<T, E>) -> Result<Result<T, E>, NotKept<Result<T, E>>> {
@@ -1624,7 +1639,7 @@ pub mod __memoize {
         pub const fn allowed() {}
     }
 
-    /// As [`Outcome`], with `cache_err`.
+    /// Does the same as [`Outcome`] with `cache_err`.
     pub struct KeptErrors<V>(PhantomData<V>);
 
     impl<V> KeptErrors<V> {
@@ -1637,6 +1652,8 @@ pub mod __memoize {
 
     /// Results that are kept, whatever they are.
     pub trait Whole<V> {
+        /// Returns the result, to be kept.
+        ///
         /// # Errors
         /// None.
         fn of(result: V) -> Result<V, NotKept<V>> {
@@ -1651,8 +1668,9 @@ pub mod __memoize {
     impl<V> Whole<V> for Outcome<V> {}
     impl<V> Whole<V> for KeptErrors<V> {}
 
-    /// Whether a function's error can be handed to all who wait for it: a question to the compiler. Below are
-    /// both answers; that of the type itself goes before that of the trait, if its bounds hold.
+    /// Whether a function's error can be handed to all its waiters: a question to the compiler.
+    /// Below are both answers; that of the type itself goes before that of the trait, if its bounds
+    /// hold.
     pub struct Error<E>(PhantomData<E>);
 
     impl<E: Clone + Send + Sync + 'static> Error<E> {
@@ -1674,7 +1692,7 @@ pub mod __memoize {
     pub struct Shared;
     pub struct NotShared<E>(PhantomData<E>);
 
-    /// What the compiler says then, beside which bound it is that does not hold.
+    /// The compiler's message then, beside the name of the bound that does not hold.
     #[diagnostic::on_unimplemented(
         message = "the error of a memoized function goes to every caller that waits for it: it has to be `Clone + Send + Sync + 'static`",
         note = "`{Self}` holds the type of the error",
@@ -1686,7 +1704,7 @@ pub mod __memoize {
 
     pub fn shared(_: impl SharedError) {}
 
-    /// What `cache_err` is for.
+    /// The types that `cache_err` is for.
     #[diagnostic::on_unimplemented(
         message = "`cache_err` of a function that returns `{Self}`, which is no `Result`",
         label = "has no errors to keep",
@@ -1700,7 +1718,7 @@ pub mod __memoize {
         if anew { Aim::Refresh } else { Aim::Value }
     }
 
-    /// What the function returns; a cycle and a closed cache are a panic.
+    /// The value that the function returns; a cycle and a closed cache are a panic.
     #[track_caller]
     fn whole<V>(result: Result<V, TryGetError<NotKept<V>>>) -> V {
         match result {
@@ -1722,19 +1740,19 @@ pub mod __memoize {
         Run(Box::pin(async move { outcome(body.await) }))
     }
 
-    /// What an argument was that is owned now.
+    /// Returns an argument in the form that it had before it was made an owned one.
     #[cfg(feature = "async")]
     pub fn lend<T: ?Sized + ToOwned>(owned: &T::Owned) -> &T {
         owned.borrow()
     }
 
-    /// [`ToKey`] without what it asks for, so that the compiler says what an argument lacks, and
-    /// not which implementations of [`ToKey`] there are.
+    /// [`ToKey`] without its bounds, so that the compiler names the bound that an argument lacks,
+    /// and not the implementations of [`ToKey`].
     pub trait MakeKey<K> {
         fn make_key(&self) -> K;
     }
 
-    /// Adds what it asks for.
+    /// Adds these bounds.
     #[derive(Hash)]
     struct Query<'a, Q>(&'a Q);
 
@@ -1751,8 +1769,8 @@ pub mod __memoize {
         }
     }
 
-    /// The arguments of one call by reference, a tuple of references: hashes as the tuple of what
-    /// they refer to does, and so finds the tuple of the owned arguments.
+    /// The arguments of one call by reference, as a tuple of references. It hashes as the tuple of
+    /// the values that they refer to, and so finds the tuple of the owned arguments.
     ///
     /// Not `Eq`, or the blanket implementation of [`Equivalent`] would overlap with the ones below.
     #[derive(Debug, Hash)]
@@ -1769,7 +1787,7 @@ pub mod __memoize {
                 }
             }
 
-            // A unit is what is left of no argument.
+            // For no argument there is a unit.
             #[allow(clippy::unused_unit)]
             impl<$($arg: ?Sized + ToOwned),*> MakeKey<($($arg::Owned,)*)> for Args<($(&$arg,)*)> {
                 fn make_key(&self) -> ($($arg::Owned,)*) {
@@ -1794,7 +1812,7 @@ pub mod __memoize {
     args!(A OA 0, B OB 1, C OC 2, D OD 3, E OE 4, F OF 5, G OG 6, H OH 7, I OI 8, J OJ 9, K OK 10,
         L OL 11);
 
-    /// What `key = ..` may be; of a type nobody has named, so that the cache has to forget it.
+    /// The value of `key = ..`. Its type has no name in the macro, so the cache has to erase it.
     trait DynKey: fmt::Debug + Send + Sync {
         fn as_any(&self) -> &dyn Any;
         fn dyn_hash(&self, state: &mut dyn Hasher);
