@@ -1,17 +1,17 @@
-//! Which verb do I want? A table of them, and what each does when things go wrong. Documentation only.
+//! A table of the methods, and the effects of each when things go wrong. Documentation only.
 //!
-//! # First: who knows how a value is computed?
+//! # First: where does the fill come from?
 //!
-//! | you have | take | its verb |
+//! | you have | take | its method |
 //! |---|---|---|
 //! | one way to compute every value | an [`AtomicCache`]: a stored fill | `get(&key)`, `get_async(&key)` |
 //! | another way for each call, or values that you put in | a [`Cache`]: a fill per call | `get_with(&key, \|\| ..)`, `insert(key, value)` |
 //! | a function, `async` or not | [`memoize!`] | the function itself |
-//! | a way that can fail | the verb with `try_`; of an `AtomicCache`, [`try_new`](AtomicCache::try_new) | `try_get(&key)`, `try_get_with(&key, \|\| ..)` |
+//! | a way that can fail | the method with `try_`; of an `AtomicCache`, [`try_new`](AtomicCache::try_new) | `try_get(&key)`, `try_get_with(&key, \|\| ..)` |
 //!
-//! A verb that waits has a twin for tasks, which ends in `_async`, runs on any runtime, and needs the
-//! feature `async` (on unless turned off). Where the table has "the same" for tasks, the verb does not wait:
-//! call it from threads and tasks alike.
+//! A method that waits has a twin for tasks, which ends in `_async`, runs on any runtime, and needs
+//! the feature `async` (on unless turned off). Where the table has "the same" for tasks, the method
+//! does not wait: call it from threads and tasks alike.
 //!
 //! ```
 //! use atomic_cache::{AtomicCache, Cache};
@@ -34,34 +34,34 @@
 //!
 //! | you want | of a [`Cache`] | of an [`AtomicCache`] | for tasks | answer | waits for |
 //! |---|---|---|---|---|---|
-//! | **look**, and compute nothing | [`get`](Cache::get), [`with`](Cache::with) | [`pin()`](AtomicCache::pin) and [`get`](Pinned::get) | the same | `Option` of the value, or of what the closure makes of it | nobody |
-//! | ... and this is no use of the entry | [`peek`](Cache::peek), [`contains`](Cache::contains) | [`peek`](AtomicCache::peek), [`contains`](AtomicCache::contains) | the same | `Option<V>`, `bool` | nobody |
+//! | **to look**, and compute nothing | [`get`](Cache::get), [`with`](Cache::with) | [`pin()`](AtomicCache::pin) and [`get`](Pinned::get) | the same | `Option` of the value, or of the closure's result | nothing |
+//! | ... without counting as a use of the entry | [`peek`](Cache::peek), [`contains`](Cache::contains) | [`peek`](AtomicCache::peek), [`contains`](AtomicCache::contains) | the same | `Option<V>`, `bool` | nothing |
 //! | **the value, computed if absent** | [`get_with`](Cache::get_with) | [`get`](AtomicCache::get) | [`get_with_async`](Cache::get_with_async), [`get_async`](AtomicCache::get_async) | `V` | the key's fill |
 //! | ... by a fill that can fail | [`try_get_with`](Cache::try_get_with) | [`try_get`](AtomicCache::try_get) | [`try_get_with_async`](Cache::try_get_with_async), [`try_get_async`](AtomicCache::try_get_async) | `Result<V, `[`TryGetError<E>`](TryGetError)`>` | the key's fill |
-//! | ... that may find nothing, which is not kept | [`optionally_get_with`](Cache::optionally_get_with) | `try_get` with an error for "nothing" | [`optionally_get_with_async`](Cache::optionally_get_with_async) | `Option<V>` | the key's fill |
-//! | ... or find nothing, which is kept | `get_with`, of a `Cache<K, Option<V>>` | `get`, of an `AtomicCache<K, Option<V>>` | their twins | `Option<V>` | the key's fill |
+//! | ... that may find no value, which is not kept | [`optionally_get_with`](Cache::optionally_get_with) | `try_get` with an error for "nothing" | [`optionally_get_with_async`](Cache::optionally_get_with_async) | `Option<V>` | the key's fill |
+//! | ... or find no value, which is kept | `get_with`, of a `Cache<K, Option<V>>` | `get`, of an `AtomicCache<K, Option<V>>` | their twins | `Option<V>` | the key's fill |
 //! | ... and whether this call computed it; the key is given away | [`entry(k).or_insert_with`](EntrySelector::or_insert_with), [`or_try_insert_with`](EntrySelector::or_try_insert_with) | - | [`or_insert_with_async`](EntrySelector::or_insert_with_async), [`or_try_insert_with_async`](EntrySelector::or_try_insert_with_async) | [`Entry<V>`](Entry) | the key's fill |
-//! | ... lent, not cloned | [`pin()`](Cache::pin) and [`get_or_fill_with`](Pinned::get_or_fill_with) | [`with`](AtomicCache::with); [`pin()`](AtomicCache::pin) and [`get_or_fill`](AtomicPinned::get_or_fill) | [`with_async`](AtomicCache::with_async) | `&V`, while the view lives; what the closure makes of it | the key's fill |
+//! | ... lent, not cloned | [`pin()`](Cache::pin) and [`get_or_fill_with`](Pinned::get_or_fill_with) | [`with`](AtomicCache::with); [`pin()`](AtomicCache::pin) and [`get_or_fill`](AtomicPinned::get_or_fill) | [`with_async`](AtomicCache::with_async) | `&V`, while the guard lives; the closure's result | the key's fill |
 //! | ... but not to wait longer than | [`get_value_or_guard`](Cache::get_value_or_guard) | - | your runtime's timeout | [`GuardResult`] | the key's fill, or the timeout |
 //! | to compute without a closure | [`get_value_or_guard`](Cache::get_value_or_guard) | - | [`get_value_or_guard_async`](Cache::get_value_or_guard_async) | a [`PlaceholderGuard`]; a [`TaskGuard`](crate::TaskGuard) | the key's fill |
-//! | **to put a value in** | [`insert`](Cache::insert) | - | the same | nothing; what is too heavy is not kept, and the older value goes all the same | nobody |
-//! | ... and to have it back if it is too heavy | [`try_insert`](Cache::try_insert) | - | the same | `Result<(), `[`OversizeError<V>`](crate::OversizeError)`>` | nobody |
+//! | **to put a value in** | [`insert`](Cache::insert) | - | the same | nothing; one that is too heavy is not kept, and the older value is removed all the same | nothing |
+//! | ... and to have it back if it is too heavy | [`try_insert`](Cache::try_insert) | - | the same | `Result<(), `[`OversizeError<V>`](crate::OversizeError)`>` | nothing |
 //! | ... if there is none | [`entry(k).or_insert`](EntrySelector::or_insert) | - | `or_insert_with_async` | [`Entry<V>`](Entry) | the key's fill |
 //! | to read and change in one step | [`entry(k).and_compute_with`](EntrySelector::and_compute_with) | - | [`and_compute_with_async`](EntrySelector::and_compute_with_async) | [`CompResult<V>`](CompResult) | the key's fill |
 //! | **a newer value**, and the old one served meanwhile | `and_compute_with`; `f::refresh(..)` of a [`memoize!`]d `f` | [`refresh`](AtomicCache::refresh), [`try_refresh`](AtomicCache::try_refresh) | [`refresh_async`](AtomicCache::refresh_async), [`try_refresh_async`](AtomicCache::try_refresh_async) | as `get`, `try_get` | the key's fill, and its own |
-//! | **to remove a key**, and a fill that ran to have ended when that returns | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether it has removed a value | the key's fill |
-//! | ... and to have what was removed | [`remove`](Cache::remove) | [`remove`](AtomicCache::remove) | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
-//! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether it has removed a value | nobody |
-//! | ... and to have what was removed | [`remove_nowait`](Cache::remove_nowait) | [`remove_nowait`](AtomicCache::remove_nowait) | the same | `Option<V>` | nobody |
-//! | to remove every key | [`invalidate_all`](Cache::invalidate_all) | [`invalidate_all`](AtomicCache::invalidate_all) | [`invalidate_all_async`](Cache::invalidate_all_async) | nothing | all fills that run |
-//! | ... and not to wait | [`invalidate_all_nowait`](Cache::invalidate_all_nowait) | [`invalidate_all_nowait`](AtomicCache::invalidate_all_nowait) | the same | nothing | nobody |
-//! | to remove those that | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | fills over values that it picks, and all refreshes; not for first fills |
-//! | ... and not to wait | [`invalidate_if_nowait`](Cache::invalidate_if_nowait) | [`invalidate_if_nowait`](AtomicCache::invalidate_if_nowait) | the same | nothing | nobody |
-//! | **many look-ups**, at the cost of one pin | [`pin()`](Cache::pin) | [`pin()`](AtomicCache::pin) | the same, not over an `.await` | a view | nobody |
-//! | every entry | [`iter`](Cache::iter), [`keys`](Cache::keys) | [`iter`](AtomicCache::iter), [`keys`](AtomicCache::keys) | the same | clones | nobody |
-//! | to give up a fill that is stuck | [`takeover`](Cache::takeover) | [`takeover`](AtomicCache::takeover) | the same | whether one ran | nobody |
-//! | to end: no more fills | [`close`](Cache::close), [`close_within`](Cache::close_within) | [`close`](AtomicCache::close), [`close_within`](AtomicCache::close_within) | [`close_async`](Cache::close_async), [`close_async_until`](Cache::close_async_until) | nothing; how many were given up | all fills that run |
-//! | to have removed values dropped now | [`quiesce`](Cache::quiesce) | [`quiesce`](AtomicCache::quiesce) | none: `spawn_blocking` | nothing | views of all threads, of any cache |
+//! | **to remove a key**, and wait until a running fill has ended | [`invalidate`](Cache::invalidate) | [`invalidate`](AtomicCache::invalidate) | [`invalidate_async`](Cache::invalidate_async) | whether it has removed a value | the key's fill |
+//! | ... and to have the removed value | [`remove`](Cache::remove) | [`remove`](AtomicCache::remove) | [`remove_async`](Cache::remove_async) | `Option<V>` | the key's fill |
+//! | ... and not to wait | [`invalidate_nowait`](Cache::invalidate_nowait) | [`invalidate_nowait`](AtomicCache::invalidate_nowait) | the same | whether it has removed a value | nothing |
+//! | ... and to have the removed value | [`remove_nowait`](Cache::remove_nowait) | [`remove_nowait`](AtomicCache::remove_nowait) | the same | `Option<V>` | nothing |
+//! | to remove every key | [`invalidate_all`](Cache::invalidate_all) | [`invalidate_all`](AtomicCache::invalidate_all) | [`invalidate_all_async`](Cache::invalidate_all_async) | nothing | all running fills |
+//! | ... and not to wait | [`invalidate_all_nowait`](Cache::invalidate_all_nowait) | [`invalidate_all_nowait`](AtomicCache::invalidate_all_nowait) | the same | nothing | nothing |
+//! | to remove those that a predicate picks | [`invalidate_if`](Cache::invalidate_if) | [`invalidate_if`](AtomicCache::invalidate_if) | [`invalidate_if_async`](Cache::invalidate_if_async) | nothing | fills over values that it picks, and all refreshes; not for first fills |
+//! | ... and not to wait | [`invalidate_if_nowait`](Cache::invalidate_if_nowait) | [`invalidate_if_nowait`](AtomicCache::invalidate_if_nowait) | the same | nothing | nothing |
+//! | **many look-ups**, at the cost of one pin | [`pin()`](Cache::pin) | [`pin()`](AtomicCache::pin) | the same, not over an `.await` | a guard | nothing |
+//! | every entry | [`iter`](Cache::iter), [`keys`](Cache::keys) | [`iter`](AtomicCache::iter), [`keys`](AtomicCache::keys) | the same | clones | nothing |
+//! | to abandon a stuck fill | [`takeover`](Cache::takeover) | [`takeover`](AtomicCache::takeover) | the same | whether one ran | nothing |
+//! | to end: no more fills | [`close`](Cache::close), [`close_within`](Cache::close_within) | [`close`](AtomicCache::close), [`close_within`](AtomicCache::close_within) | [`close_async`](Cache::close_async), [`close_async_until`](Cache::close_async_until) | nothing; the number of abandoned fills | all running fills |
+//! | to have removed values dropped now | [`quiesce`](Cache::quiesce) | [`quiesce`](AtomicCache::quiesce) | none: `spawn_blocking` | nothing | pinned guards of all threads, of any cache |
 //!
 //! ```
 //! use atomic_cache::{Cache, CompResult, Op};
@@ -81,7 +81,7 @@
 //! };
 //! assert_eq!(stock.entry(spam()).and_compute_with(one_less), CompResult::ReplacedWith(2));
 //! assert_eq!(stock.entry("eggs".to_owned()).and_compute_with(one_less), CompResult::StillNone);
-//! // Compute if absent; who did?
+//! // Compute if absent; did this call?
 //! assert_eq!(stock.get_with("eggs", || 12), 12);
 //! assert!(!stock.entry("eggs".to_owned()).or_insert_with(|| 13).is_fresh());
 //! // Many look-ups, lent.
@@ -94,28 +94,28 @@
 //! assert!(stock.is_empty());
 //! ```
 //!
-//! # Whose fill is it?
+//! # Where a fill runs
 //!
-//! The fill of one key runs once, whoever asks for it and by whichever verb. What differs is who runs
-//! it, and so what becomes of it when that one is no longer there:
+//! The fill of one key runs once, whichever caller asks for it and by whichever method. The runs
+//! differ in the caller that makes them, and so in the effect of that caller being gone:
 //!
 //! | | per call, by a thread: `get_with` | per call, by a task: `get_with_async` | stored closure: [`AtomicCache::new`] | stored future: [`AtomicCache::new_async`]; an `async` [`memoize!`] |
 //! |---|---|---|---|---|
-//! | is run by | the first who asks | the first who asks, when it is polled | the first who asks, in one go | **whoever waits, when polled** |
-//! | may borrow | what the caller has | what the caller has | nothing: `Send + Sync + 'static` | nothing: `Send + 'static` |
-//! | the first is dropped midway | cannot be | the fill is dropped; one who waits runs its own | cannot be | nothing happens, if somebody else waits |
-//! | the last is dropped midway | cannot be | the fill is dropped | cannot be | it is dropped, or goes to the [`spawner`](Builder::spawner) |
-//! | the first is kept and not polled | cannot be | **all wait, until it is** | cannot be | the others poll it |
-//! | it panics | in its caller; one who waits runs its own | as with a thread | in its caller; one who waits runs it | in who polls just then; one who waits starts it anew |
+//! | is run by | the first caller | the first caller, when it is polled | the first caller, in one go | **every waiter, when polled** |
+//! | may borrow | from its caller | from its caller | nothing: `Send + Sync + 'static` | nothing: `Send + 'static` |
+//! | the first caller is dropped midway | cannot be | the fill is dropped; one waiter runs its own | cannot be | no effect, if another caller waits |
+//! | the last caller is dropped midway | cannot be | the fill is dropped | cannot be | it is dropped, or goes to the [`spawner`](Builder::spawner) |
+//! | the first caller is kept and not polled | cannot be | **all wait, until it is** | cannot be | the others poll it |
+//! | it panics | in its caller; one waiter runs its own | as with a thread | in its caller; one waiter runs it | in the caller that polls just then; one waiter starts it anew |
 //! | it fails | all get a clone of the error, and nothing is kept | as with a thread | as with a thread | as with a thread |
 //! | needs a runtime (a timer, a socket) | - | its caller's | - | the one it is first polled on; it may die with that |
-//! | has the task-locals of | - | its caller | - | whoever polls it at that moment |
+//! | has the task-locals of | - | its caller | - | the caller that polls it at that moment |
 //!
-//! A fill per call allocates no flight while nobody waits for it, a stored future always does. So for
-//! a quick fill, or one that borrows, take a fill per call; for a slow one, whose clients come and go, an
-//! [`AtomicCache`] with an async fill.
+//! A fill per call allocates no flight while no caller waits for it; a stored future always does.
+//! So for a quick fill, or one that borrows, take a fill per call. For a slow one that serves
+//! clients which come and go, take an [`AtomicCache`] with an async fill.
 //!
-//! Per call: the next one takes over, with its own fill.
+//! Per call: the next caller goes on, with its own fill.
 //!
 //! ```
 //! use atomic_cache::Cache;
@@ -132,7 +132,7 @@
 //! # });
 //! ```
 //!
-//! Stored: nothing is lost, and who is forgotten holds up nobody.
+//! Stored: nothing is lost, and a forgotten caller holds up no other.
 //!
 //! ```
 //! use atomic_cache::AtomicCache;
@@ -157,7 +157,7 @@
 //! # });
 //! ```
 //!
-//! When nobody is left, the fill goes where the builder says:
+//! When no caller is left, the fill goes where the builder says:
 //!
 //! ```
 //! use atomic_cache::AtomicCache;
@@ -176,25 +176,25 @@
 //! let mut only = Box::pin(cache.get_async(&1));
 //! assert_eq!(poll_once(&mut only).await, None);
 //! drop(only);
-//! orphans.recv().unwrap().await; // what a runtime does with it
+//! orphans.recv().unwrap().await; // as a runtime does
 //! assert_eq!(cache.peek(&1), Some(10));
 //! # });
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # Futures, dropped
+//! # Dropped futures
 //!
 //! Nothing happens before the first poll. After it:
 //!
 //! | dropped while it waits | leaves behind |
 //! |---|---|
-//! | `get_async`, `get_with_async` and their kin | see the table above; a wait for somebody else's fill leaves nothing |
-//! | `refresh_async`, `and_compute_with_async` | the old value, as it was; others who wait for that fill go on as in the table above |
-//! | `invalidate_async`, `remove_async`, `invalidate_all_async` | the removal: it has taken effect at the first poll, and the value of the fill that runs is not kept |
-//! | `invalidate_if_async` | the removal of what it picked at its first poll; of the refreshes that ran, only those are judged that had ended |
+//! | `get_async`, `get_with_async` and their kin | see the table above; a wait for another caller's fill leaves nothing |
+//! | `refresh_async`, `and_compute_with_async` | the old value, as it was; other waiters of that fill go on as in the table above |
+//! | `invalidate_async`, `remove_async`, `invalidate_all_async` | the removal: it has taken effect at the first poll, and the value of the running fill is not kept |
+//! | `invalidate_if_async` | the removal of the entries that it picked at its first poll; of the refreshes that ran, only those are judged that had ended |
 //!
-//! So every verb may stand in a `select!` or under a timeout:
+//! So every method may stand in a `select!` or under a timeout:
 //!
 //! ```
 //! use atomic_cache::AtomicCache;
@@ -217,7 +217,7 @@
 //! # });
 //! ```
 //!
-//! A thread that must not wait for ever for a fill of others asks for a guard:
+//! A thread that must not wait for ever for the fill of another caller asks for a guard:
 //!
 //! ```
 //! use atomic_cache::{Cache, GuardResult};
@@ -238,19 +238,19 @@
 //!
 //! # Errors, cycles, a closed cache
 //!
-//! | what happens | `try_` verbs | the others |
+//! | event | `try_` methods | the others |
 //! |---|---|---|
-//! | the fill fails | [`TryGetError::Fill`], for all who wait with the same error type; who has another type runs its own fill | - |
+//! | the fill fails | [`TryGetError::Fill`], for all waiters with the same error type; waiters with another type run their own fill | - |
 //! | the wait would never end: own key, or fills that wait for each other | [`TryGetError::Cycle`] with the keys along the cycle | panic with that text |
-//! | the cache is [closed](Cache::close), and there is something to compute | [`TryGetError::Closed`] | panic with that text |
-//! | the removal of a key whose fill runs this call, or waits for it | - | it does not wait, as [`invalidate_nowait`](Cache::invalidate_nowait) |
+//! | the cache is [closed](Cache::close), and a value would have to be computed | [`TryGetError::Closed`] | panic with that text |
+//! | the removal of a key with a fill that makes this call, or that waits for it | - | it does not wait, as [`invalidate_nowait`](Cache::invalidate_nowait) |
 //!
-//! Errors are not kept: the next call computes again. To keep them, let the value be a `Result`; of a
-//! [`memoize!`]d function, say `cache_err`.
+//! Errors are not kept: the next call computes again. To keep them, let the value be a `Result`;
+//! for a [`memoize!`]d function, say `cache_err`.
 //!
-//! A cycle is found over threads and tasks alike, as long as the waits are made inside the fills. What
-//! a fill *spawns* and then waits for is not seen: ask for the other key in the fill itself. Nor, without the
-//! feature `tokio`, is what a blocking fill waits for by `block_on`.
+//! A cycle is found over threads and tasks alike, as long as the waits are made inside the fills.
+//! If a fill *spawns* a task and then waits for it, that wait is not seen: ask for the other key in
+//! the fill itself. Nor, without the feature `tokio`, is the wait of a blocking fill by `block_on`.
 //!
 //! ```
 //! use atomic_cache::{AtomicCache, Cache, TryGetError};
@@ -314,20 +314,23 @@
 //!
 //! Four rules for tasks:
 //!
-//! * **Do not call a verb that waits where there is a twin.** It blocks a thread of the runtime. If that
-//!   is the only one, and the fill is of a task per call, that task is never polled again. Inside a fill that is a future, the wait
-//!   panics instead, and names the twins; with the feature `tokio`, in every task: see
-//!   [`Cache`](Cache#where-a-thread-may-not-wait), also for the message of tokio that comes first.
-//! * **Where the compiler says "remove the `.await`", add `_async` instead.** `cache.invalidate(&key).await` is an error,
-//!   "`bool` is not a future", and rustc's help for it compiles and blocks: it is `cache.invalidate_async(&key).await`.
-//! * **Hold no view and no [`PlaceholderGuard`] over an `.await`.** They are not `Send`, so that the compiler
-//!   says so where tasks move between threads; on one thread, a view keeps removed values in memory. A task's
-//!   guard is [`TaskGuard`](crate::TaskGuard).
-//! * **A stored async fill is polled by threads, too**, if threads ask, or wait for its end (`invalidate`,
-//!   `close`). If it needs a runtime, they have to be inside of it: `enter` of a tokio runtime of several
-//!   threads (one of a single thread drives its timers only in its own `block_on`), or `block_on` of the
-//!   runtime itself. Outside, the fill panics; whoever has asked for the value then starts it anew.
-//!   With several runtimes see [`AtomicCache::new_async`].
+//! * **Do not call a method that waits where there is a twin.** It blocks a thread of the runtime.
+//!   If that is the only one, and the fill is of a task per call, that task is never polled again.
+//!   Inside a fill that is a future, the wait panics instead, and names the twins; with the feature
+//!   `tokio`, in every task. See [`Cache`](Cache#where-a-thread-may-not-wait), also for the message
+//!   of tokio that comes first.
+//! * **Where the compiler says "remove the `.await`", add `_async` instead.**
+//!   `cache.invalidate(&key).await` is an error, "`bool` is not a future", and rustc's help for it
+//!   compiles and blocks: write `cache.invalidate_async(&key).await`.
+//! * **Hold no pinned guard and no [`PlaceholderGuard`] over an `.await`.** They are not `Send`, so
+//!   that the compiler says so where tasks move between threads. On one thread, a pinned guard
+//!   keeps removed values in memory. A task's guard is [`TaskGuard`](crate::TaskGuard).
+//! * **A stored async fill is polled by threads, too**, if threads ask, or wait for its end
+//!   (`invalidate`, `close`). If it needs a runtime, they have to be inside it: `enter` of a tokio
+//!   runtime of several threads (one of a single thread drives its timers only in its own
+//!   `block_on`), or `block_on` of the runtime itself. Outside, the fill panics, and one of the
+//!   other callers that have asked for the value starts it anew. With several runtimes see
+//!   [`AtomicCache::new_async`].
 //!
 //! ```
 //! use atomic_cache::AtomicCache;
