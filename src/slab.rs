@@ -1,29 +1,30 @@
-//! Where nodes live: cells of one size, in chunks of a cache's own.
+//! The memory of nodes: cells of one size, in chunks that belong to one cache.
 //!
-//! A miss makes a node and, in a full cache, drops another. A hit reads one that may lie anywhere. So
-//! it pays not to ask the program's allocator for each:
+//! A miss makes a node and, in a full cache, drops another. A hit reads a node that may lie
+//! anywhere. So it pays not to ask the program's allocator for each:
 //!
-//! * a node of 32 bytes takes 32, not the 48 that malloc's has to take;
-//! * chunks grow to two mebibytes, aligned, and the kernel is asked for huge pages: then one entry of
-//!   the processor's address cache leads to 65,536 nodes and not to 85;
-//! * making and dropping cost one locked instruction each.
+//! * A node of 32 bytes takes 32, and not the 48 that malloc gives it.
+//! * Chunks grow to two mebibytes, aligned, and the kernel is asked for huge pages. Then one entry
+//!   of the processor's address cache leads to 65,536 nodes instead of 85.
+//! * Making and dropping a node cost one locked instruction each.
 //!
-//! The price: chunks go back to the allocator with the cache and not before. A cache keeps room for as
-//! many nodes as it has ever had at once. So nodes of more than 256 bytes, which hold large values
-//! inline, are the allocator's business as ever.
+//! The price: chunks go back to the allocator with the cache and not before. A cache keeps memory
+//! for as many nodes as it has ever had at once. So the program's allocator serves nodes of more
+//! than 256 bytes, which hold large values inline.
 //!
-//! # Nobody waits
+//! # No thread waits
 //!
-//! Each stripe has a *stock* of free cells, behind a turnstile: who finds that taken goes on to the
-//! next stripe, and if all are, to the chunk itself, from which cells are dealt by one addition. Cells
-//! come back by a push to a stripe's list of *returned* ones, which are only ever taken all at once. So
-//! there is no pop from a shared list, and no A-B-A.
+//! Each stripe has a *stock* of free cells behind a turnstile. A thread that finds the turnstile
+//! taken goes to the next stripe. If all are taken it goes to the chunk, which deals cells by one
+//! addition. Cells come back by a push to a stripe's list of *returned* ones. Threads only ever
+//! take the whole list. So there is no pop from a shared list, and no A-B-A.
 //!
 //! # Orderings
 //! * The stock: see `turnstile.rs`.
-//! * `returned`: pushed with Release, taken with Acquire: the link in a cell is seen by who takes it, and
-//!   what was done to the cell before it came back happened before it is used again.
-//! * `chunks`: set with Release, loaded with Acquire: a chunk is whole for whoever finds it.
+//! * `returned`: pushed with Release, taken with Acquire. The thread that takes the list sees the
+//!   links in its cells, and all uses of a cell before its return come before the next use.
+//! * `chunks`: set with Release, loaded with Acquire. A thread that finds a chunk sees it
+//!   initialised.
 
 #[cfg(any(atomic_cache_loom, atomic_cache_boxed))]
 pub(crate) use boxed::Slab;
@@ -55,14 +56,14 @@ pub(crate) mod pooled {
     /// ... up to a huge page.
     const LARGEST_CHUNK: usize = HUGE;
 
-    /// How many cells a stripe is dealt at once.
+    /// Cells that a stripe is dealt at once.
     const RUN: usize = if cfg!(any(test, atomic_cache_loom)) {
         2
     } else {
         32
     };
 
-    /// What a cell holds: a node, or a link while it is free.
+    /// The contents of a cell: a node, or a link while it is free.
     union Cell<T> {
         _node: ManuallyDrop<MaybeUninit<T>>,
         _free: ManuallyDrop<Free>,
@@ -73,15 +74,15 @@ pub(crate) mod pooled {
         next: UnsafeCell<*mut Free>,
     }
 
-    /// The free cells of a stripe, for one at a time.
+    /// The free cells of a stripe, used by one thread at a time.
     struct Stock {
         free: *mut Free,
-        /// Cells that were dealt and have never been used: the first, and how many.
+        /// Cells that were dealt and never used: the first, and their number.
         run: *mut u8,
         left: usize,
     }
 
-    // SAFETY: the cells belong to the stock, whoever has it.
+    // SAFETY: the cells belong to the stock, and go with it to the thread that has it.
     unsafe impl Send for Stock {}
 
     struct Stripe {
@@ -92,9 +93,9 @@ pub(crate) mod pooled {
     struct Chunk {
         before: *mut Chunk,
         cells: *mut u8,
-        /// Bytes.
+        /// In bytes.
         size: usize,
-        /// Cells that have been dealt; may run past what there are.
+        /// Cells that have been dealt; may run past the number of cells.
         dealt: AtomicUsize,
     }
 
@@ -127,14 +128,15 @@ pub(crate) mod pooled {
             }
         }
 
-        /// A cell with `node` in it.
+        /// Returns a cell with `node` in it.
         pub(crate) fn make(&self, node: T) -> *mut T {
             let cell: *mut T = if Self::POOLED {
                 self.take().cast()
             } else {
                 Box::into_raw(Box::<T>::new_uninit()).cast()
             };
-            // SAFETY: a cell is of a node's size and alignment, and this one is nobody else's.
+            // SAFETY: a cell has the size and alignment of a node, and only this thread has this
+            // one.
             unsafe { cell.write(node) };
             cell
         }
@@ -142,8 +144,8 @@ pub(crate) mod pooled {
         /// Takes a cell back.
         ///
         /// # Safety
-        /// `node` is from [`make`](Self::make) of this slab, was not given back since, nobody uses it any more,
-        /// and what it held has been dropped.
+        /// `node` is from [`make`](Self::make) of this slab and was not given back since. No thread
+        /// uses it any more, and its contents have been dropped.
         pub(crate) unsafe fn give_back(&self, node: *mut T) {
             if !Self::POOLED {
                 // SAFETY: `make` has boxed it; `MaybeUninit` drops nothing.
@@ -164,11 +166,11 @@ pub(crate) mod pooled {
             let stripes = self.stripes.len();
             (0..stripes)
                 .find_map(|step| self.take_from((own + step) & (stripes - 1)))
-                // Every stripe is busy: others have been stopped in the middle.
+                // Every stripe is busy: other threads have stopped in the middle.
                 .unwrap_or_else(|| self.deal(1).0)
         }
 
-        /// A cell from a stripe, unless somebody is at it.
+        /// Takes a cell from a stripe. `None` if another thread is at its turnstile.
         fn take_from(&self, at: usize) -> Option<*mut u8> {
             self.stripes[at].stock.try_in(|stock| {
                 if let Some(cell) = stock.take(Self::CELL) {
@@ -179,7 +181,7 @@ pub(crate) mod pooled {
             })
         }
 
-        /// Puts cells into an empty stock: those that have been used before come first.
+        /// Puts cells into an empty stock: used ones first, then new ones.
         #[cold]
         fn restock(&self, stock: &mut Stock, at: usize) {
             let others = || {
@@ -195,7 +197,7 @@ pub(crate) mod pooled {
                 return;
             }
             if !self.has_cells_to_deal() {
-                // Before more memory is asked for: what lies idle where nobody makes anything any more.
+                // Before asking for more memory, take a stock that lies idle in another stripe.
                 let stock_of = |stripe: &CachePadded<Stripe>| {
                     let free = stripe
                         .stock
@@ -212,24 +214,24 @@ pub(crate) mod pooled {
 
         fn has_cells_to_deal(&self) -> bool {
             let chunk = self.chunks.load(Ordering::Acquire);
-            // SAFETY: chunks live as long as `self`.
+            // SAFETY: null, or a chunk, which lives as long as `self`.
             let chunk = unsafe { chunk.as_ref() };
             chunk.is_some_and(|chunk| chunk.dealt.load(Ordering::Relaxed) < chunk.size / Self::CELL)
         }
 
-        /// Cells that have never been used: at most so many, in a row.
+        /// Deals cells that have never been used: at most `most`, in a row.
         fn deal(&self, most: usize) -> (*mut u8, usize) {
             loop {
                 let newest = self.chunks.load(Ordering::Acquire);
-                // SAFETY: chunks live as long as `self`.
+                // SAFETY: null, or a chunk, which lives as long as `self`.
                 if let Some(chunk) = unsafe { newest.as_ref() } {
                     let cells = chunk.size / Self::CELL;
-                    // Relaxed: which cells are whose is settled by the one counter. Asked first, so that it
-                    // does not run on for ever.
+                    // Relaxed: the one counter decides which thread gets which cells. The load
+                    // comes first so that the counter does not grow for ever.
                     if chunk.dealt.load(Ordering::Relaxed) < cells {
                         let first = chunk.dealt.fetch_add(most, Ordering::Relaxed);
                         if first < cells {
-                            // SAFETY: within the chunk.
+                            // SAFETY: `first < cells`, so it is within the chunk.
                             let run = unsafe { chunk.cells.add(first * Self::CELL) };
                             return (run, most.min(cells - first));
                         }
@@ -239,10 +241,10 @@ pub(crate) mod pooled {
             }
         }
 
-        /// A new chunk on `newest`, unless another thread has put one there.
+        /// Puts a new chunk on `newest`, unless another thread has done so.
         #[cold]
         fn add_chunk(&self, newest: *mut Chunk) {
-            // SAFETY: chunks live as long as `self`.
+            // SAFETY: null, or a chunk, which lives as long as `self`.
             let before = unsafe { newest.as_ref() };
             let size = before.map_or(SMALLEST_CHUNK, |chunk| (2 * chunk.size).min(LARGEST_CHUNK));
             let size = size.max(4 * LARGEST);
@@ -261,18 +263,18 @@ pub(crate) mod pooled {
                 size,
                 dealt: AtomicUsize::new(0),
             }));
-            // AcqRel: see Orderings.
+            // Release: the chunk is initialised. Acquire: for the chunk below it. See Orderings.
             let added =
                 self.chunks
                     .compare_exchange(newest, chunk, Ordering::AcqRel, Ordering::Acquire);
             if added.is_err() {
-                // SAFETY: not shared.
+                // SAFETY: made above and never shared.
                 unsafe { Self::free_chunk(chunk) };
             }
         }
 
-        /// Aligned so that no node of a power of two bytes lies on two cache lines; the largest, so that it is
-        /// one huge page.
+        /// Aligned to a cache line, so that no node of a power of two bytes lies on two. The
+        /// largest chunk is aligned to its size, so that it is one huge page.
         fn layout(size: usize) -> Layout {
             let align = if size == LARGEST_CHUNK { size } else { 64 };
             let align = align.max(align_of::<Cell<T>>());
@@ -280,9 +282,10 @@ pub(crate) mod pooled {
         }
 
         /// # Safety
-        /// `chunk` is from `add_chunk`; nobody uses it or a cell of it any more.
+        /// `chunk` is from `add_chunk`; no thread uses it or a cell of it any more.
         unsafe fn free_chunk(chunk: *mut Chunk) -> *mut Chunk {
-            // SAFETY: from `Box::into_raw`, and `cells` from `alloc` with this layout.
+            // SAFETY: by the caller's promise `chunk` is from `Box::into_raw`, and `cells` from
+            // `alloc` with this layout.
             unsafe {
                 let chunk = Box::from_raw(chunk);
                 dealloc(chunk.cells, Self::layout(chunk.size));
@@ -294,11 +297,12 @@ pub(crate) mod pooled {
     impl Stock {
         fn take(&mut self, cell: usize) -> Option<*mut u8> {
             if !self.free.is_null() {
-                // SAFETY: a free cell of ours: the link is there, and nobody else looks at it.
+                // SAFETY: a free cell of this stock has a link, and only the thread inside the
+                // turnstile reads it.
                 let free = unsafe { self.free.read() };
                 let first = std::mem::replace(
                     &mut self.free,
-                    // SAFETY: as above.
+                    // SAFETY: `free` is our copy of the link; no other thread has it.
                     free.next.with(|next| unsafe { *next }),
                 );
                 return Some(first.cast());
@@ -315,7 +319,7 @@ pub(crate) mod pooled {
         fn returned(&self, free: *mut Free) {
             let mut head = self.returned.load(Ordering::Relaxed);
             loop {
-                // SAFETY: ours until it is pushed.
+                // SAFETY: the cell is ours until it is pushed.
                 unsafe { (*free).next.with_mut(|next| *next = head) };
                 let pushed = self.returned.compare_exchange_weak(
                     head,
@@ -339,19 +343,19 @@ pub(crate) mod pooled {
     }
 
     impl<T> Drop for Slab<T> {
-        /// Nodes that are still there are not dropped: their owner has done that.
+        /// Does not drop the nodes that are still there: their owner has done that.
         fn drop(&mut self) {
             let mut chunk = self.chunks.load(Ordering::Acquire);
             while !chunk.is_null() {
-                // SAFETY: each chunk is in the list once, and we are alone.
+                // SAFETY: each chunk is in the list once, and no other thread has the slab.
                 chunk = unsafe { Self::free_chunk(chunk) };
             }
         }
     }
 }
 
-/// Every node is a box of its own: in a model, so that loom sees a leak, and no address is used twice; with `--cfg
-/// atomic_cache_boxed`, so that AddressSanitizer sees a use after the free.
+/// Every node is a box of its own. In a model loom then sees a leak, and no address is used twice.
+/// With `--cfg atomic_cache_boxed` AddressSanitizer sees a use after the free.
 #[cfg(any(atomic_cache_loom, atomic_cache_boxed))]
 mod boxed {
     use std::marker::PhantomData;
@@ -369,9 +373,10 @@ mod boxed {
         }
 
         /// # Safety
-        /// As of the slab that pools.
+        /// As for `pooled::Slab::give_back`: `node` is from `make` of this slab, was not given back
+        /// since, no thread uses it any more, and its contents have been dropped.
         pub(crate) unsafe fn give_back(&self, node: *mut T) {
-            // SAFETY: from `make`; `MaybeUninit` drops nothing.
+            // SAFETY: `make` has boxed it; `MaybeUninit` drops nothing.
             drop(unsafe { Box::from_raw(node.cast::<MaybeUninit<T>>()) });
         }
     }

@@ -1,7 +1,7 @@
-//! The one door to atomics, locks, parking and thread identity.
+//! The one source of atomics, locks, parking and thread identity.
 //!
-//! Every other file takes these names from here and from nowhere else, so that a build with
-//! `--cfg atomic_cache_loom` swaps all of them for loom's and the models see every access.
+//! All other files take these names from here. So a build with `--cfg atomic_cache_loom` swaps all
+//! of them for loom's, and the models see every access.
 
 #[cfg(not(atomic_cache_loom))]
 mod real {
@@ -9,8 +9,8 @@ mod real {
     pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
 
-    /// A number that orders nothing and that nothing is decided by. Under loom too it is std's,
-    /// so that a model explores no interleavings for its sake.
+    /// A number that orders nothing and decides nothing. Under loom too it is std's, so that a
+    /// model explores no interleavings for it.
     pub(crate) type Tally = std::sync::atomic::AtomicU64;
 
     /// The value cell of a slot; loom's has the same shape and checks every access for a race.
@@ -33,8 +33,8 @@ mod real {
         }
     }
 
-    /// `n` words of zero. Large tables come straight from the kernel's zero pages, which cost
-    /// nothing until they are touched.
+    /// Returns `n` words of zero. Large tables come straight from the kernel's zero pages, which
+    /// cost nothing until they are touched.
     pub(crate) fn zeroed_words(n: usize) -> Box<[AtomicU64]> {
         let words: Box<[u64]> = vec![0_u64; n].into_boxed_slice();
         // SAFETY: `AtomicU64` has the size and bit validity of `u64`, and on the 64-bit targets
@@ -44,9 +44,9 @@ mod real {
 
     /// Orders an earlier `SeqCst` read-modify-write before later `SeqCst` loads.
     ///
-    /// The accesses alone do that in the language's model and on every target, so this is
-    /// nothing here. loom treats `SeqCst` accesses as `AcqRel`; there it is the fence that gives
-    /// the model the strength the program has.
+    /// In the language's model and on every target the accesses alone do that, so this is empty
+    /// here. loom treats `SeqCst` accesses as `AcqRel`. There this is a fence, which gives the
+    /// model the strength that the program has.
     #[inline(always)]
     pub(crate) fn store_load() {}
 
@@ -60,8 +60,8 @@ mod real {
         }
     }
 
-    /// One turn of a wait that may be a long one: as [`relax`] at first, and then asleep, for longer each
-    /// time, up to a millisecond.
+    /// One turn of a wait that may be long: does what [`relax`] does at first, and then sleeps,
+    /// longer each time, up to a millisecond.
     pub(crate) fn back_off(turn: u32) {
         const YIELDS: u32 = 72;
         if turn < YIELDS {
@@ -71,7 +71,7 @@ mod real {
         std::thread::sleep(std::time::Duration::from_micros(micros.min(1_000)));
     }
 
-    /// How many turns of [`relax`] are given to a thread that is between two instructions.
+    /// Turns of [`relax`] for a thread that is between two instructions.
     pub(crate) const PATIENCE: u32 = if cfg!(test) { 1 } else { 80 };
 
     macro_rules! thread_cell {
@@ -169,14 +169,14 @@ pub(crate) use real::*;
 ))]
 pub(crate) mod barrier;
 
-/// What no model has: a thread of our own, and how it sleeps.
+/// Names that no model has: a thread of our own, and its way to sleep.
 pub(crate) mod os {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(crate) use std::sync::{Arc, Condvar, Mutex, PoisonError};
     pub(crate) use std::thread;
 }
 
-/// Asks the processor to fetch what is at an address, because it will be read soon. Only a hint:
+/// Asks the processor to fetch the memory at an address that will be read soon. Only a hint: does
 /// nothing where the target has none.
 #[inline(always)]
 pub(crate) fn prefetch(address: usize) {
@@ -197,8 +197,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Puts one thread to sleep until it is woken; made into a [`Waker`](std::task::Waker), so that
-/// a flight's waitlist holds threads and tasks alike.
+/// Puts one thread to sleep until it is woken. It becomes a [`Waker`](std::task::Waker), so that a
+/// flight's waitlist holds threads and tasks alike.
 #[derive(Debug)]
 pub(crate) struct Parker {
     woken: Mutex<bool>,
@@ -213,7 +213,7 @@ impl Parker {
         })
     }
 
-    /// Sleeps until the next wake; one that came before the call is not lost.
+    /// Sleeps until the next wake. A wake before the call is not lost.
     pub(crate) fn park(&self) {
         let mut woken = lock(&self.woken);
         while !*woken {
@@ -225,14 +225,15 @@ impl Parker {
         *woken = false;
     }
 
-    /// In a model every deadline has passed already: whoever has one leaves at once, at whatever
-    /// moment that is for the others.
+    /// In a model every deadline has passed already: a waiter with a deadline leaves at once,
+    /// whatever the other threads have done by then.
     #[cfg(atomic_cache_loom)]
     pub(crate) fn park_until(&self, _: std::time::Instant) -> bool {
         false
     }
 
-    /// As [`park`](Self::park), at most until `deadline`; false when that has passed first.
+    /// Does what [`park`](Self::park) does, until `deadline` at most; returns false if that passes
+    /// first.
     #[cfg(not(atomic_cache_loom))]
     pub(crate) fn park_until(&self, deadline: std::time::Instant) -> bool {
         let mut woken = lock(&self.woken);

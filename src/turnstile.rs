@@ -1,17 +1,18 @@
-//! A door for one at a time, at which nobody waits: who finds it taken goes elsewhere.
+//! A try-lock without a queue: a thread that finds it taken does not wait, but goes on elsewhere.
 //!
-//! One locked instruction to go in, none to go out. (A mutex takes two, and has waiters to look after.)
-//! Orderings: in with Acquire, out with Release: what is done inside is seen by whoever is next.
+//! One locked instruction to enter, none to leave. (A mutex takes two, and has waiters to look
+//! after.) Orderings: Acquire to enter, Release to leave, so the next thread inside sees all that
+//! the previous one did there.
 
 use crate::sync::{AtomicUsize, Ordering, UnsafeCell};
 
-/// Something that one thread at a time has for itself.
+/// A value that one thread at a time has for itself.
 pub(crate) struct Turnstile<T> {
     taken: AtomicUsize,
     inside: UnsafeCell<T>,
 }
 
-// SAFETY: one thread at a time has what is inside, handed on with Release and Acquire.
+// SAFETY: one thread at a time has the value, handed on with Release and Acquire.
 unsafe impl<T: Send> Sync for Turnstile<T> {}
 
 impl<T> Turnstile<T> {
@@ -31,19 +32,20 @@ impl<T> Turnstile<T> {
         }
     }
 
-    /// Does something with what is inside, unless somebody is in there. `f` runs nothing foreign.
+    /// Runs `f` on the value, or returns `None` if another thread is inside. `f` runs no user code.
     #[inline]
     pub(crate) fn try_in<R>(&self, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         if self.taken.swap(1, Ordering::Acquire) != 0 {
             return None;
         }
         let _leaves = Leaves(&self.taken);
-        // SAFETY: the flag is ours, so nobody else is in here.
+        // SAFETY: we have swapped the flag from 0 to 1, so no other thread is inside until `Leaves`
+        // resets it.
         Some(self.inside.with_mut(|inside| f(unsafe { &mut *inside })))
     }
 }
 
-/// Lets the next one in, also after a panic.
+/// Lets the next thread in, also after a panic.
 struct Leaves<'a>(&'a AtomicUsize);
 
 impl Drop for Leaves<'_> {

@@ -1,32 +1,32 @@
 //! The reference engine: crossbeam-epoch.
 //!
-//! It collects inside somebody's `pin()`. There it only raises the flag of a grace that is over.
+//! It runs deferred functions inside any thread's `pin()`. Ours only raises the flag of a grace.
 
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crossbeam_epoch::{Collector, Guard, LocalHandle};
 use std::cell::Cell;
 use std::sync::LazyLock;
 
-/// How many times the engine must move its epoch on before a grace is over, and once more to find
-/// that out. It moves on once a flush.
+/// How many epochs must pass before a grace is over, and one more to find that out. Each flush may
+/// pass one.
 pub(super) const ADVANCES: usize = 4;
 
 static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
 
 thread_local! {
     static HANDLE: LocalHandle = COLLECTOR.register();
-    /// Pins that this thread has taken late: see [`Late`].
+    /// The number of pins that this thread holds which were taken late: see [`Late`].
     static LATE_PINS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// While it lives, nothing that this thread can reach is freed.
+/// While it lives, no object that this thread can reach is freed.
 pub(crate) struct Pin {
     guard: Guard,
     _late: Late,
 }
 
-/// Whether a pin was taken in the destructors of this thread's thread-locals, where the thread's own
-/// handle is gone and cannot say that it is pinned.
+/// Whether a pin was taken in the destructors of this thread's thread-locals. There the thread's
+/// own handle is gone and cannot say that the thread is pinned.
 struct Late(bool);
 
 impl Drop for Late {
@@ -38,10 +38,10 @@ impl Drop for Late {
     }
 }
 
-/// Pins the thread: about 11 ns, and nothing when it is pinned already.
+/// Pins the thread: about 11 ns, and almost nothing when it is pinned already.
 #[inline]
 pub(crate) fn pin() -> Pin {
-    // In the destructors of thread-locals the handle may be gone: a fresh one then serves for this
+    // In the destructors of thread-locals the handle may be gone: then a new one serves for this
     // pin alone.
     match HANDLE.try_with(LocalHandle::pin) {
         Ok(guard) => Pin {
@@ -52,10 +52,10 @@ pub(crate) fn pin() -> Pin {
     }
 }
 
-/// The pin of one look: this engine has none that is shorter.
+/// A pin for one look-up. This engine has no shorter one.
 pub(crate) type Brief = Box<Pin>;
 
-/// None, so that the long way is taken.
+/// Returns `None`, so that the caller takes the slow path.
 #[inline]
 pub(crate) fn pin_briefly() -> Option<Brief> {
     None
@@ -70,27 +70,27 @@ fn pin_late() -> Pin {
     }
 }
 
-/// Whether this thread holds a pin.
+/// Returns whether this thread holds a pin.
 pub(crate) fn is_pinned() -> bool {
     HANDLE
         .try_with(LocalHandle::is_pinned)
         .unwrap_or(LATE_PINS.get() > 0)
 }
 
-/// A time after which nobody is pinned any more who was when it began.
+/// A period. Every thread that was pinned at its beginning has been unpinned by its end.
 ///
-/// The flag is raised by the engine. Release there, Acquire in `is_over`: what readers did under
-/// their pins comes before what is done after it.
+/// The engine raises the flag. Release there, Acquire in `is_over`: the reads under the pins it
+/// waited for come before the steps of the thread that sees the flag.
 pub(super) struct Grace(Arc<AtomicBool>);
 
 impl Grace {
-    /// Begins now. What was unlinked before is out of reach for all who pin after.
+    /// Begins now. An object that was unlinked before is out of reach of later pins.
     pub(super) fn begin() -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let flag = over.clone();
         let pin = pin();
         pin.guard.defer(move || flag.store(true, Ordering::Release));
-        // The engine keeps deferred functions in the thread until told otherwise.
+        // The engine keeps deferred functions in the thread until a flush.
         pin.guard.flush();
         Self(over)
     }
@@ -100,12 +100,12 @@ impl Grace {
     }
 }
 
-/// Lets graces end, if nobody holds them up.
+/// Ends the graces that no pinned thread holds up.
 pub(super) fn advance() {
     pin().guard.flush();
 }
 
-/// As [`advance`]: every thread does its part.
+/// Does what [`advance`] does: with this engine every thread does its part.
 pub(super) fn advance_for_all() {
     advance();
 }

@@ -1,4 +1,4 @@
-//! What one cache has retired, on its way to be dropped.
+//! The retired objects of one cache, on their way to be dropped.
 
 use super::engine::{self, Grace, is_pinned};
 use super::{Garbage, Home};
@@ -14,44 +14,45 @@ use crossbeam_utils::CachePadded;
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-/// How many objects are sealed at a time, unless it is said otherwise, and within which bounds. Sealing costs
-/// a microsecond or some (with the asymmetric engine, the heavy half of a barrier), so this makes it a small
-/// part of each, and it bounds what an idle cache keeps to so many a stripe and the batches in grace.
+/// Objects in a batch, unless the builder says otherwise, and the bounds of that. Sealing a batch
+/// costs about a microsecond (with the asymmetric engine, the heavy half of a barrier), and in a
+/// batch that is little for each object. An idle cache keeps up to one batch a stripe, and the
+/// batches in grace.
 const BATCH: usize = if cfg!(test) { 4 } else { 128 };
 const SMALLEST_BATCH: usize = 32;
 const LARGEST_BATCH: usize = 256;
 
-/// How many batches of retired objects are plenty: who comes by with something to do then helps, and makes way.
+/// Batches of retired objects that are too many: a thread that passes then helps, and yields.
 const PLENTY: usize = 8;
 
-/// How often a miss makes way for that, at least; and for how many objects more it does so once more, up to how often.
+/// Turns that a miss yields at least, the excess objects for one more turn, and the most turns.
 const PATIENT_TURNS: usize = 8;
 const MORE_PATIENCE: usize = 8;
 const MOST_TURNS: usize = 128;
 
-/// For how long nothing has to have been dropped, in nanoseconds, before nobody makes way any more: then it is no
-/// preempted reader that holds the garbage up, but one that sleeps in a view.
+/// Nanoseconds without a drop after which threads stop to yield. No preempted reader holds the
+/// garbage up for that long: the reader sleeps with a guard.
 const STALLED: u64 = 100_000_000;
 
-/// A stretch of time, in nanoseconds: one to four ticks of the coarse clock. What is left of the stretch before is
-/// sealed by the first who comes by in the next.
+/// A stretch of time in nanoseconds: one to four ticks of the coarse clock. The first thread that
+/// passes in the next stretch seals the rest of the one before.
 const STRETCH: u64 = 3_500_000;
 
-/// About how many batches are sealed in a stretch before they are full: of one object each, if there are no more
-/// removals than that. Where there are more, batches are larger, and with more than so many objects each they are left
-/// until they are full.
+/// About how many batches are sealed in a stretch before they are full. If there are no more
+/// removals than that, each batch has one object. With more removals batches are larger. With more
+/// than `FEW` objects a batch they are left until they are full.
 const EARLY_SEALS: usize = 128;
 const FEW: usize = 16;
 
-/// How often `flush` tries: what holds it up may be a reader that is just leaving.
+/// How often `flush` tries: it may be held up by a reader that is just leaving.
 const FLUSHES: u32 = 3;
 
-/// How many misses let pass what is large before one looks again whether it can be dropped: a look costs
-/// what sealing a batch does.
+/// Misses between two checks whether a large retired object can be dropped. A check costs as much
+/// as sealing a batch.
 const LOOK_AGAIN: u32 = if cfg!(test) { 2 } else { 256 };
 
 thread_local! {
-    /// Misses of this thread that have come by something large.
+    /// Misses of this thread while a large object was retired.
     static CAME_BY: Cell<u32> = const { Cell::new(0) };
     /// This thread is inside [`Domain::reap_ripe`]: a destructor may call us back.
     static REAPING: Cell<bool> = const { Cell::new(false) };
@@ -59,7 +60,7 @@ thread_local! {
 
 /// Objects that share one grace period.
 struct Batch {
-    /// Once it is sealed.
+    /// `Some` once it is sealed.
     grace: Option<Grace>,
     /// Every object has been dropped. Release after the drops, Acquire in `quiesce`.
     reaped: AtomicBool,
@@ -80,10 +81,10 @@ impl Batch {
     }
 }
 
-/// What the threads of one stripe have retired, and not sealed.
+/// The retired and unsealed objects of the threads of one stripe.
 struct Limbo {
     objects: Turnstile<Vec<Garbage>>,
-    /// How many: changed inside the turnstile alone.
+    /// The number of objects. Written inside the turnstile only.
     len: AtomicUsize,
 }
 
@@ -96,11 +97,12 @@ impl Limbo {
     }
 
     fn len(&self) -> usize {
-        // Acquire: who sees none left has the counting of those that were sealed behind it.
+        // Acquire: pairs with the Release in `move_to`. A thread that reads zero sees the sealed
+        // objects counted in `in_batches`.
         self.len.load(Ordering::Acquire)
     }
 
-    /// The garbage comes back when somebody else is at the turnstile.
+    /// Fails with the garbage when another thread is at the turnstile.
     fn push(&self, garbage: Garbage) -> Result<(), Garbage> {
         let mut garbage = Some(garbage);
         self.objects.try_in(|objects| {
@@ -111,8 +113,8 @@ impl Limbo {
     }
 }
 
-/// What was retired while another thread was at the stripe's turnstile: a list that is only ever taken as a whole, so nobody
-/// waits for a thread that stops in between.
+/// Garbage that was retired while another thread was at the stripe's turnstile. Threads only ever
+/// take the whole list, so no thread waits for one that stops in between.
 struct Overflow(AtomicPtr<Spilled>);
 
 struct Spilled {
@@ -130,7 +132,7 @@ impl Overflow {
                 .compare_exchange_weak(next, spilled, Ordering::Release, Ordering::Relaxed)
         {
             next = other;
-            // SAFETY: nobody else has it yet.
+            // SAFETY: from `Box::into_raw` above, and not pushed yet: no other thread has it.
             unsafe { (*spilled).next = next };
         }
     }
@@ -139,7 +141,8 @@ impl Overflow {
         let mut all = Vec::new();
         let mut spilled = self.0.swap(std::ptr::null_mut(), Ordering::Acquire);
         while !spilled.is_null() {
-            // SAFETY: from `Box::into_raw`; whoever swaps the list out has it alone.
+            // SAFETY: from `Box::into_raw`; the thread that swaps the list out is the only one to
+            // have it.
             let this = unsafe { Box::from_raw(spilled) };
             all.push(this.garbage);
             spilled = this.next;
@@ -148,14 +151,15 @@ impl Overflow {
     }
 }
 
-/// How much is removed just now. (Numbers that order nothing: who reads a stale one seals a batch early or late.)
+/// The current rate of removals. (The numbers order nothing: with a stale one a thread seals a
+/// batch early or late.)
 struct Pace {
-    /// When this stretch of time has begun.
+    /// The beginning of this stretch of time.
     began: Tally,
-    /// How many objects have been sealed in it, and how many in the one before.
+    /// Objects sealed in this stretch, and in the one before.
     sealed: Tally,
     before: Tally,
-    /// When others were first made way for and nothing has been dropped since; 0: it is not so.
+    /// The time of the first yield since an object was last dropped; 0 if there was none.
     stalled: Tally,
 }
 
@@ -169,7 +173,8 @@ impl Pace {
         }
     }
 
-    /// Whether a stretch of time ends with this look. One of those who look then is told so.
+    /// Returns whether this look ends a stretch of time. Of the threads that look then, one gets
+    /// `true`.
     fn ends(&self) -> bool {
         let (now, began) = (coarse_now(), self.began.load(Ordering::Relaxed));
         let length = now.wrapping_sub(began);
@@ -179,7 +184,7 @@ impl Pace {
                 .compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         if ends {
-            // As many as there were in so much of it.
+            // The stretch may have lasted longer than `STRETCH`: scale to one.
             let sealed = self.sealed.swap(0, Ordering::Relaxed);
             let before = sealed / (length / STRETCH).max(1);
             self.before.store(before, Ordering::Relaxed);
@@ -187,21 +192,21 @@ impl Pace {
         ends
     }
 
-    /// How many objects a batch has to have, that it is worth while to seal it.
+    /// Returns how many objects make a batch worth sealing.
     fn worth(&self) -> usize {
         let sealed = self.sealed.load(Ordering::Relaxed);
         let most = sealed.max(self.before.load(Ordering::Relaxed));
         usize::try_from(most).unwrap_or(usize::MAX) / EARLY_SEALS
     }
 
-    /// Something has been dropped.
+    /// Notes that an object has been dropped.
     fn goes_on(&self) {
         if self.stalled.load(Ordering::Relaxed) != 0 {
             self.stalled.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether nothing has been dropped for so long that nobody makes way any more.
+    /// Returns whether no object has been dropped for so long that threads do not yield any more.
     fn is_stalled(&self) -> bool {
         let (now, since) = (coarse_now().max(1), self.stalled.load(Ordering::Relaxed));
         if since == 0 {
@@ -211,18 +216,18 @@ impl Pace {
     }
 }
 
-/// What is retired and not dropped weighs, where objects are weighed: those of a cache that is bounded by weight, of
-/// which a batch may be much. (Numbers that order nothing: a stale one makes a look early or late.)
+/// The weight of retired objects, in a cache that is bounded by weight, where one batch may weigh
+/// much. (The numbers order nothing: with a stale one a thread looks early or late.)
 struct Heft {
     weight: Tally,
-    /// How much may be unsealed before somebody looks.
+    /// The weight that may be unsealed before a thread looks.
     most: Tally,
-    /// From which weight on the next look is due.
+    /// The next look is due at this weight.
     due: Tally,
 }
 
 impl Heft {
-    /// Nothing is weighed, and no look is due.
+    /// Weighs nothing; no look is ever due.
     const fn none() -> Self {
         Self {
             weight: Tally::new(0),
@@ -240,24 +245,27 @@ impl Heft {
         self.weight.load(Ordering::Relaxed) >= self.due.load(Ordering::Relaxed)
     }
 
-    /// Whether it is so much that others are made way for, to let go of it: a quarter of what entries may weigh.
+    /// Returns whether threads must yield to get rid of garbage: it weighs more than a quarter of
+    /// the capacity.
     fn is_plenty(&self) -> bool {
         let most = self.most.load(Ordering::Relaxed);
         self.weight.load(Ordering::Relaxed) > most.saturating_mul(8)
     }
 
-    /// After a look, or a drop: the next look is due when there is as much more, or a quarter more of what is left.
-    /// (If a reader holds all of it up, looks at every removal would be in vain.)
+    /// Called after a look or a drop: sets when the next look is due, at `most` more or at a
+    /// quarter more than is left. (If a reader holds everything up, a look at every removal would
+    /// be useless.)
     fn settle(&self) {
         loop {
             let weight = self.weight.load(Ordering::Relaxed);
             let most = self.most.load(Ordering::Relaxed);
             let due = weight.saturating_add(most.max(weight / 4));
             come_by("settle");
-            // SeqCst, a swap, as in `set_most`: of two, one sees the other.
+            // SeqCst: a swap, as in `set_most`. Of two threads that swap `due`, the later one sees
+            // the numbers that the earlier one had written.
             self.due.swap(due, Ordering::SeqCst);
-            // If others have dropped much meanwhile, or the bound is another, and they have said so before us, this
-            // was too late.
+            // Another thread may have lowered the weight or changed the bound, and swapped `due`
+            // before us. Then our `due` is from old numbers: compute it again.
             if self.weight.load(Ordering::SeqCst) >= weight
                 && self.most.load(Ordering::SeqCst) == most
             {
@@ -277,67 +285,69 @@ impl Heft {
 
     fn set_most(&self, most: u64) {
         let most = most.max(1);
-        // SeqCst, swaps: who says it last is to see what has been said meanwhile.
+        // SeqCst: swaps, which pair with the swap in `settle`. The thread that swaps `due` last
+        // must see the bound and the weight of those before it.
         self.most.swap(most, Ordering::SeqCst);
         self.due.swap(most, Ordering::SeqCst);
     }
 }
 
-/// What one cache has retired.
+/// The retired objects of one cache.
 pub(crate) struct Domain {
     /// By thread, so that removals on different threads do not meet.
     limbo: Box<[CachePadded<Limbo>]>,
-    /// What was retired while another thread was at the stripe's turnstile, and how many they are. (Not left with
-    /// another stripe: its threads may never come to seal it.)
+    /// Garbage that was retired while another thread was at the stripe's turnstile, and its number.
+    /// (It does not go to another stripe, because that stripe's threads may never come to seal it.)
     overflow: Overflow,
     spilled: AtomicUsize,
-    /// Whether something may be retired and not sealed: set after each push, reset before all is sealed.
+    /// Whether there may be retired objects that are not sealed: set after each push, reset before
+    /// sealing everything.
     left: AtomicBool,
-    /// Whether there was plenty at the last look, and those who come by are to help.
+    /// Whether there was too much garbage at the last look, so that passing threads must help.
     crowded: AtomicBool,
-    /// The lock is held for a few instructions, never over foreign code, and only `quiesce` waits for it: who
-    /// finds it taken by a thread that has stopped goes on without.
+    /// The lock is held for a few instructions, never over user code, and only `quiesce` waits for
+    /// it. Any other thread that finds it taken goes on without.
     sealed: Mutex<Sealed>,
-    /// Objects sealed and not dropped.
+    /// Objects that are sealed and not dropped.
     in_batches: AtomicUsize,
-    /// Destructors that panicked.
+    /// The number of destructors that panicked.
     panics: AtomicUsize,
-    /// Objects among them that are large: not to be kept until a batch is full.
+    /// Retired objects that are large: they are not kept until a batch is full.
     large: AtomicUsize,
     heft: CachePadded<Heft>,
-    /// Whether what was dropped here held a handle on the cache.
+    /// Whether an object dropped here held a handle on the cache.
     held_handles: AtomicBool,
-    /// How often that was looked for in vain.
+    /// How often a dropped handle looked for such an object in vain.
     looked_in_vain: Tally,
     pace: CachePadded<Pace>,
     home: Home,
     batch: usize,
 }
 
-/// The batches of a domain that are not yet reaped.
+/// The batches of a domain that are not reaped yet.
 #[derive(Default)]
 struct Sealed {
-    /// Oldest first.
+    /// The oldest first.
     in_grace: VecDeque<Arc<Batch>>,
-    /// Ripe, and being reaped by some thread; `quiesce` waits for these too. Those that are reaped by now are taken
-    /// off by whoever has the lock next.
+    /// Ripe batches that a thread is reaping; `quiesce` waits for these too. The next thread that
+    /// has the lock takes the reaped ones off.
     in_hand: Vec<Arc<Batch>>,
-    /// Reaped, and to be used again: nobody else has them.
+    /// Reaped batches for reuse: no thread holds them.
     free: Vec<Arc<Batch>>,
 }
 
 impl Sealed {
-    /// A batch with nothing in it.
+    /// Returns a batch without objects.
     fn empty_batch(&mut self) -> Arc<Batch> {
         self.free.pop().unwrap_or_else(|| Arc::new(Batch::new()))
     }
 
-    /// Takes off what has been reaped by now.
+    /// Takes the reaped batches off `in_hand`.
     fn take_off_reaped(&mut self) {
         const FREE: usize = 4;
         let mut at = 0;
         while let Some(batch) = self.in_hand.get(at) {
-            // Acquire: with the reaper's Release, for the emptied list.
+            // Acquire: pairs with the reaper's Release, for the emptied list.
             if !batch.reaped.load(Ordering::Acquire) {
                 at += 1;
                 continue;
@@ -354,8 +364,8 @@ impl Sealed {
 }
 
 impl Domain {
-    /// What is retired here goes back to `home`, which outlives the domain; sealed in batches of about so
-    /// many.
+    /// Makes a domain with batches of about `batch` objects. Reaped memory goes back to `home`,
+    /// which outlives the domain.
     pub(crate) fn new(home: Home, batch: Option<usize>) -> Self {
         #[cfg(not(test))]
         let stripes = *STRIPES;
@@ -364,7 +374,7 @@ impl Domain {
         Self::with_stripes(home, batch, stripes)
     }
 
-    /// As [`new`](Self::new), with so many stripes, a power of two.
+    /// Does what [`new`](Self::new) does, with so many stripes, a power of two.
     fn with_stripes(home: Home, batch: Option<usize>, stripes: usize) -> Self {
         debug_assert!(stripes.is_power_of_two() && stripes <= MOST_STRIPES);
         Self {
@@ -388,49 +398,52 @@ impl Domain {
         }
     }
 
-    /// Weighs what is retired from now on: from so much on it is not left until a batch is full.
+    /// Weighs objects that are retired from now on. Above the weight `most` they do not wait for a
+    /// full batch.
     pub(crate) fn set_most_weight(&self, most: u64) {
         self.heft.set_most(most);
     }
 
     /// Takes an unlinked object, to be dropped after a grace period.
     ///
-    /// Cost: one locked instruction. Runs no foreign code, waits for nobody.
+    /// Cost: one locked instruction. Runs no user code, waits for no thread.
     pub(crate) fn retire(&self, garbage: Garbage) {
         if let Err(garbage) = self.limbo().push(garbage) {
-            // First: who seals it finds it counted.
+            // Counted first, so that the sealer that takes it finds it counted.
             self.spilled.fetch_add(1, Ordering::Relaxed);
             self.overflow.push(garbage);
-            // Release: who resets it (AcqRel) and finds it set finds the garbage.
+            // Release: a sealer that resets `left` (AcqRel) and reads this store sees the garbage.
             return self.left.store(true, Ordering::Release);
         }
-        // Relaxed: who resets it goes through all turnstiles after that. If through this one before us, we have
-        // what it did behind us, and find it reset; if after us, it finds the garbage.
+        // Relaxed: a sealer resets `left` and then enters all turnstiles. If it entered this one
+        // before us, its reset comes before our load, and we find `left` reset. If it enters after
+        // us, it finds the garbage.
         if !self.left.load(Ordering::Relaxed) {
             self.left.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Where this thread's garbage goes.
+    /// The queue for this thread's garbage.
     #[inline]
     fn limbo(&self) -> &Limbo {
         &self.limbo[unmasked_stripe() & (self.limbo.len() - 1)]
     }
 
-    /// Whether there may be anything retired and not dropped.
+    /// Returns whether there may be retired objects that are not dropped.
     pub(crate) fn has_garbage(&self) -> bool {
         self.left.load(Ordering::Relaxed) || self.in_batches.load(Ordering::Relaxed) > 0
     }
 
-    /// Something that was dropped here held a handle on the cache.
+    /// Notes that an object dropped here held a handle on the cache.
     pub(crate) fn note_handle(&self) {
         if !self.held_handles.load(Ordering::Relaxed) {
             self.held_handles.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether a handle that goes is to look whether garbage holds the others: always, if garbage has held any; if not,
-    /// so many times, and after that when a removal would look too.
+    /// Returns whether a dropped handle must look for garbage that holds the other handles. Yes, if
+    /// garbage has held any before. If not, yes for the first looks, and then whenever a removal
+    /// would look too.
     pub(crate) fn may_hold_handles(&self) -> bool {
         const LOOKS: u64 = 64;
         self.held_handles.load(Ordering::Relaxed)
@@ -439,31 +452,33 @@ impl Domain {
             || self.is_worth_it()
     }
 
-    /// How many retired objects are plenty.
+    /// The number of retired objects that is too much.
     fn plenty(&self) -> usize {
         self.batch * PLENTY
     }
 
-    /// As [`retire`](Self::retire), of an object that weighs so much, as its [`Reaped`](super::Reaped) will say again:
-    /// in a domain that [weighs](Self::set_most_weight).
+    /// Does what [`retire`](Self::retire) does for an object of this weight, in a domain that
+    /// [weighs](Self::set_most_weight). Its [`Reaped`](super::Reaped) must report the same weight.
     pub(crate) fn retire_weighing(&self, garbage: Garbage, weight: u64) {
         if weight > 0 {
-            // First: who reaps it finds it counted.
+            // Counted first, so that the reaper finds it counted.
             self.heft.retired(weight);
         }
         self.retire(garbage);
     }
 
-    /// As [`retire`](Self::retire), of something large: a table that has been moved from.
+    /// Does what [`retire`](Self::retire) does for a large object: a table that has been moved
+    /// from.
     pub(crate) fn retire_large(&self, garbage: Garbage) {
-        // First: who reaps it finds it counted.
+        // Counted first, so that the reaper finds it counted.
         self.large.fetch_add(1, Ordering::Relaxed);
         self.retire(garbage);
         CAME_BY.set(0);
     }
 
-    /// Objects retired and not yet dropped; those of a batch are counted until all of them are. One that is
-    /// just being sealed may be counted twice, never missed.
+    /// Returns the number of objects retired and not yet dropped. The objects of a batch count
+    /// until all of them are dropped. An object that is just being sealed may be counted twice,
+    /// never missed.
     pub(crate) fn retired(&self) -> usize {
         self.unsealed() + self.in_batches.load(Ordering::Acquire)
     }
@@ -473,20 +488,20 @@ impl Domain {
         unsealed + self.spilled.load(Ordering::Acquire)
     }
 
-    /// What garbage weighs, and from which weight on the next look is due.
+    /// Returns the weight of the garbage, and the weight at which the next look is due.
     #[cfg(all(test, not(atomic_cache_loom)))]
     pub(crate) fn weight_and_due(&self) -> (u64, u64) {
         let of = |tally: &Tally| tally.load(Ordering::Relaxed);
         (of(&self.heft.weight), of(&self.heft.due))
     }
 
-    /// Destructors that panicked.
+    /// Returns the number of destructors that panicked.
     pub(crate) fn panicked_drops(&self) -> usize {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Housekeeping after a removal: seals a full queue, or what is worth it, and drops what is ripe. It runs
-    /// users' destructors: see [`may_reap`].
+    /// Housekeeping after a removal: seals a full queue, or one that is worth it, and drops ripe
+    /// batches. Runs users' destructors: see [`may_reap`].
     #[inline]
     pub(crate) fn tidy(&self) {
         if self.is_due() {
@@ -496,8 +511,8 @@ impl Domain {
         }
     }
 
-    /// Whether this thread's queue is full, or what did not go there is as much, or all of it weighs much, or there is
-    /// plenty.
+    /// Returns whether this thread's queue or the overflow is full, garbage weighs much, or there
+    /// is too much of it.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.limbo().len() >= self.batch
@@ -506,11 +521,12 @@ impl Domain {
             || self.crowded.load(Ordering::Relaxed)
     }
 
-    /// Whether what is left is to be dropped, although no queue is full.
+    /// Returns whether to drop the rest, although no queue is full.
     ///
-    /// Where little is removed, at once: a single value may be large, or hold what there is only one of. Where much is,
-    /// when it is worth a seal; and the first who comes by in a stretch of time looks after what has been left in
-    /// the one before, wherever it is, and after what readers have held up.
+    /// Where removals are few: at once, because a single value may be large, or hold a unique
+    /// resource. Where they are many: when a batch is worth a seal. And the first thread that
+    /// passes in a stretch of time drops the rest of the stretch before, from all queues, and
+    /// garbage that readers held up.
     #[cold]
     fn is_worth_it(&self) -> bool {
         if self.pace.ends() {
@@ -520,8 +536,8 @@ impl Domain {
         worth <= FEW && self.left.load(Ordering::Relaxed) && self.unsealed() >= worth.max(1)
     }
 
-    /// Housekeeping after a miss: as [`tidy`](Self::tidy), also when there is nothing due but something large, at
-    /// once and then every so often.
+    /// Housekeeping after a miss: does what [`tidy`](Self::tidy) does, and looks after large
+    /// objects, at once and then once in [`LOOK_AGAIN`] misses.
     #[inline]
     pub(crate) fn tidy_after_miss(&self) {
         if self.large.load(Ordering::Relaxed) > 0 && is_time() {
@@ -531,10 +547,11 @@ impl Domain {
         }
     }
 
-    /// Seals what `all` queues hold, or this thread's, and drops what is ripe.
+    /// Seals the contents of `all` queues, or of this thread's, and drops ripe batches.
     #[cold]
     fn tidy_now(&self, all: bool) {
-        // Beneath a lead only if it becomes too much: a destructor may ask for the key that is led.
+        // While this thread leads a fill, only if there is too much garbage: a destructor may ask
+        // for the key of that fill.
         if !may_reap() || leads_any() && self.retired() <= self.plenty() {
             return;
         }
@@ -542,7 +559,8 @@ impl Domain {
         if let Ok(mut sealed) = self.sealed.try_lock() {
             come_by("sealing");
             if all || heavy || self.large.load(Ordering::Relaxed) > 0 {
-                // Wherever it is. If a reader holds it up, another miss comes again.
+                // All queues, because the object may be in any. If a reader holds it up, a later
+                // miss looks again.
                 self.seal_all(&mut sealed, false);
             } else {
                 let batch = sealed.empty_batch();
@@ -558,15 +576,16 @@ impl Domain {
         self.relieve();
     }
 
-    /// Seals what is in all queues, and drops what is ripe; waits for nobody, but tries again a few times while
-    /// others are just passing by. Does nothing where [`tidy`](Self::tidy) does not.
+    /// Seals the contents of all queues, and drops ripe batches. Waits for no thread, but tries a
+    /// few times while readers are just passing. Does nothing where [`tidy`](Self::tidy) does
+    /// nothing.
     pub(crate) fn flush(&self) {
         if !leads_any() || self.retired() > self.plenty() {
             self.flush_here();
         }
     }
 
-    /// As [`flush`](Self::flush), also beneath a lead.
+    /// Does what [`flush`](Self::flush) does, also while this thread leads a fill.
     pub(crate) fn flush_here(&self) {
         if !may_reap() {
             return;
@@ -582,7 +601,8 @@ impl Domain {
                 engine::advance();
             }
             self.reap_ripe();
-            // A moment for one who is just leaving; then a turn for one who was preempted.
+            // First give a moment to a reader that is just leaving, then a turn to one that was
+            // preempted.
             if turn == 0 {
                 (0..64).for_each(relax);
             } else {
@@ -591,15 +611,16 @@ impl Domain {
         }
     }
 
-    /// Helps, and then makes way, while there is too much garbage.
+    /// Helps, and then yields, while there is too much garbage.
     ///
-    /// What keeps garbage from ripening is a reader that was preempted while it was pinned, and what keeps ripe
-    /// garbage is one that was preempted while it dropped it; with more threads than cores there is always one. Giving
-    /// the processor away lets it go on, and the more there is, the longer: a thread that only yields may get the
-    /// processor back many times before one that has had more than its share.
+    /// A reader that was preempted while pinned keeps garbage from ripening. A thread that was
+    /// preempted while dropping keeps ripe garbage. With more threads than cores there is always
+    /// one. Yielding the processor lets it go on. The more garbage there is, the longer we yield.
+    /// For a thread that only yields may get the processor back many times before one that has used
+    /// more than its share.
     ///
-    /// A reader that sleeps pinned is not waited for: if nothing has been dropped for [`STALLED`], nobody makes way
-    /// until something is.
+    /// No thread waits for a reader that sleeps pinned: if no object has been dropped for
+    /// [`STALLED`], threads do not yield until one is.
     fn relieve(&self) {
         let plenty = self.plenty();
         let mut turn = 0;
@@ -615,7 +636,7 @@ impl Domain {
                 break true;
             }
             if turn > 0 {
-                // Past the turns that only spin.
+                // 63: past the turns that only spin.
                 back_off(63 + turn as u32);
             }
             if let Ok(mut sealed) = self.sealed.try_lock() {
@@ -630,23 +651,25 @@ impl Domain {
         }
     }
 
-    /// Moves what a stripe holds to a batch. False: somebody else is at it.
+    /// Moves the contents of a stripe to a batch. Returns false if another thread is at its
+    /// turnstile.
     fn move_to(&self, batch: &mut Vec<Garbage>, limbo: &Limbo) -> bool {
         let moved = limbo.objects.try_in(|objects| {
             if objects.is_empty() {
                 return;
             }
             self.in_batches.fetch_add(objects.len(), Ordering::Relaxed);
-            // Release: see `Limbo::len`.
+            // Release: pairs with the Acquire of `Limbo::len`, for the count in `in_batches`.
             limbo.len.store(0, Ordering::Release);
             batch.append(objects);
         });
         moved.is_some()
     }
 
-    /// Seals what all stripes hold. If it is to `wait`, also what those hold at whose turnstile somebody is.
+    /// Seals the contents of all stripes. With `wait`, waits for threads that are at a turnstile;
+    /// without, skips those stripes.
     fn seal_all(&self, sealed: &mut Sealed, wait: bool) {
-        // First. AcqRel: with the pushes, see `retire`.
+        // First. AcqRel: pairs with the Release after a push to the overflow; see `retire`.
         self.left.swap(false, Ordering::AcqRel);
         let batch = sealed.empty_batch();
         for limbo in &self.limbo {
@@ -664,16 +687,17 @@ impl Domain {
         self.begin(batch, sealed);
     }
 
-    /// Adds what went to no stripe to a batch, and begins its grace.
+    /// Adds the overflow to a batch, and begins its grace.
     fn begin(&self, mut batch: Arc<Batch>, sealed: &mut Sealed) {
         let alone = Arc::get_mut(&mut batch).expect("made or taken for this");
         let mut objects = lock(&alone.objects);
         if self.spilled.load(Ordering::Acquire) > 0 {
             let spilled = self.overflow.take();
             let n = spilled.len();
-            // Counted here before it is not counted there any more.
+            // Counted here before it is uncounted there.
             self.in_batches.fetch_add(n, Ordering::Relaxed);
-            // Release: see `Limbo::len`.
+            // Release: pairs with the Acquire load of `spilled` in `unsealed`, for the count in
+            // `in_batches`.
             self.spilled.fetch_sub(n, Ordering::Release);
             objects.extend(spilled);
         }
@@ -687,7 +711,8 @@ impl Domain {
         sealed.in_grace.push_back(batch);
     }
 
-    /// Drops the objects of ripe batches, oldest first, with nothing held. Whether there were any.
+    /// Drops the objects of ripe batches, the oldest first, with no lock held. Returns whether
+    /// there were any.
     fn reap_ripe(&self) -> bool {
         let was_reaping = REAPING.replace(true);
         let mut any = false;
@@ -714,13 +739,14 @@ impl Domain {
             if reaped.large {
                 self.large.fetch_sub(1, Ordering::Relaxed);
             }
-            // Wrapping, as their tally does: a batch may be 2^17 objects, of 2^48 each.
+            // Wrapping, as the tally wraps: a batch may be 2^17 objects of 2^48 each.
             weight = weight.wrapping_add(reaped.weight);
         }
         if self.heft.is_weighed() && weight > 0 {
             self.heft.dropped(weight);
         }
-        // Release: who reads the count at zero (Acquire) has the drops behind it.
+        // Release: pairs with the Acquire in `retired`. A thread that reads zero sees the drops
+        // done.
         self.in_batches.fetch_sub(n, Ordering::Release);
     }
 
@@ -735,11 +761,11 @@ impl Domain {
         Some(batch)
     }
 
-    /// Returns when everything that was retired before the call has been dropped.
+    /// Returns when every object that was retired before the call has been dropped.
     ///
-    /// Blocks while another thread stays pinned. Called from a destructor that this domain is
-    /// running, it returns at once: that object's own batch cannot end before it. So it does while this thread
-    /// unwinds, where no foreign code is to run.
+    /// Blocks while another thread stays pinned. Called from a destructor that this domain runs, it
+    /// returns at once, because the batch of that object cannot end before it. It also returns at
+    /// once while this thread unwinds, where no user code may run.
     ///
     /// # Panics
     /// When this thread itself is pinned: it would wait for itself for ever.
@@ -777,17 +803,19 @@ impl Domain {
     }
 }
 
-/// Whether this thread is in a destructor that a domain runs.
+/// Returns whether this thread is in a destructor that a domain runs.
 pub(crate) fn is_reaping() -> bool {
     REAPING.get()
 }
 
-/// Whether foreign destructors may run here and now: not on a thread that is pinned, or unwinds, or is in one.
+/// Returns whether users' destructors may run now: not while this thread is pinned, unwinds, or is
+/// in one.
 fn may_reap() -> bool {
     !is_pinned() && !REAPING.get() && !std::thread::panicking()
 }
 
-/// Once in so many calls of a thread, and at the first after it has retired something large.
+/// Returns true once in [`LOOK_AGAIN`] calls of a thread, and at the first call after it has
+/// retired a large object.
 #[cold]
 fn is_time() -> bool {
     let n = CAME_BY.get();
@@ -796,7 +824,7 @@ fn is_time() -> bool {
 }
 
 impl Drop for Domain {
-    /// With the domain owned alone nobody can be reading: no grace is needed.
+    /// The domain has one owner left, so no thread can be reading: no grace is needed.
     fn drop(&mut self) {
         let mut sealed = std::mem::take(&mut *lock(&self.sealed));
         self.seal_all(&mut sealed, true);
@@ -819,7 +847,7 @@ pub(crate) mod tests {
     use std::thread;
 
     thread_local! {
-        /// How many stripes the next domains of this thread have: those of another machine.
+        /// The number of stripes of the domains that this thread makes next, as on another machine.
         pub(crate) static STRIPES_OF_THE_NEXT: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
@@ -840,7 +868,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Runs a test in a process of its own: where other tests are pinned now and then, garbage waits for them.
+    /// Runs a test in a process of its own: the pins of other tests would hold up its garbage.
     fn alone(name: &str, test: impl FnOnce()) {
         const ALONE: &str = "ATOMIC_CACHE_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {
@@ -860,8 +888,9 @@ pub(crate) mod tests {
         );
     }
 
-    /// Clause 9: one value, replaced by 64 threads in turn, on a machine with as many processors. (A thread
-    /// may lose its processor while it is pinned, which holds up what there is: so one of several rounds shall do.)
+    /// Clause 9: 64 threads replace one value in turn, on a machine with as many processors. (A
+    /// thread that loses its processor while it is pinned holds garbage up. So one of several
+    /// rounds must pass.)
     #[test]
     fn c09_few_copies_of_a_value_that_many_threads_replace_in_turn() {
         let most_of_a_round = |_| {
@@ -891,7 +920,7 @@ pub(crate) mod tests {
         );
     }
 
-    /// Clause 2: a thread has stopped inside the lock of the batches. Nobody else waits for it.
+    /// Clause 2: a thread has stopped inside the lock of the batches. No other thread waits for it.
     #[test]
     fn c02_nobody_waits_for_a_thread_that_has_stopped_while_it_seals() {
         let cache: Cache<u64, u64> = Cache::new(100);
@@ -904,7 +933,7 @@ pub(crate) mod tests {
                 may_go.recv().unwrap();
             });
             let mut key = 0;
-            // Until it has come by there.
+            // Until this thread has reached that place.
             while !is_done() {
                 key += 1;
                 other.insert(key % 3, key);
@@ -932,7 +961,8 @@ pub(crate) mod tests {
         assert_eq!(cache.retired(), 0);
     }
 
-    /// Clause 9: who waits in `quiesce` beside a view sleeps, and does not interrupt every processor all the time.
+    /// Clause 9: a thread in `quiesce` sleeps while another thread has a guard, and does not
+    /// interrupt every processor all the time.
     #[test]
     #[cfg(all(target_os = "linux", not(atomic_cache_crossbeam)))]
     fn c09_quiesce_sleeps_while_it_waits_for_a_view() {
@@ -955,7 +985,7 @@ pub(crate) mod tests {
             cache.quiesce();
             HEAVY_OF_THIS_THREAD.get()
         });
-        // Not to wait for anything: this is how long the view lasts.
+        // Not a wait for an event: the guard lives for that long.
         let length = Duration::from_secs(1);
         let began = Instant::now();
         while began.elapsed() < length {

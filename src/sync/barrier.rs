@@ -1,17 +1,18 @@
-//! A fence in two halves, of which one costs nothing.
+//! A fence in two halves, one of which costs nothing.
 //!
-//! Where one thread often stores and then loads, and another seldom does the same the other way
-//! round, each must not let its load go ahead of its store. Two full fences do that. Here the
-//! frequent side has [`light`], which only keeps the compiler in order, and the seldom one has
+//! Suppose one thread often stores and then loads, and another seldom does the same the other way
+//! round. Neither may let its load go ahead of its store. Two full fences do that. Here the
+//! frequent side has [`light`], which only keeps the compiler in order. The seldom side has
 //! [`heavy`], which makes the kernel run a full fence on every processor that runs a thread of this
 //! process (Linux, `membarrier` "private expedited"; Desnoyers, `LWN` 728795; folly's and liburcu's
-//! asymmetric fences, proposed to C++ as P1202). So, whatever the frequent side was doing:
+//! asymmetric fences, proposed to C++ as P1202). That fence falls somewhere in the frequent side's
+//! code:
 //!
-//! * its light barrier came before that fence: then its store is seen by the loads after `heavy`;
-//! * or it came after: then its loads see the stores before `heavy`.
+//! * If the light barrier came before that fence, its store is seen by the loads after `heavy`.
+//! * If it came after that fence, its loads see the stores before `heavy`.
 //!
-//! The language's model has no word for that; the machine has, and the kernel's documentation
-//! promises it. In a model (loom) both halves are full fences, which says the same.
+//! The language's memory model has no term for that. The machine does it, and the kernel's
+//! documentation promises it. In a model (loom) both halves are full fences, which says the same.
 
 #[cfg(all(test, not(atomic_cache_loom)))]
 pub(crate) use real::HEAVY_OF_THIS_THREAD;
@@ -26,15 +27,14 @@ mod real {
     use std::sync::LazyLock;
     use std::sync::atomic::{Ordering, compiler_fence, fence};
 
-    /// Whether the kernel takes the other half. Asked once, before the first use of either: all
-    /// threads of the process agree.
-    /// (Miri knows no such call.)
+    /// Whether the kernel offers the heavy half. Asked once, before the first use of either half,
+    /// so that all threads of the process agree. (Miri knows no such call.)
     static SPLIT: LazyLock<bool> = LazyLock::new(|| {
         !cfg!(miri) && membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
     });
 
-    /// Whether [`light`] is enough. If not (a kernel before 4.14, a sandbox that forbids it), a full
-    /// fence belongs in its place, and `heavy` is one.
+    /// Returns whether [`light`] is enough. If not (a kernel before 4.14, a sandbox that forbids
+    /// the call), a full fence belongs in its place, and `heavy` is one too.
     pub(crate) fn is_split() -> bool {
         *SPLIT
     }
@@ -45,14 +45,15 @@ mod real {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// A whole one: both halves, where [`is_split`] says no.
+    /// A full fence, for both sides where [`is_split`] returns false.
     pub(crate) fn whole() {
         fence(Ordering::SeqCst);
     }
 
-    /// The half of the seldom side: about a microsecond for each processor that is at work for this
-    /// process. False: there was none, because the kernel has granted it to this process and now refuses it (a
-    /// sandbox that was entered later, or no memory just now), and there is no substitute.
+    /// The half of the seldom side: about a microsecond for each processor that runs this process.
+    /// Returns false if there was no fence and no substitute. Then the kernel had granted the call
+    /// to this process and now refuses it (a sandbox that was entered later, or no memory just
+    /// now).
     pub(crate) fn heavy() -> bool {
         #[cfg(test)]
         HEAVY_OF_THIS_THREAD.set(HEAVY_OF_THIS_THREAD.get() + 1);
@@ -60,28 +61,30 @@ mod real {
             whole();
             return true;
         }
-        // A process that came from a fork might have to register again.
+        // A forked process may have to register again.
         membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
             || membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
                 && membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
-            // The older one, which takes milliseconds, but may be allowed where the others are not.
+            // The older call takes milliseconds, but may be allowed where the others are not.
             || membarrier(libc::MEMBARRIER_CMD_GLOBAL)
             || shootdown()
     }
 
     #[cfg(test)]
     std::thread_local! {
-        /// How many heavy barriers there were on this thread.
+        /// The number of heavy barriers on this thread.
         pub(crate) static HEAVY_OF_THIS_THREAD: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
     }
 
-    /// The substitute: gives a page back that this thread has just written to. On x86-64 the kernel then interrupts every
-    /// processor that runs a thread of this process, to have it forget the page, and an interrupt is a full fence; a
-    /// thread that does not run has had one when it stopped. (As the serialization page of Java's virtual machine and folly's asymmetric
-    /// fence. If the page is moved or swapped out in between, the processors have been told of that.)
+    /// The substitute: unmaps a page that this thread has just written to. On x86-64 the kernel
+    /// then interrupts every processor that runs a thread of this process, to make it forget the
+    /// page. An interrupt is a full fence, and a thread that does not run had one when it stopped.
+    /// (Compare the serialization page of Java's virtual machine and folly's asymmetric fence. If
+    /// the page is moved or swapped out in between, the processors have been told of that.)
     ///
-    /// False where it is no fence: on other processors; on those of AMD that tell the others without an interrupt
-    /// (INVLPGB), and on Hyper-V, which may do that for its guests; and if the calls are refused.
+    /// Returns false where it is no fence: on other processors, and if the calls are refused. Some
+    /// processors of AMD tell the others without an interrupt (INVLPGB), and Hyper-V may do that
+    /// for its guests.
     #[cfg(target_arch = "x86_64")]
     fn shootdown() -> bool {
         const PAGE: usize = 4096;
@@ -98,7 +101,8 @@ mod real {
             return false;
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // SAFETY: a page of our own, anywhere, written to before it is given back.
+        // SAFETY: the page is our own, mapped here at an address the kernel chose, written to
+        // before it is unmapped, and used by no other code.
         unsafe {
             let both = libc::PROT_READ | libc::PROT_WRITE;
             let page = libc::mmap(std::ptr::null_mut(), PAGE, both, flags, -1, 0);
@@ -132,7 +136,8 @@ mod model {
     use std::cell::Cell;
 
     std::thread_local! {
-        /// Whether the heavy half is refused: then the light one is nothing. (loom runs all threads of a model on one.)
+        /// Whether the heavy half is refused: then the light half is empty. (loom runs all threads
+        /// of a model on one thread, so this is one flag for all.)
         static REFUSED: Cell<bool> = const { Cell::new(false) };
     }
 
