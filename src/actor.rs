@@ -1,24 +1,25 @@
-//! Numbers for those who act: threads, and fills that are futures.
+//! Numbers for actors: threads, and fills that are futures.
 //!
-//! A thread acts for itself, or, while it polls a fill that is a future, for that fill: what the
-//! fill waits for it goes on waiting for when the thread is gone to do something else.
+//! A thread acts for itself. While it polls a fill that is a future, it acts for that fill: the
+//! fill goes on waiting for its flights when the thread has left it.
 
 use crate::sync::{Ordering, Tally, thread_cell};
 use std::cell::Cell;
 
-/// Numbers stay below 2^48. Threads: a program that starts a million threads a second reaches that after four years.
+/// Numbers stay below 2^48. A program that starts a million threads a second gets there in four
+/// years.
 static NEXT_THREAD: Tally = Tally::new(1);
 /// Blocks of numbers for fills.
 static NEXT_BLOCK: Tally = Tally::new(0);
 
-/// How many numbers a thread takes at once for the fills it starts.
+/// Numbers that a thread takes at once for the fills it starts.
 const BLOCK: u64 = 64;
 
-/// Says of an actor's number that it is a fill's.
+/// The bit of an actor's number that marks a fill.
 const FILL: u64 = 1;
 
 thread_cell! {
-    /// This thread's number; 0 before it is asked for.
+    /// This thread's number; 0 before the first use.
     THREAD: u64 = 0
 }
 
@@ -28,11 +29,11 @@ thread_cell! {
 }
 
 thread_cell! {
-    /// The next number for a fill; at the end of a block, a new block.
+    /// The next number for a fill; at the end of a block, the thread takes a new block.
     NEXT_FILL: u64 = 0
 }
 
-/// This thread's number: never 0, and even.
+/// Returns this thread's number: never 0, and even.
 pub(crate) fn thread() -> u64 {
     let thread = THREAD.with(Cell::get);
     if thread != 0 {
@@ -43,17 +44,17 @@ pub(crate) fn thread() -> u64 {
     thread
 }
 
-/// Who acts now: the fill that is being polled, or else this thread.
+/// Returns the current actor: the fill that is being polled, or else this thread.
 pub(crate) fn actor() -> u64 {
     polled().unwrap_or_else(thread)
 }
 
-/// The fill that this thread polls just now.
+/// Returns the fill that this thread polls.
 pub(crate) fn polled() -> Option<u64> {
     Some(POLLED.with(Cell::get)).filter(|&fill| fill != 0)
 }
 
-/// A number for one more fill that is a future.
+/// Returns a number for one more fill that is a future.
 pub(crate) fn new_fill() -> u64 {
     let mut next = NEXT_FILL.with(Cell::get);
     if next % BLOCK == 0 {
@@ -63,12 +64,12 @@ pub(crate) fn new_fill() -> u64 {
     next << 1 | FILL
 }
 
-/// Whether a number is a fill's.
+/// Returns whether a number belongs to a fill.
 pub(crate) const fn is_fill(actor: u64) -> bool {
     actor & FILL != 0
 }
 
-/// Acts for `fill` until the answer is dropped.
+/// Acts for `fill` until the returned guard is dropped.
 pub(crate) fn polling(fill: u64) -> Polling {
     Polling(POLLED.with(|cell| cell.replace(fill)))
 }

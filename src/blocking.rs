@@ -1,19 +1,21 @@
-//! Where a thread may not sleep: inside a poll of one of our futures, or inside an async context.
+//! Contexts where a thread may not sleep: inside a poll of one of our futures, or inside an async
+//! context.
 //!
-//! A thread that sleeps there may be the one that would have to end what it waits for: the fill may be another
-//! future of the same task, or another task of the same runtime. So the wait is refused with a panic that names the
-//! methods to use instead. A wait that closes a cycle is an error before that, and what has come already needs no wait.
+//! A thread that sleeps there may wait for itself: the fill may be another future of the same task,
+//! or another task of the same runtime. So the wait is refused with a panic that names the methods
+//! to use instead. A wait that closes a cycle is an error before that. A result that is ready needs
+//! no wait.
 
 use crate::runtime::forbids_blocking;
 use crate::sync::thread_cell;
 use std::marker::PhantomData;
 
 thread_cell! {
-    /// In how many polls, creations and drops of futures of ours this thread is. Not in those of hits.
+    /// The polls, creations and drops of our futures that this thread is in. Hits are not counted.
     POLLS: usize = 0
 }
 
-/// This thread is inside a future of ours until this is dropped. Not `Send`: it is this thread's.
+/// While it lives, this thread is inside a future of ours. Not `Send`: it belongs to this thread.
 pub(crate) struct InPoll {
     _this_thread: PhantomData<*const ()>,
 }
@@ -32,11 +34,11 @@ impl Drop for InPoll {
     }
 }
 
-/// A method that may block its thread, and which ones to take where that is not possible.
+/// A method that may block its thread, and the methods to use where that is not possible.
 pub(crate) struct Verb {
     name: &'static str,
     instead: &'static str,
-    /// All that is lost without the wait is the wait: it is a removal.
+    /// Whether it is a removal, which can do without its wait.
     removes: bool,
 }
 
@@ -57,7 +59,7 @@ impl Verb {
         }
     }
 
-    /// Whether this thread may not sleep here, and where it is.
+    /// Returns where this thread is, if it may not sleep there.
     pub(crate) fn forbidden() -> Option<&'static str> {
         if POLLS.with(std::cell::Cell::get) > 0 {
             return Some("inside a poll of one of this crate's futures");
@@ -65,7 +67,8 @@ impl Verb {
         forbids_blocking().then_some("inside an async task")
     }
 
-    /// Whether it may go on without its wait, because a panic would end the program: this thread unwinds already.
+    /// Returns whether the method may skip its wait: this thread unwinds, so a panic would end the
+    /// program.
     pub(crate) fn goes_on(&self) -> bool {
         self.removes && std::thread::panicking()
     }

@@ -1,48 +1,48 @@
-//! How much a cache may hold, and how much it does: capacity and weights.
+//! Capacity and weights: how much a cache may hold, and how much it holds.
 //!
-//! Every entry has a weight: what the weigher says, or one. It is *charged* before the entry can
-//! be seen, and *discharged* by whoever takes the entry out, who finds the weight in its slot. So
-//! the total never goes under zero.
+//! Every entry has a weight: the weigher's answer, or one. An inserter *charges* it before other
+//! threads can see the entry. The thread that takes the entry out finds the weight in its slot and
+//! *discharges* it. So the total never goes below zero.
 //!
 //! # The total never exceeds the capacity by more than the inserts in progress
 //!
-//! Who charges learns the new total, and owes the part of its own weight that lies above the
-//! capacity. It pays by taking out as much before it returns, or, if it finds nothing else, its
-//! own entry. What lies above the capacity is never more than what is owed together: a charge
-//! adds to both alike, and a discharge can only make both less. (That is said of the entries in
-//! the table. The total itself runs ahead of them: it has what is not yet seen, and what has just
-//! been taken out.)
+//! A thread that charges learns the new total. It owes the part of its own weight that lies above
+//! the capacity. Before it returns it pays, by evicting as much, or its own entry if it finds
+//! nothing else. The excess over the capacity is never more than all debts together: a charge adds
+//! to both alike, and a discharge can only reduce both. (That holds for the entries in the table.
+//! The total itself runs ahead of them: it includes entries that are not visible yet, and some that
+//! were just taken out.)
 //!
-//! Who makes the capacity less owes what then lies above it. It and one who charges each write
-//! (`SeqCst`) before they read what the other writes: so at least one of two sees both, and owes.
+//! A thread that lowers the capacity owes the new excess. It and a thread that charges each write
+//! (`SeqCst`) before they read the other's number. So at least one of the two sees both numbers,
+//! and owes.
 //!
-//! Who owes may find that it cannot pay: all that is there is being filled, or not in its place yet,
-//! though it has been charged. Then the debt is *left*, to those who will put that in. Who leaves
-//! a debt says so and then looks at every entry; who puts one in, or back, first makes it an entry that can be
-//! taken out, and then asks whether a debt was left. So of the two one sees the other: and whoever puts in
-//! what was not seen pays as much as that weighs.
+//! A thread that owes may find nothing to evict: all entries are being filled, or are charged and
+//! not in place yet. Then it *leaves* the debt to the threads that put those entries in. It sets
+//! `left`, and then looks at every entry. A thread that puts an entry in, or back, first makes it
+//! evictable, and then reads `left`. If the debt is left before that read, the inserter sees it and
+//! pays up to its weight. If it is left after, the look sees the entry.
 
 use crate::foreign::answer_of;
 use crate::sync::{AtomicU64, Ordering, store_load};
 use crossbeam_utils::CachePadded;
 
-/// The most a total is allowed to be. From here to the end of 64 bits there is room for what 2^15
-/// threads are putting in.
+/// The largest total. Above it, 64 bits have room for the inserts of 2^15 threads.
 const MOST: u64 = 1 << 63;
 
-/// Weights are kept in 48 bits of a slot's state. Nothing heavier is kept.
+/// Weights are kept in 48 bits of a slot's state. A heavier value is not kept.
 pub(crate) const MAX_WEIGHT: u64 = (1 << 48) - 1;
 
-/// What says how much an entry weighs: foreign code, all of it.
+/// Computes the weight of an entry. All of it is user code.
 pub(crate) enum Weigher<K, V> {
     /// A user's closure.
     Closure(Box<dyn Fn(&K, &V) -> u64 + Send + Sync>),
-    /// One of ours, over [`Weigh`](crate::Weigh); not boxed, so that keys and values may borrow.
+    /// Ours, over [`Weigh`](crate::Weigh); not boxed, so that keys and values may borrow.
     Bytes(fn(&K, &V) -> u64),
 }
 
 impl<K, V> Weigher<K, V> {
-    /// `None` when it panicked.
+    /// Returns `None` when it panicked.
     fn weigh(&self, key: &K, value: &V) -> Option<u64> {
         match self {
             Self::Closure(weigher) => answer_of(|| weigher(key, value)),
@@ -54,19 +54,19 @@ impl<K, V> Weigher<K, V> {
 /// The capacity of a cache, and its total weight.
 pub(crate) struct Bound<K, V> {
     capacity: AtomicU64,
-    /// On a line of its own: every miss changes it, and reads the rest.
+    /// On a cache line of its own: every miss changes it, and reads the rest.
     total: CachePadded<AtomicU64>,
     weigher: Option<Weigher<K, V>>,
-    /// Odd while somebody has left something above the capacity to others; another number each time.
+    /// Odd while a debt is left to other threads; changes each time.
     left: AtomicU64,
-    /// Whether something that weighs nothing was ever put in.
+    /// Whether an entry of weight zero was ever put in.
     weightless: AtomicU64,
 }
 
-/// A weight, or why there is none that can be kept.
+/// A weight, or the reason why there is none that can be kept.
 pub(crate) type Weight = Result<u64, TooHeavy>;
 
-/// More than the whole capacity.
+/// The value weighs more than the whole capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooHeavy {
     /// `None`: the weigher panicked.
@@ -89,7 +89,7 @@ impl<K, V> Bound<K, V> {
         self.capacity.load(Ordering::SeqCst)
     }
 
-    /// Changes the capacity; what is owed for that.
+    /// Changes the capacity; returns the weight owed for that.
     pub(crate) fn set_capacity(&self, capacity: u64) -> u64 {
         self.capacity.swap(capacity, Ordering::SeqCst);
         store_load();
@@ -100,18 +100,18 @@ impl<K, V> Bound<K, V> {
         self.total.load(Ordering::SeqCst)
     }
 
-    /// Whether the capacity is one in entries.
+    /// Returns whether the capacity counts entries.
     pub(crate) fn counts_entries(&self) -> bool {
         self.weigher.is_none()
     }
 
-    /// The capacity, if it is one in entries.
+    /// Returns the capacity, if it counts entries.
     pub(crate) fn entries(&self) -> Option<usize> {
         let capacity = self.counts_entries().then(|| self.capacity())?;
         Some(usize::try_from(capacity).unwrap_or(usize::MAX))
     }
 
-    /// How many entries there will be when it is full, about, in a table of so many positions.
+    /// Returns about how many entries a full cache has, in a table of so many positions.
     pub(crate) fn likely_entries(&self, positions: usize) -> usize {
         let most = positions / 2;
         if self.counts_entries() {
@@ -121,7 +121,7 @@ impl<K, V> Bound<K, V> {
         }
     }
 
-    /// Asks the weigher: with nothing held.
+    /// Asks the weigher. The caller holds no lock and no pin.
     pub(crate) fn weigh(&self, key: &K, value: &V) -> Weight {
         let capacity = self.capacity();
         let weight = match &self.weigher {
@@ -138,12 +138,12 @@ impl<K, V> Bound<K, V> {
         }
     }
 
-    /// Whether there may be entries that make no room.
+    /// Returns whether there may be entries of weight zero, which make no room when they go.
     pub(crate) fn has_weightless(&self) -> bool {
         self.weightless.load(Ordering::Relaxed) != 0
     }
 
-    /// Takes a weight in; what is owed for it.
+    /// Adds a weight; returns the weight owed for it.
     pub(crate) fn charge(&self, weight: u64) -> u64 {
         let total = self.total.fetch_add(weight, Ordering::SeqCst) + weight;
         store_load();
@@ -151,15 +151,17 @@ impl<K, V> Bound<K, V> {
     }
 
     pub(crate) fn discharge(&self, weight: u64) {
-        // Relaxed: whose charge comes after whose is settled by the one word that they all change.
+        // Relaxed: all charges and discharges change this one word, so its modification order
+        // decides.
         let before = self.total.fetch_sub(weight, Ordering::Relaxed);
         debug_assert!(before >= weight, "charged before it is discharged");
     }
 
-    /// Says that what lies above the capacity is left to others. Before a look at every entry: see
-    /// the module.
+    /// Leaves the excess over the capacity to other threads. Called before a look at every entry:
+    /// see the module.
     pub(crate) fn leave(&self) {
-        // SeqCst, with `left_to`: it makes its entry one that can be taken out, and then asks.
+        // SeqCst: pairs with `left_to`. If this write comes before its load, the inserter sees the
+        // debt. If it comes after, the inserter's entry was evictable before, and our look sees it.
         let _ = self
             .left
             .fetch_update(Ordering::SeqCst, Ordering::Relaxed, |left| {
@@ -168,7 +170,8 @@ impl<K, V> Bound<K, V> {
         store_load();
     }
 
-    /// What was left to who has put in, or back, an entry of this weight.
+    /// Returns the debt that was left to the caller, which has put in, or back, an entry of this
+    /// weight.
     #[inline]
     pub(crate) fn left_to(&self, weight: u64) -> u64 {
         store_load();
@@ -178,7 +181,8 @@ impl<K, V> Bound<K, V> {
         }
         let excess = self.excess();
         if excess == 0 {
-            // It has been paid. (Not, if another was left since: that has another number.)
+            // The debt has been paid: even again. (If another debt was left since, the number
+            // differs, and this swap fails.)
             let _ = self
                 .left
                 .compare_exchange(left, left + 1, Ordering::SeqCst, Ordering::Relaxed);
@@ -186,12 +190,12 @@ impl<K, V> Bound<K, V> {
         excess.min(weight)
     }
 
-    /// By how much the total exceeds the capacity.
+    /// Returns by how much the total exceeds the capacity.
     pub(crate) fn excess(&self) -> u64 {
         self.total().saturating_sub(self.capacity().min(MOST))
     }
 
-    /// About how many of so many entries lie above the capacity, at least one.
+    /// Returns about how many of `entries` lie above the capacity, at least one.
     pub(crate) fn surplus(&self, entries: usize) -> usize {
         let (total, excess) = (self.total(), self.excess());
         let surplus = if self.counts_entries() {
@@ -203,7 +207,7 @@ impl<K, V> Bound<K, V> {
         usize::try_from(surplus).map_or(usize::MAX / 2, |surplus| surplus.max(1))
     }
 
-    /// Whether something that weighs one would still fit.
+    /// Returns whether an entry of weight one would still fit.
     pub(crate) fn has_room(&self) -> bool {
         self.total() < self.capacity().min(MOST)
     }

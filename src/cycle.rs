@@ -1,22 +1,25 @@
-//! Who waits for whom: a wait that would never end is an error.
+//! The wait-for graph: a wait that would never end is an error.
 //!
-//! An *actor* is a thread, or a fill that is a future (whoever polls it). The graph has an edge from
-//! an actor to each flight it waits for (a future may wait for several at once), and from a flight to the
-//! actor that leads it. Only an actor that leads a fill can close a cycle, so only such an actor
-//! enters the graph; everybody else waits without touching it.
+//! An *actor* is a thread, or a fill that is a future (whichever thread polls it). The graph has an
+//! edge from an actor to each flight it waits for (a future may wait for several at once), and from
+//! a flight to the actor that leads it. Only an actor that leads a fill can close a cycle. So only
+//! such an actor enters the graph; all others wait without touching it.
 //!
-//! Who awaits is the fill inside whose poll it does so, and not the thread that polls: that may drive a
-//! runtime inside a fill of its own, and comes by tasks that have nothing to do with it. Only where the runtime tells
-//! tasks apart (feature `tokio`) a thread that leads is known to await too: when it is in the very task, or
-//! outside of all, in which its lead began. A thread that blocks is charged with that itself.
+//! When a future of ours is pending, the waiter is the fill that is being polled, and not the
+//! thread that polls. That thread may drive a runtime inside a fill of its own, and then polls
+//! tasks that have nothing to do with that fill. With the feature `tokio` the runtime tells tasks
+//! apart. Then a thread that leads is known to wait too: if it is in the very task in which its
+//! lead began, or, like its lead, outside of all tasks. When a thread blocks, it waits itself.
 //!
-//! One mutex guards all edges. Edges are added after the walk has found no cycle and before the
-//! lock is let go, so of two actors that close a cycle together the second one sees the first
-//! one's edge. A cycle that is found is a real one: the walk starts at an actor that is running,
-//! us, and every flight on it was seen unended, from the last, which we lead and which
-//! cannot end while we walk, back to the first: each is waited for by an actor that, as it has said,
-//! goes on when the next one ends. (A future that waits for one of several things, or for a time
-//! only, has said so too: it is refused, though it might have gone on.)
+//! One mutex guards all edges. An actor adds its edge after its walk has found no cycle, and before
+//! it releases the lock. So if two actors close a cycle together, the second one sees the first
+//! one's edge.
+//!
+//! A cycle that is found is real. The walk starts at a running actor, us, and saw every flight on
+//! the cycle unended. We lead the last flight, so it cannot end while we walk. The leader of each
+//! earlier flight has declared that it goes on when the next one ends, so its flight cannot end
+//! either. (A future that waits for one of several events, or for a limited time, has declared that
+//! too. It is refused, though it might have gone on.)
 
 use crate::actor::{is_fill, polled, polling, thread};
 use crate::flight::{Flight, WaitFor};
@@ -29,7 +32,7 @@ global! {
 }
 
 thread_cell! {
-    /// How many fills this thread leads just now.
+    /// The number of fills that this thread leads.
     LEADS: usize = 0
 }
 
@@ -39,17 +42,18 @@ thread_cell! {
 }
 
 thread_cell! {
-    /// How many leads this thread has had. As of `LEAD`.
+    /// The number of leads that this thread has had. Only where tasks are known, like `LEAD`.
     LED: u64 = 0
 }
 
 thread_cell! {
-    /// The task in which its innermost lead, or fill, has begun or been polled.
+    /// The task in which this thread's innermost lead, or fill, began or was polled.
     TASK: Task = NO_TASK
 }
 
 thread_cell! {
-    /// This thread may have waits in the graph that outlive the call that made them: futures that are kept.
+    /// Whether this thread may have waits in the graph that outlive the call that made them, by
+    /// futures that were polled and stored.
     AWAITS: bool = false
 }
 
@@ -58,15 +62,15 @@ thread_cell! {
     TOP: *const Frame<'static> = std::ptr::null()
 }
 
-/// A fill that this thread runs, on its stack: who reads an error wants to know by which keys
-/// one fill came to ask for the other.
+/// A fill that this thread runs, on its stack. The error of a cycle names the keys by which one
+/// fill came to ask for the other.
 struct Frame<'a> {
     slot: usize,
     describe: &'a dyn Fn() -> String,
     up: *const Frame<'static>,
 }
 
-/// How many of a thread's nested fills a cycle names: those nearest to the wait.
+/// The most of a thread's nested fills that a cycle names: those nearest to the wait.
 const NAMED: usize = 16;
 
 /// Runs `fill`, or a part of it, as the fill of `slot` that `leader` leads; `describe` puts its key
@@ -94,11 +98,12 @@ pub(crate) fn within<R>(
     fill()
 }
 
-/// The innermost fills of this thread, outermost first: their slots, and their keys in words.
+/// Returns the innermost fills of this thread, outermost first: their slots, and their keys in
+/// words.
 fn nested_fills() -> Vec<(usize, String)> {
     let mut fills = vec![];
     let mut frame = TOP.with(std::cell::Cell::get);
-    // SAFETY: frames are on this thread's stack, and are taken from `TOP` before they go.
+    // SAFETY: each frame is on this thread's stack, and `Pop` takes it from `TOP` before it goes.
     while let Some(this) = unsafe { frame.as_ref() } {
         fills.push((this.slot, (this.describe)()));
         if fills.len() == NAMED {
@@ -110,14 +115,14 @@ fn nested_fills() -> Vec<(usize, String)> {
     fills
 }
 
-/// What a wait is called in an error: the key waited for, and the fills that wait.
+/// The description of a wait in an error: the key waited for, and the fills that wait.
 pub(crate) struct Words {
     key: String,
     fills: Vec<(usize, String)>,
 }
 
 impl Words {
-    /// Puts this thread's fills into words too.
+    /// Describes this thread's fills too.
     pub(crate) fn of(key: String) -> Self {
         Self {
             key,
@@ -134,12 +139,12 @@ pub(crate) struct Edge {
     waits_for: WaitFor,
     /// The key waited for, in words.
     key: String,
-    /// The actor's own fills, as of [`nested_fills`].
+    /// The actor's own fills, from [`nested_fills`].
     fills: Vec<(usize, String)>,
 }
 
 impl Edge {
-    /// The keys from the flight of `slot`, which this actor leads, to where it waits.
+    /// Appends the keys from the flight of `slot`, which this actor leads, to the wait.
     fn path_from(&self, slot: usize, key: &str, keys: &mut Vec<String>) {
         if let Some(from) = self.fills.iter().position(|fill| fill.0 == slot) {
             keys.extend(self.fills[from..].iter().map(|fill| fill.1.clone()));
@@ -152,11 +157,11 @@ impl Edge {
     }
 }
 
-// SAFETY: the flight is followed only under the lock of `WAITING`, while the edge is in it; the
-// actor takes its edge out before it leaves the flight.
+// SAFETY: threads follow `flight` only under the lock of `WAITING`, while the edge is in the graph.
+// The actor takes its edge out before it leaves the flight.
 unsafe impl Send for Edge {}
 
-/// Counts a fill that this thread leads, for as long as it lives. Not `Send`: it is this thread's.
+/// Counts a fill that this thread leads, while it lives. Not `Send`: it belongs to this thread.
 pub(crate) struct Leading {
     lead: u64,
     before: (u64, Task),
@@ -198,8 +203,8 @@ impl Drop for Leading {
     }
 }
 
-/// Takes the waits of an actor's leads out of the graph that have ended: a future that it has polled there and kept
-/// holds nobody up.
+/// Removes the waits of an actor's ended leads from the graph. A future that was polled there and
+/// stored holds no lead up any more.
 fn awaits_no_more(actor: u64, ended: impl Fn(u64) -> bool) {
     let mut graph = lock(&WAITING);
     let Some(edges) = graph.edges.get_mut(&actor) else {
@@ -217,12 +222,12 @@ fn awaits_no_more(actor: u64, ended: impl Fn(u64) -> bool) {
     drop(gone);
 }
 
-/// Who waits, as the graph has it.
+/// A waiter in the graph.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) actor: u64,
-    /// The innermost of its leads, of a thread, where that is known: what it awaits there it awaits no longer than
-    /// that is led.
+    /// The innermost lead of a thread, where that is known; its waits last no longer than this
+    /// lead.
     lead: u64,
 }
 
@@ -239,8 +244,8 @@ impl Who {
     }
 }
 
-/// Whose wait it is if this thread blocks here, if that could close a cycle: the fill's that is polled, or else
-/// the thread's, if it leads a fill.
+/// Returns the waiter if this thread blocks here and that could close a cycle: the fill that it
+/// polls, or else the thread, if it leads a fill.
 pub(crate) fn who_blocks() -> Option<Who> {
     let leads = LEADS.with(std::cell::Cell::get) > 0;
     polled()
@@ -248,8 +253,8 @@ pub(crate) fn who_blocks() -> Option<Who> {
         .or_else(|| leads.then(Who::this_thread))
 }
 
-/// Whose wait it is if a future of ours is pending here: the fill's that is polled; and if none is, the thread's that
-/// leads one, if it is known to be in no other task.
+/// Returns the waiter if a future of ours is pending here: the fill that this thread polls. If
+/// there is none: the thread, if it leads a fill and is known to be in no other task.
 pub(crate) fn who_awaits() -> Option<Who> {
     if !KNOWS_TASKS {
         return polled().map(Who::fill);
@@ -264,7 +269,7 @@ pub(crate) fn who_awaits() -> Option<Who> {
     Some(who)
 }
 
-/// Whether a wait here could close a cycle.
+/// Returns whether a wait here could close a cycle.
 pub(crate) fn leads_any() -> bool {
     who_blocks().is_some()
 }
@@ -273,19 +278,19 @@ pub(crate) fn leads_any() -> bool {
 #[derive(Default)]
 pub(crate) struct Graph {
     edges: HashMap<u64, Vec<(u64, Edge)>>,
-    /// The name of the next edge.
+    /// The number of the next edge.
     next: u64,
 }
 
-/// An actor's edge in the graph; taken out when it goes.
+/// An actor's edge in the graph; dropping it removes the edge.
 pub(crate) struct Waiting {
     actor: u64,
     edge: u64,
 }
 
 impl Waiting {
-    /// Enters the graph for `us`, or fails with the keys along the cycle that this wait would close,
-    /// the one waited for first and last.
+    /// Enters the graph as `who`. Fails with the keys along the cycle that this wait would close;
+    /// the key waited for is the first and the last.
     ///
     /// The caller takes part in `flight` until after the returned guard is gone.
     pub(crate) fn enter(
@@ -334,13 +339,14 @@ impl Drop for Waiting {
     }
 }
 
-/// One edge of a walk, and the step it was reached from.
+/// One edge of a walk, and the step that led to it.
 struct Step<'g> {
     edge: &'g Edge,
     from: usize,
 }
 
-/// Follows the edges from `ours`, the nearest first; the keys on the way if they lead back to `us`.
+/// Follows the edges from `ours`, the nearest first. Returns the keys on the way if they lead back
+/// to `us`.
 fn walk(us: u64, ours: &Edge, graph: &Graph) -> Option<Vec<String>> {
     let mut steps = vec![Step {
         edge: ours,
@@ -349,13 +355,13 @@ fn walk(us: u64, ours: &Edge, graph: &Graph) -> Option<Vec<String>> {
     let mut seen = HashSet::new();
     let mut at = 0;
     while let Some(&Step { edge, .. }) = steps.get(at) {
-        // SAFETY: our own flight is kept by our caller, the others' by the actors whose edges are
-        // in the graph, which we hold locked.
+        // SAFETY: our caller keeps our own flight. The other flights are kept by the actors that
+        // have edges in the graph, which we hold locked.
         let flight = unsafe { &*edge.flight };
         match flight.blocks(edge.waits_for) {
             Some(leader) if leader == us => return Some(path(&steps, at)),
-            // An actor once seen leads nowhere new. (One that waits for what it leads itself has been
-            // handed that lead, and is about to wake up.)
+            // An actor that was seen before leads nowhere new. (An actor that waits for a flight it
+            // leads has just been handed that lead, and is about to wake up.)
             Some(leader) if seen.insert(leader) => {
                 let next = graph.edges.get(&leader).into_iter().flatten();
                 steps.extend(next.map(|(_, edge)| Step { edge, from: at }));
@@ -367,7 +373,8 @@ fn walk(us: u64, ours: &Edge, graph: &Graph) -> Option<Vec<String>> {
     None
 }
 
-/// The keys along the steps from the first to `last`, whose flight the first one's actor leads.
+/// Returns the keys along the steps from the first to `last`. The first step's actor leads the
+/// flight of `last`.
 fn path(steps: &[Step<'_>], last: usize) -> Vec<String> {
     let mut way = vec![steps[0].edge];
     let mut at = last;
@@ -377,7 +384,8 @@ fn path(steps: &[Step<'_>], last: usize) -> Vec<String> {
     }
     let mut keys = vec![];
     for (before, edge) in way.iter().zip(way[1..].iter().chain(&way[..1])) {
-        // SAFETY: as in `walk`, under the same lock.
+        // SAFETY: the graph is still locked, so the edges of the walk and their flights are still
+        // there.
         let flight = unsafe { &*before.flight };
         edge.path_from(flight.slot(), &before.key, &mut keys);
     }

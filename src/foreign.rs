@@ -1,17 +1,17 @@
-//! Foreign code that nobody is there to take a panic from: destructors, wakers, and the keys'
-//! traits where they are not asked for their caller's sake.
+//! Catches panics of user code where no caller could take them: destructors, wakers, and the keys'
+//! traits where the cache calls them for itself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs foreign code whose panic nobody is there to take; true when it did panic.
+/// Runs user code and catches its panic; returns true if it panicked.
 ///
-/// What it panicked with is dropped, and that may panic in its turn; what that panics with is
-/// leaked rather than tried for ever.
+/// The panic's payload is dropped, and that may panic in its turn. The payload of that panic is
+/// leaked, because dropping it could go on for ever.
 pub(crate) fn contain(foreign: impl FnOnce()) -> bool {
     answer_of(foreign).is_none()
 }
 
-/// As [`contain`], of foreign code that answers; `None` when it panicked.
+/// Does what [`contain`] does for user code that returns a value; `None` if it panicked.
 pub(crate) fn answer_of<R>(foreign: impl FnOnce() -> R) -> Option<R> {
     match catch_unwind(AssertUnwindSafe(foreign)) {
         Ok(answer) => Some(answer),

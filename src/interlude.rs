@@ -1,7 +1,7 @@
-//! Schedules for tests: what happens at a named place, in the middle of another thread's step.
+//! Schedules for tests: run code at a named place, in the middle of another thread's step.
 //!
-//! [`come_by`] is called at the places where the exact moment matters; it is nothing but in this crate's own
-//! tests. There, `at` says what the calling thread does when it next comes by.
+//! [`come_by`] marks the places where the exact moment matters; it is empty outside this crate's
+//! own tests. There, `at` sets the action of the calling thread for its next pass.
 
 #[cfg(any(not(test), atomic_cache_loom))]
 #[inline(always)]
@@ -20,7 +20,7 @@ pub(crate) mod tests {
         static NEXT: RefCell<Vec<(&'static str, Act)>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// When this thread comes by a place, it does what is said of that, if that is the next thing said.
+    /// Runs this thread's next action, if it is one for this place.
     pub(crate) fn come_by(place: &str) {
         let next = NEXT.with(|all| {
             let mut all = all.borrow_mut();
@@ -32,17 +32,17 @@ pub(crate) mod tests {
         }
     }
 
-    /// What this thread does when it comes by a place, after all that was said before.
+    /// Sets an action for this thread's pass of a place, after all actions set before.
     pub(crate) fn at(place: &'static str, act: impl FnOnce() + 'static) {
         NEXT.with(|all| all.borrow_mut().push((place, Box::new(act))));
     }
 
-    /// Whether all that was said so far has been done.
+    /// Returns whether all actions set so far have run.
     pub(crate) fn is_done() -> bool {
         NEXT.with_borrow(Vec::is_empty)
     }
 
-    /// Whether all that was said has been done; what has not been is forgotten.
+    /// Returns whether all actions have run, and forgets the rest.
     pub(crate) fn all_done() -> bool {
         NEXT.take().is_empty()
     }

@@ -1,30 +1,32 @@
-//! The thread that removes what has expired, for caches that ask for one.
+//! The thread that removes expired entries, for caches that ask for one.
 //!
-//! It looks at every entry once an interval. An index in the order of deadlines (a lock-free skip
-//! list) would find the expired ones without a look at the others, and was measured: keeping it
-//! adds half as much again to every fill, whether anything expires or not, and an allocation to
-//! every entry, where a look takes some tens of nanoseconds an entry and interval
-//! (`cargo bench -p atomic-cache-bench --bench expiry`).
+//! It looks at every entry once an interval. An index by deadline (a lock-free skip list) would
+//! find expired entries without a look at the others. It was measured: keeping the index adds half
+//! as much again to every fill, whether entries expire or not, and an allocation to every entry. A
+//! look takes some tens of nanoseconds an entry and interval (`cargo bench -p atomic-cache-bench
+//! --bench expiry`).
 
 use crate::sync::os::{
     Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, PoisonError, thread,
 };
 use std::time::{Duration, Instant};
 
-/// One round of the janitor: `false` when the cache is gone. It asks [`GoOn`] now and then, and stops early if told to.
+/// One round of the janitor; returns `false` when the cache is gone. It asks [`GoOn`] now and then,
+/// and stops early on a no.
 pub(crate) type Round = Box<dyn Fn(&GoOn) -> bool + Send>;
 
-/// A running janitor. When this goes, it stops.
+/// A running janitor. It stops when this is dropped.
 ///
-/// In its round the thread holds the cache, and could be the last to hold it. But a caller that drops the last handle
-/// must find everything dropped when that returns. So the janitor counts handles too, and the caller that drops the
-/// last one waits for the round to end: see [`leave`](Self::leave).
+/// In its round the thread holds the cache, and could be the last to hold it. But a caller that
+/// drops the last handle must find everything dropped when that returns. So the janitor counts
+/// handles too, and the caller that drops the last one waits for the round to end: see
+/// [`leave`](Self::leave).
 pub(crate) struct Janitor {
     signal: Arc<Signal>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
-    /// How many handles there are, not counting the thread's own hold.
+    /// The number of handles, without the thread's own hold.
     handles: AtomicUsize,
-    /// The process it was started in. A child that was forked from that has a copy of this, and no such thread.
+    /// The process that started the thread. A forked child has a copy of this, and no such thread.
     process: u32,
 }
 
@@ -36,7 +38,7 @@ struct Signal {
     ends: AtomicBool,
 }
 
-/// Tells a round whether it is to go on.
+/// Says whether a round must go on.
 pub(crate) struct GoOn(Arc<Signal>);
 
 impl GoOn {
@@ -47,9 +49,9 @@ impl GoOn {
 }
 
 impl Signal {
-    /// Sleeps for an interval; false when it is to stop.
+    /// Sleeps for an interval; returns false if the janitor must stop.
     fn sleep(&self, interval: Duration) -> bool {
-        // An interval too long for the clock is one that never ends.
+        // An interval too long for the clock never ends.
         let until = Instant::now().checked_add(interval);
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         while !*stopped {
@@ -92,23 +94,24 @@ impl Janitor {
         })
     }
 
-    /// There is one handle more.
+    /// Counts one more handle.
     pub(crate) fn enter(&self) {
-        // Relaxed: made from one that is counted.
+        // Relaxed: it is made from a handle that is counted.
         self.handles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a handle that its caller is about to drop. If it is the last, this stops the janitor, and if `wait` returns
-    /// true waits for its round to end: the janitor's thread lets go of the cache there, and the caller is the last to
-    /// hold it.
+    /// Counts a handle that its caller is about to drop. If it is the last, this stops the janitor.
+    /// If `wait` returns true, this then waits for the round to end. The janitor's thread lets go
+    /// of the cache there, and the caller is the last to hold it.
     pub(crate) fn leave(&self, wait: impl FnOnce() -> bool) {
-        // AcqRel: what was done with the other handles comes before the end.
+        // AcqRel: all uses of the other handles come before the end.
         if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.stop(wait());
         }
     }
 
-    /// Stops it, and with `wait` waits for its last round to end; if it is not itself who asks.
+    /// Stops the janitor. With `wait`, waits for its last round to end, unless the janitor itself
+    /// calls.
     pub(crate) fn stop(&self, wait: bool) {
         if !self.is_ours() {
             return;
@@ -117,19 +120,20 @@ impl Janitor {
         if !wait {
             return;
         }
-        // Its own listener may come by here while another waits: nobody waits with the lock held.
+        // The janitor's own listener may call this while another thread waits: no thread waits with
+        // the lock held.
         let thread = self
             .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(thread) = thread.filter(|it| it.thread().id() != thread::current().id()) {
-            // It cannot have panicked: what is foreign in its round is contained.
+            // It cannot have panicked: its round catches the panics of user code.
             let _ = thread.join();
         }
     }
 
-    /// Whether its thread is one of this process.
+    /// Returns whether the thread belongs to this process.
     fn is_ours(&self) -> bool {
         self.process == std::process::id()
     }

@@ -1,4 +1,4 @@
-//! The pinned view: many look-ups under one pin, values lent.
+//! The guard of a pinned cache: many look-ups under one pin, values lent.
 
 use crate::actor::actor;
 use crate::atomic_cache::{AtomicCache, Stored};
@@ -15,18 +15,19 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::ops::{Deref, Index};
 
-/// A look into a cache that lends values: see [`Cache::pin`].
+/// Lends values of a cache: see [`Cache::pin`].
 ///
-/// While it lives its thread is pinned: a look-up saves the pin (a nanosecond; 11 where there is no `membarrier`),
-/// values need no clone, and nothing that is removed from any cache meanwhile can be dropped. So keep it short; it is not for a program's
-/// lifetime. It stays on its thread.
+/// While the guard lives, its thread is pinned. A look-up saves the pin (a nanosecond; 11 where
+/// there is no `membarrier`), and values need no clone. No entry that is removed from any cache
+/// meanwhile can be dropped. So keep a guard for a short time, and not for as long as the program
+/// runs. It stays on its thread.
 pub struct Pinned<'c, K, V, S = DefaultHashBuilder> {
     core: &'c Core<K, V, S>,
     /// `None` only while a fill runs, inside `fill`.
     pin: Option<Pin>,
 }
 
-// As of `Cache`; a fill that panics leaves the guard pinned again.
+// As for `Cache`: a panic of user code leaves it usable. A fill that panics leaves it pinned again.
 impl<K, V, S> std::panic::UnwindSafe for Pinned<'_, K, V, S> {}
 impl<K, V, S> std::panic::RefUnwindSafe for Pinned<'_, K, V, S> {}
 
@@ -44,7 +45,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
             .expect("pinned again before a fill returns")
     }
 
-    /// Lends the value of a key, if it is there. Never fills or waits.
+    /// Lends the value of a key, if it is cached. Never fills or waits.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
@@ -68,7 +69,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         self.get_otherwise(key)
     }
 
-    /// What is not the short way of a hit.
+    /// Slow path of `get`.
     #[inline(never)]
     fn get_otherwise<Q>(&self, key: &Q) -> Option<&V>
     where
@@ -77,7 +78,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         self.core.look_up(self.core.hash(key), key, self.pinned())
     }
 
-    /// Lends what [`get`](Self::get) does, and is not counted as a use of the entry.
+    /// Lends the value of a key like [`get`](Self::get), but does not count as a use of the entry.
     pub fn peek<Q>(&self, key: &Q) -> Option<&V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -85,7 +86,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         self.core.look(self.core.hash(key), key, self.pinned())
     }
 
-    /// Says whether a key is there; see [`Cache::contains`].
+    /// Returns whether a key is cached; see [`Cache::contains`].
     pub fn contains<Q>(&self, key: &Q) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -109,10 +110,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         }
     }
 
-    /// Lends the value of a key, computed by `fill` if it is not there: [`Cache::get_with`], lent.
+    /// Lends the value of a key, and computes it with `fill` if it is absent: [`Cache::get_with`],
+    /// lent.
     ///
-    /// The pin is let go while `fill` runs or is waited for; that nothing is lent meanwhile is
-    /// what `&mut` proves:
+    /// The thread is not pinned while `fill` runs or is waited for. `&mut` proves that no value is
+    /// lent meanwhile:
     ///
     /// ```compile_fail
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -123,7 +125,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
     /// ```
     ///
     /// # Panics
-    /// As [`Cache::get_with`].
+    /// Panics as [`Cache::get_with`] does.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, String> = atomic_cache::Cache::unbounded();
@@ -139,10 +141,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         sure(self.fill(key, call, &verbs::GET_OR_FILL_WITH))
     }
 
-    /// Does what [`get_or_fill_with`](Self::get_or_fill_with) does, with a fill that can fail.
+    /// Lends what [`get_or_fill_with`](Self::get_or_fill_with) lends, with a fill that can fail.
     ///
     /// # Errors
-    /// As [`Cache::try_get_with`].
+    /// Fails as [`Cache::try_get_with`] does.
     #[track_caller]
     pub fn try_get_or_fill_with<Q, E>(
         &mut self,
@@ -166,9 +168,9 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
         let hash = core.hash(key);
         if let Some(value) = core.look_up(hash, key, self.pinned()) {
             let value = std::ptr::from_ref(value);
-            // SAFETY: kept by our pin, which `&mut self` keeps from being let go while the
-            // reference lives. (The detour is what the borrow checker does not see through yet:
-            // a borrow that is returned on one path only.)
+            // SAFETY: our pin keeps the value, and `&mut self` keeps the pin from being dropped
+            // while the reference lives. (The borrow checker does not accept a borrow that is
+            // returned on one path only, hence the raw pointer.)
             return Ok(unsafe { &*value });
         }
         let repin = Repin { pin: &mut self.pin };
@@ -186,7 +188,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
             Ok(found) => {
                 let (pin, value) = found.into_parts();
                 *repin.pin = Some(pin);
-                // SAFETY: kept by the pin that is now ours, as above.
+                // SAFETY: the value's pin is now ours, and `&mut self` keeps it from being dropped
+                // while the reference lives.
                 Ok(unsafe { &*value })
             }
             Err(obstacle) => Err(call.explain(obstacle)),
@@ -195,14 +198,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Pinned<'c, K, V, S> {
 }
 
 impl<K, V, S> Drop for Pinned<'_, K, V, S> {
-    /// What had to wait for this thread to be unpinned.
+    /// Unpins the thread, and then does the housekeeping that had to wait for that.
     fn drop(&mut self) {
         self.pin = None;
         self.core.tidy();
     }
 }
 
-/// Pins the view again, whichever way its fill ends.
+/// Pins the guard again, however its fill ends.
 struct Repin<'a> {
     pin: &'a mut Option<Pin>,
 }
@@ -230,10 +233,10 @@ where
 {
     type Output = V;
 
-    /// The value of a key that is there, as of std's maps.
+    /// Lends the value of a cached key, like the maps of std.
     ///
     /// # Panics
-    /// If it is not there.
+    /// If the key is absent.
     #[track_caller]
     fn index(&self, key: &Q) -> &V {
         self.get(key).expect("no entry found for key")
@@ -256,7 +259,7 @@ pub struct PinnedIter<'p, K, V, S = DefaultHashBuilder> {
     batch: VecDeque<(&'p K, &'p V)>,
 }
 
-// As of `Cache`.
+// As for `Cache`: a panic of user code leaves it usable.
 impl<K, V, S> std::panic::UnwindSafe for PinnedIter<'_, K, V, S> {}
 impl<K, V, S> std::panic::RefUnwindSafe for PinnedIter<'_, K, V, S> {}
 
@@ -280,7 +283,7 @@ impl<K, V, S> fmt::Debug for PinnedIter<'_, K, V, S> {
     }
 }
 
-/// The view of an [`AtomicCache`]: a [`Pinned`] that can also fill.
+/// The guard of an [`AtomicCache`]: a [`Pinned`] that can also fill.
 pub struct AtomicPinned<'c, K, V, E = Infallible, S = DefaultHashBuilder> {
     cache: &'c AtomicCache<K, V, E, S>,
     view: Pinned<'c, K, V, S>,
@@ -296,11 +299,11 @@ impl<'c, K: Hash + Eq, V, E, S: BuildHasher> AtomicPinned<'c, K, V, E, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> AtomicPinned<'_, K, V, Infallible, S> {
-    /// Lends the value of a key, computed if it is not there: [`AtomicCache::get`], lent. See
+    /// Lends the value of a key, and computes it if it is absent: [`AtomicCache::get`], lent. See
     /// [`Pinned::get_or_fill_with`].
     ///
     /// # Panics
-    /// As [`AtomicCache::get`].
+    /// Panics as [`AtomicCache::get`] does.
     ///
     /// ```
     /// use atomic_cache::AtomicCache;
@@ -327,10 +330,10 @@ where
     S: BuildHasher,
     E: Clone + Send + Sync + 'static,
 {
-    /// Lends what [`AtomicCache::try_get`] returns.
+    /// Lends the value that [`AtomicCache::try_get`] returns.
     ///
     /// # Errors
-    /// As [`AtomicCache::try_get`].
+    /// Fails as [`AtomicCache::try_get`] does.
     #[track_caller]
     pub fn try_get_or_fill<Q>(&mut self, key: &Q) -> Result<&V, TryGetError<E>>
     where

@@ -1,4 +1,4 @@
-//! What the runtime says, if there is one that we know: tokio, with the feature of that name.
+//! The async runtime, if it is one that we know: tokio, with the feature of that name.
 
 #[cfg(all(feature = "tokio", not(atomic_cache_loom)))]
 mod known {
@@ -6,7 +6,7 @@ mod known {
     use tokio::runtime::Handle;
     use tokio::sync::oneshot;
 
-    /// Whether tasks can be told from one another.
+    /// Whether the runtime tells tasks apart.
     pub(crate) const KNOWS_TASKS: bool = true;
 
     /// A task of tokio; `None` outside of all, and directly under `block_on`.
@@ -14,22 +14,22 @@ mod known {
 
     pub(crate) const NO_TASK: Task = None;
 
-    /// The task in which this thread is.
+    /// Returns the task in which this thread is.
     pub(crate) fn task() -> Task {
         tokio::task::try_id()
     }
 
-    /// Whether this thread is where tokio forbids to block: inside a task, or under `block_on`; not inside
-    /// `spawn_blocking` or `block_in_place`.
+    /// Returns whether this thread is where tokio forbids to block: inside a task, or under
+    /// `block_on`; not inside `spawn_blocking` or `block_in_place`.
     ///
-    /// Tokio tells it in one way only: its own blocking calls panic there, before they look at anything. The panic
-    /// is reported by the program's hook; who asks is about to panic too.
+    /// Tokio has one way to tell: its own blocking calls panic there, before they look at anything.
+    /// The program's panic hook reports that panic; our caller is about to panic too.
     pub(crate) fn forbids_blocking() -> bool {
         // Without a runtime there is nothing to ask.
         Handle::try_current().is_ok()
             && contain(|| {
                 let (sender, receiver) = oneshot::channel();
-                // There already: it does not block where it is allowed to.
+                // The value is there already, so the call does not block where blocking is allowed.
                 let _ = sender.send(());
                 let _ = receiver.blocking_recv();
             })
