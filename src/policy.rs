@@ -1,4 +1,4 @@
-//! Which entry leaves a full cache: a CLOCK whose face is the table itself.
+//! The eviction policy: a CLOCK whose face is the table itself.
 //!
 //! The policy sees positions and *marks* (eight bits of a word), never keys or values. It names
 //! victims; the table unlinks them.
@@ -6,45 +6,45 @@
 //! # How it decides
 //!
 //! * A new key is **on probation**. The probation hand looks for entries that had their time there
-//!   and were never asked for again: they leave, and become ghosts (2Q, Johnson and Shasha, VLDB '94;
-//!   S3-FIFO, Yang et al., SOSP '23).
-//! * One that *was* asked for, or that comes back with a count its ghost remembered, **contests**
-//!   the weakest of the next few **main** entries. The higher count stays; on a tie the resident,
-//!   unless of the two only the newcomer was used lately. The other leaves, and its ghost keeps its
-//!   count. So a scan or a loop cannot wash out what is used (the admission duel of W-TinyLFU,
-//!   Einziger et al., TOS '17, with exact counts for its sketch).
-//! * The **aging hand** halves counts, once round for every eight turnovers of the cache, and up to
-//!   six times as fast the more of main has a full count: those are no longer told apart, and
-//!   where popularity drifts they are the ones it has left.
-//! * A key that leaves for another reason than want of room, because its user removed it or its time was over, leaves a
-//!   ghost with its count too. It goes on with that when it is put in again, as if it had been overwritten. Nothing is
-//!   learnt from it.
+//!   and were never asked for again: they leave, and become ghosts (2Q, Johnson and Shasha, VLDB
+//!   '94; S3-FIFO, Yang et al., SOSP '23).
+//! * An entry that *was* asked for, or that comes back with a count its ghost remembered,
+//!   **contests** the weakest of the next few **main** entries. The higher count stays. On a tie
+//!   the resident stays, unless of the two only the newcomer was used lately. The loser leaves, and
+//!   its ghost keeps its count. So a scan or a loop cannot wash out entries in use (the admission
+//!   duel of W-TinyLFU, Einziger et al., TOS '17, with exact counts for its sketch).
+//! * The **aging hand** halves counts, once round for every eight turnovers of the cache. It goes
+//!   up to six times as fast as more of main has a full count. Full counts no longer tell entries
+//!   apart. Where popularity drifts, they belong to entries that it has left.
+//! * A key that leaves for another reason than lack of room (removed by the user, or expired)
+//!   leaves a ghost with its count too. When it is inserted again it goes on with that count, as if
+//!   it had been overwritten. The policy learns nothing from it.
 //!
-//! No setting of this is best for every workload, so two things are learnt. Both learn from misses
-//! only, by what became of those that had to leave. A hit raises one count in a word that
-//! its thread has at hand, notes the use, and writes nothing once the one is full and the other there.
+//! No fixed setting is best for every workload, so the policy learns two. It learns both from
+//! misses only, by the fate of evicted entries. A hit raises one count in a word that its thread
+//! has at hand and notes the use. It writes nothing once the count is full and the use is noted.
 //!
-//! * **How large probation is.** A *young* ghost that comes back would have been a hit on a larger
-//!   probation: it grows by one entry (ARC, Megiddo and Modha, FAST '03). A run of main entries all of
-//!   which were used since the last aging means that main is too small: probation shrinks by
-//!   as many.
-//! * **How much to trust newcomers.** The losers of contests are kept account of: how many newcomers
-//!   that were sent away come back, and how many residents (`LeCaR`'s regret, Vietri et al.,
+//! * **The size of probation.** A *young* ghost that comes back would have been a hit on a larger
+//!   probation: it grows by one entry (ARC, Megiddo and Modha, FAST '03). A run of main entries all
+//!   of which were used since the last aging means that main is too small: probation shrinks by as
+//!   many.
+//! * **The trust in newcomers.** The policy keeps account of the losers of contests: how many
+//!   rejected newcomers come back, and how many residents (`LeCaR`'s regret, Vietri et al.,
 //!   `HotStorage` '18). If the newcomers come back more often, returning counts for more.
 //!
 //! # Positions are in hash order
 //!
-//! A new entry stands at a random distance from every hand, not behind the last one. A hand
-//! that took whatever it met first would give entries between nothing and two rounds. So the
-//! probation hand passes an entry once before it takes it (`passed`): every newcomer has at least a
-//! whole round.
+//! A new entry stands at a random distance from every hand, not behind the last one. A hand that
+//! took the first entry it met would give entries between nothing and two rounds. So the probation
+//! hand passes an entry once before it takes it (`passed`): every newcomer has at least a whole
+//! round.
 //!
 //! # Orderings
 //!
-//! Everything is `Relaxed`. The atomics here are numbers that nothing else is published through:
-//! a stale one costs a slightly worse choice. What must be exact, who takes which entry out, is a
-//! compare-and-swap of the table on the word itself. Updates that race may be lost where it says
-//! so.
+//! Everything is `Relaxed`. The atomics here are numbers that publish nothing else: a stale one
+//! costs a slightly worse choice. One decision must be exact: which thread takes an entry out. That
+//! is a compare-and-swap of the table on the word itself. Updates that race may be lost where a
+//! comment says so.
 
 #[cfg(all(test, not(atomic_cache_loom)))]
 mod simulation;
@@ -56,38 +56,40 @@ use std::ops::Range;
 
 /// The longest walk of a hand, in positions. 512 costs nothing measurable, 256 costs 0.1 points.
 const FARTHEST: usize = 1024;
-/// How many contests for one victim may come to nothing, because another thread was quicker or the
-/// loser may not leave. With this, one victim costs at most `(2 * REFUSALS + 3) * FARTHEST + LINE`
-/// looks: two walks over probation, the contests of each, and one over main. On average it is about 50.
+/// Contests for one victim that may fail, because another thread was quicker or the loser may not
+/// leave. With this, one victim costs at most `(2 * REFUSALS + 3) * FARTHEST + LINE` looks: two
+/// walks over probation, the contests of each, and one over main. On average it is about 50.
 const REFUSALS: usize = 4;
 /// Positions that are aged at once: the words of a cache line.
 const LINE: usize = 8;
-/// Positions that a walk claims at once: sixteen cache lines, about as many as it takes to find a victim where
-/// few are on probation. Of a smaller table an eighth, so that threads that walk at once do not meet; of the
-/// smallest all, so that no two in step each see but a half of it, again and again.
+/// Positions that a walk claims at once: sixteen cache lines, about as many as it takes to find a
+/// victim where few are on probation. In a smaller table an eighth, so that concurrent walks do not
+/// meet. In the smallest all: otherwise two threads in step would each see only one half, again and
+/// again.
 const STRETCH: usize = 128;
 const SMALLEST: usize = 64;
-/// How many main entries a newcomer is compared with; also how long a run of used ones must be to
-/// count. Anything from 4 to 12 is within 0.2 points.
+/// The main entries that a newcomer is compared with; also the length of a run of used ones that
+/// counts. Anything from 4 to 12 is within 0.2 points.
 const RIVALS: usize = 6;
 /// Turnovers of the cache to a round of the aging hand, while few counts are full.
 const AGING: usize = 8;
-/// How much faster it goes when every count in main is. So it begins to hurry when a sixth of them
-/// is: a loop does not get there, Zipf has up to 0.4, drifting popularity up to 0.8. Between 3 and 10
-/// real traces hardly differ; Zipf loses 0.2 by 10, Zipf that drifts gains 0.9 by 4 (AGING 6).
+/// How much faster the aging hand goes when every count in main is full. So it begins to hurry when
+/// a sixth of them is: a loop does not get there, Zipf has up to 0.4, drifting popularity up to
+/// 0.8. Between 3 and 10 real traces hardly differ; Zipf loses 0.2 by 10, Zipf that drifts gains
+/// 0.9 by 4 (AGING 6).
 const HASTE: usize = 6;
 /// Ghosts to an entry, at 21 bits each: 5.3 bytes an entry. More (3) remember more of Zipf and of
 /// database traces, +0.1 there, but let longer loops wash through main: -0.3 on the whole.
 const GHOSTS: usize = 2;
-/// The share of the entries that is on probation, in parts of `WHOLE`, and its bounds. It begins
-/// at the least: growing is quick. A whole of probation would be a FIFO (walk: 47 to 38).
+/// The share of the entries that is on probation, in parts of `WHOLE`, and its bounds. It begins at
+/// the least, because it grows quickly. All on probation would be a FIFO (walk: 47 to 38).
 const WHOLE: u64 = 1 << 32;
 const LEAST: u64 = WHOLE / 40;
 const MOST: u64 = WHOLE / 10 * 9;
-/// From this share on newcomers are passed once. Below, a round takes too long to go twice.
+/// From this share on the hand passes a newcomer once. Below, a round takes too long to go twice.
 const PASSING: u64 = WHOLE / 15;
 
-/// The whole of `Policy::full`.
+/// The value of `Policy::full` when all counts are full.
 const ALL: usize = 1 << 16;
 
 /// The policy's eight bits of a word, the two highest of them free.
@@ -114,12 +116,12 @@ impl Mark {
         Self(count.min(Self::COUNT) | Self::PROBATION)
     }
 
-    /// A main entry, from now on unused.
+    /// A main entry that counts as unused from now on.
     const fn main(count: u8) -> Self {
         Self(count)
     }
 
-    /// What was removed with this count, and is put in again.
+    /// The mark of an entry that was removed with this count and is inserted again.
     const fn returned(count: u8, main: bool) -> Self {
         let probation = if main { 0 } else { Self::PROBATION };
         Self(count | probation | Self::USED)
@@ -141,17 +143,17 @@ impl Mark {
         Self(self.0 | Self::PASSED)
     }
 
-    /// Whether it was used since it was last aged.
+    /// Returns whether it was used since it was last aged.
     const fn was_used(self) -> bool {
         self.0 & Self::USED != 0
     }
 
-    /// Whether more uses would not show.
+    /// Returns whether more uses would not show.
     const fn is_full(self) -> bool {
         self.count() == Self::COUNT
     }
 
-    /// Whether a newcomer with this stays, and a main entry with `its` goes.
+    /// Returns whether a newcomer with this mark stays, and a main entry with `its` goes.
     const fn beats(self, its: Self) -> bool {
         self.count() + (self.was_used() && !its.was_used()) as u8 > its.count()
     }
@@ -160,12 +162,12 @@ impl Mark {
         Self((self.0 & !(Self::COUNT | Self::USED)) | (self.count() / 2))
     }
 
-    /// The last to go.
+    /// The mark of an entry that goes last.
     pub(crate) const fn promoted(self) -> Self {
         Self(Self::COUNT)
     }
 
-    /// The first to go, if it is not used before.
+    /// The mark of an entry that goes first, if it is not used before.
     pub(crate) const fn demoted(self) -> Self {
         Self::DEMOTED
     }
@@ -174,19 +176,19 @@ impl Mark {
         self == Self::DEMOTED
     }
 
-    /// The most that [`heat`](Self::heat) can be.
+    /// The highest possible [`heat`](Self::heat).
     pub(crate) const HOTTEST: u8 = 1 + 4 * Self::COUNT + 3;
 
-    /// A number that is higher for what is to go later.
+    /// Returns a number that is higher for entries that go later.
     pub(crate) fn heat(self) -> u8 {
         if self.is_demoted() {
             return 0;
         }
-        // Of two with one count the one that was used lately stays, and who is on probation loses a tie.
+        // Of two with one count the one used lately stays. On a tie the one on probation goes.
         1 + 4 * self.count() + 2 * u8::from(self.was_used()) + u8::from(!self.on_probation())
     }
 
-    /// After a hit. `None`: as it is.
+    /// Returns the mark after a hit; `None` if it does not change.
     #[inline(always)]
     pub(crate) const fn touched(self) -> Option<Self> {
         match (self.is_full(), self.was_used()) {
@@ -196,7 +198,7 @@ impl Mark {
     }
 }
 
-/// How many there are.
+/// Counts of entries.
 pub(crate) trait Census {
     /// Entries.
     fn entries(&self) -> usize;
@@ -204,29 +206,30 @@ pub(crate) trait Census {
     fn on_probation(&self) -> usize;
 }
 
-/// What the policy sees of the table.
+/// The table as the policy sees it.
 pub(crate) trait Ring: Census {
-    /// How many positions there are: a power of two. Positions are taken modulo this.
+    /// Returns the number of positions: a power of two. Positions are taken modulo this.
     fn positions(&self) -> usize;
-    /// The mark of the entry at a position. `None`: none there, or not to be touched now.
+    /// Returns the mark of the entry at a position. `None`: there is none, or it may not be touched
+    /// now.
     fn mark(&self, at: usize) -> Option<Mark>;
-    /// Of a stretch of positions the first entry that is on probation, or is not.
+    /// Returns the first entry in a stretch of positions that is on probation, or that is not.
     fn next(&self, stretch: Range<usize>, on_probation: bool) -> Option<(usize, Mark)> {
         one_by_one(self, stretch, on_probation)
     }
-    /// Where a hand that leaves off at the start of this stretch is to rest: there, or nearer to what the next
-    /// walk will find on probation, whose object is now asked for from memory.
+    /// Returns where a hand rests that leaves off at the start of this stretch: there, or nearer to
+    /// the next entry on probation. That entry is prefetched.
     fn rest(&self, stretch: Range<usize>) -> usize {
         stretch.start
     }
-    /// Changes a mark, if it still is `from`.
+    /// Changes a mark, if it is still `from`.
     fn remark(&self, at: usize, from: Mark, to: Mark) -> bool;
-    /// Takes the entry at `at` out, if its mark still is `mark` and it may leave: it is not being
-    /// filled and not the one room is made for. The hash of its key if so; `expect` is told of it before
-    /// that is known.
+    /// Takes the entry at `at` out, if its mark is still `mark` and it may leave: it is not being
+    /// filled, and it is not the one that needs the room. Returns the hash of its key if it left;
+    /// `expect` gets the hash before that is known.
     fn evict(&self, at: usize, mark: Mark, expect: impl FnOnce(u64)) -> Option<u64>;
-    /// How many entries there are above the capacity, at least one: that which room is made for,
-    /// and those of other threads that make room just now.
+    /// Returns the number of entries above the capacity, at least one: the one that needs room, and
+    /// those of other threads that are making room.
     fn surplus(&self) -> usize;
 }
 
@@ -244,34 +247,35 @@ pub(crate) fn one_by_one(
 
 /// The state of the policy, shared by all threads.
 ///
-/// What every eviction changes has a cache line of its own; what is read only shares none with it.
+/// A field that every eviction changes has a cache line of its own; fields that are only read share
+/// none with it.
 pub(crate) struct Policy {
     ghosts: Ghosts,
     probation_hand: CachePadded<Hand>,
     main_hand: CachePadded<Hand>,
     aging_hand: Hand,
-    /// When it goes on: a number of entries that have left. (Kept, because what it follows from takes divisions,
-    /// and every miss asks.)
+    /// The aging hand goes on when so many entries have left. (Stored, because computing it takes
+    /// divisions, and every miss asks.)
     next_aging: AtomicUsize,
     /// The share of entries to keep on probation.
     probation: AtomicU64,
-    /// How many used main entries the aging hand has met in a row.
+    /// Used main entries that the aging hand has met in a row.
     used_run: AtomicUsize,
-    /// How many of the main entries it has lately met had a full count, in parts of `ALL`.
+    /// The share of full counts in the main entries that it has lately met, in parts of `ALL`.
     full: AtomicUsize,
     /// Newcomers that lost a contest, and how many came back.
     sent_away: Account,
-    /// The same of main entries that had to leave.
+    /// Main entries that had to leave, and how many came back.
     ousted: Account,
 }
 
 impl Policy {
-    /// For how many entries it was made.
+    /// Returns the number of entries it was made for.
     pub(crate) fn made_for(&self) -> usize {
         self.ghosts.entries
     }
 
-    /// For a cache of about so many entries.
+    /// Makes a policy for a cache of about so many entries.
     pub(crate) fn new(entries: usize) -> Self {
         Self {
             ghosts: Ghosts::new(entries * GHOSTS),
@@ -287,12 +291,12 @@ impl Policy {
         }
     }
 
-    /// Asks for what is known of a key from memory: it is about to be put in, or to leave.
+    /// Prefetches the ghosts of a key that is about to be inserted, or to leave.
     pub(crate) fn expect(&self, hash: u64) {
         prefetch(std::ptr::from_ref(self.ghosts.bucket(hash).0).addr());
     }
 
-    /// The mark of a key that is put in. `room`: nobody will have to leave for it.
+    /// Returns the mark of a key that is inserted. `room`: no entry will have to leave for it.
     #[inline]
     pub(crate) fn arrive(&self, hash: u64, room: bool, ring: &impl Census) -> Mark {
         if let Some(ghost) = self.ghosts.take(hash) {
@@ -301,22 +305,23 @@ impl Policy {
                 _ => Mark::newcomer(self.returned(ghost, ring)),
             };
         }
-        // While there is room it is main that is filled, or all would be on probation when the
-        // room ends, and be swept out by whatever comes next.
+        // While there is room, main is filled. Otherwise all entries would be on probation when the
+        // room ends, and the next newcomers would sweep them out.
         if room && ring.on_probation() >= self.quota(ring) {
             return Mark::main(0);
         }
         Mark::newcomer(0)
     }
 
-    /// Keeps the mark of a key that its user has removed, or whose time was over. If it comes again, it goes on as if it
-    /// had been overwritten. Nothing is learnt from that: no other size of probation would have kept it.
+    /// Keeps the mark of a key that its user has removed, or that has expired. If the key comes
+    /// again, it goes on as if it had been overwritten. The policy learns nothing from that: no
+    /// other size of probation would have kept it.
     pub(crate) fn remember(&self, hash: u64, mark: Mark) {
         let main = !mark.on_probation();
         self.ghosts.keep(hash, mark.count(), Left::Removed { main });
     }
 
-    /// Learns from a ghost that came back. The count it begins with.
+    /// Learns from a ghost that came back. Returns the count that the entry begins with.
     fn returned(&self, ghost: Ghost, ring: &impl Census) -> u8 {
         match ghost.left {
             Left::Main => self.ousted.returned(),
@@ -329,13 +334,13 @@ impl Policy {
         ghost.count + 1 + u8::from(self.trusted())
     }
 
-    /// Whether newcomers that were sent away come back more often than residents that were ousted.
-    /// A tie is not enough, or two equal halves of a loop would take turns.
+    /// Returns whether rejected newcomers come back more often than ousted residents. A tie is not
+    /// enough, or two equal halves of a loop would take turns.
     fn trusted(&self) -> bool {
         self.sent_away.rate() * 20 > self.ousted.rate() * 21
     }
 
-    /// How many entries are to be on probation now.
+    /// Returns the number of entries that should be on probation now.
     fn quota(&self, ring: &impl Census) -> usize {
         let share = u128::from(self.probation.load(Relaxed));
         ((share * ring.entries() as u128 / u128::from(WHOLE)) as usize).max(1)
@@ -354,7 +359,7 @@ impl Policy {
         self.probation.store(share.clamp(LEAST, MOST), Relaxed);
     }
 
-    /// Makes one entry leave. False: none was found in a bounded walk that could.
+    /// Makes one entry leave. Returns false if a bounded walk found none that could.
     pub(crate) fn evict(&self, ring: &impl Ring) -> bool {
         self.age(ring);
         let quota = self.quota(ring);
@@ -380,8 +385,8 @@ impl Policy {
                 return self.send_away(at, mark, Left::Unused, ring).then_some(true);
             }
             if ring.on_probation() > quota + ring.surplus() {
-                // Not for newcomers that are about to have their room made, of this thread or of
-                // others, but because probation has become smaller: there is room in main.
+                // Not for newcomers that are about to make their room, of this thread or of others.
+                // Probation has become smaller, so there is room in main.
                 ring.remark(at, mark, Mark::main(mark.count()));
                 return None;
             }
@@ -392,7 +397,7 @@ impl Policy {
         walked == Some(true)
     }
 
-    /// One of two leaves: the newcomer at `at`, or the weakest of main that it meets.
+    /// Makes one of two leave: the newcomer at `at`, or the weakest main entry that it meets.
     fn contest(&self, at: usize, mark: Mark, ring: &impl Ring) -> bool {
         match self.weakest(ring) {
             Some((rival, its)) if mark.beats(its) => {
@@ -407,7 +412,7 @@ impl Policy {
         }
     }
 
-    /// The weakest of the next few main entries.
+    /// Returns the weakest of the next few main entries.
     fn weakest(&self, ring: &impl Ring) -> Option<(usize, Mark)> {
         let (mut seen, mut weakest) = (0, None::<(usize, Mark)>);
         self.main_hand.walk(false, ring, |at, mark| {
@@ -446,7 +451,7 @@ impl Policy {
         if now < self.next_aging.load(Relaxed) {
             return;
         }
-        // Two threads may come to this at once: then it goes a line too far.
+        // Two threads may get here at once: then the hand goes a line too far.
         let haste = (HASTE * self.full.load(Relaxed)).max(ALL);
         let usual = AGING * LINE * ring.entries() / ring.positions();
         let period = (usual * ALL / haste).max(1);
@@ -481,7 +486,7 @@ impl Policy {
         if run == RIVALS {
             let entries = ring.entries();
             let main = entries.saturating_sub(ring.on_probation()).max(1);
-            // For each of the run one, as if all of the cache were main.
+            // One for each of the run, as if all of the cache were main.
             let by = i64::try_from(RIVALS * entries / main).unwrap_or(i64::MAX);
             self.resize(-by, ring);
         }
@@ -489,21 +494,21 @@ impl Policy {
     }
 }
 
-/// How far a hand walks: in a small table not more than twice round, which is what it takes to pass
-/// everything and to come back.
+/// Returns how far a hand walks. In a small table at most twice round, which is enough to pass
+/// every entry and to come back.
 fn farthest(ring: &impl Ring) -> usize {
     FARTHEST.min(2 * ring.positions())
 }
 
-/// A hand: where the next walk begins.
+/// A hand: the position where the next walk begins.
 #[derive(Default)]
 struct Hand(AtomicUsize);
 
 impl Hand {
-    /// Shows entries on probation, or others, to `look` until it has an answer; goes so far at most. Positions are claimed a stretch at a time, so that
-    /// threads that walk at once look at different ones; what a walk does not get to is given back (but what is known
-    /// to be of no interest),
-    /// unless another has gone on from there.
+    /// Calls `look` for each entry on probation (or each that is not), until it answers or the walk
+    /// has gone [`farthest`]. A walk claims positions a stretch at a time, so that concurrent walks
+    /// look at different ones. At the end it gives the unvisited rest back (without positions known
+    /// to hold no such entry), unless another walk has gone on from there.
     fn walk<R: Ring, T>(
         &self,
         on_probation: bool,
@@ -542,7 +547,7 @@ impl Hand {
     }
 }
 
-/// How many left, and how many of them came back: recent ones count, older ones fade.
+/// Counts entries that left, and those of them that came back. Recent ones count, older ones fade.
 #[derive(Default)]
 struct Account(AtomicU64);
 
@@ -568,27 +573,27 @@ impl Account {
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// In parts of 2^16. It is taken for a half while little is known.
+    /// In parts of 2^16. About a half while little is known.
     fn rate(&self) -> u64 {
         let (left, returned) = self.get();
         ((returned + 4) << 16) / (left + 8)
     }
 }
 
-/// How an entry left.
+/// The way an entry left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Left {
-    /// From probation, never asked for.
+    /// From probation, never asked for again.
     Unused,
-    /// From probation, having lost a contest.
+    /// From probation, after it lost a contest.
     Contest,
     /// From main.
     Main,
-    /// Not for want of room.
+    /// For another reason than lack of room.
     Removed { main: bool },
 }
 
-/// What is known of a key that left.
+/// The memory of a key that left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Ghost {
     count: u8,
@@ -605,14 +610,14 @@ struct Ghost {
 /// | stamp | m | count |   print   |
 /// +-------+---+-------+-----------+
 /// ```
-/// `m`: it was in main. The last stamp is of what did not leave for want of room.
+/// `m`: it was in main. The last stamp marks a key that did not leave for lack of room.
 struct Ghosts {
     buckets: Box<[AtomicU64]>,
-    /// How many have left: the clock of the stamps.
+    /// The number of entries that have left: the clock of the stamps.
     now: CachePadded<AtomicUsize>,
-    /// How many ticks go to one of those, in parts of 2^64: a tick is a sixteenth of a turnover.
+    /// Ticks to one of those, in parts of 2^64: a tick is a sixteenth of a turnover.
     ticks: u64,
-    /// For how many entries there are ghosts.
+    /// The number of entries that the ghosts were made for.
     entries: usize,
 }
 
@@ -639,11 +644,11 @@ impl Ghosts {
     }
 
     fn bucket(&self, hash: u64) -> (&AtomicU64, u64) {
-        // The table's order is the hash's, and the tag its lowest byte: mixed again, what stands together
-        // there is not together here.
+        // The table is in hash order, and the tag is the hash's lowest byte. Mixed again,
+        // neighbours in the table are not neighbours here.
         let hash = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let at = (u128::from(hash) * self.buckets.len() as u128) >> 64;
-        // Zero is nobody's.
+        // Zero means that there is no ghost.
         (&self.buckets[at as usize], (hash & Self::PRINT).max(1))
     }
 
@@ -660,7 +665,7 @@ impl Ghosts {
         self.now.store(self.now.load(Relaxed) + 1, Relaxed);
     }
 
-    /// As [`put`](Self::put), of what did not leave for want of room.
+    /// Does what [`put`](Self::put) does for a key that did not leave for lack of room.
     #[inline(always)]
     fn keep(&self, hash: u64, count: u8, left: Left) {
         let (bucket, print) = self.bucket(hash);
@@ -675,7 +680,7 @@ impl Ghosts {
         bucket.store((old << Self::BITS | ghost) & (u64::MAX >> 1), Relaxed);
     }
 
-    /// Halves the counts of the part `at` of `of` equal parts.
+    /// Halves the counts of part `at` of `of` equal parts.
     fn age(&self, at: usize, of: usize) {
         let buckets = self.buckets.len();
         for bucket in &self.buckets[at * buckets / of..(at + 1) * buckets / of] {

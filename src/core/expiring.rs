@@ -1,32 +1,39 @@
-//! What expires next: so that what has expired goes before anything that lives.
+//! The entries that expire next, so that an expired entry goes before a live one.
 //!
-//! A bounded cache whose entries expire has a *list* of those that expire the soonest, in the order of their deadlines.
-//! A walk over the whole table makes it. An eviction first takes the entries at its front out, as far as they have
-//! expired. Only when it comes to one that has not does the policy name a victim.
+//! A bounded cache with a TTL has a *list* of the entries that expire the soonest, in the order of
+//! their deadlines. A walk over the whole table makes it. An eviction first takes the entries at
+//! its front out, as far as they have expired. Only when it reaches one that has not does the
+//! policy name a victim.
 //!
-//! # Nothing that has expired is missed
+//! # No expired entry is missed
 //!
-//! Besides the list there are two numbers: the earliest deadline of all that the walk saw and did not list, and the
-//! earliest of all that came since the list was hung up. While neither has passed, what is not on the list lives. When one
-//! has, an eviction hangs up a new list and walks.
+//! Besides the list there are two numbers. One is the earliest deadline of all entries that the
+//! walk saw and did not list. The other is the earliest of all entries that came since the list was
+//! put up. While neither has passed, every unlisted entry is live. When one has passed, an eviction
+//! puts up a new list and walks.
 //!
-//! The list is hung up *before* the walk, still blank. Who puts an entry in first makes it visible, and then tells the
-//! list that hangs of its deadline. If the new list was hung up before that, it is told. If after that, the walk begins
-//! later still, and sees the entry. (All four are `SeqCst`: the words' swap and the list's load there, the list's swap
-//! and the words' loads here. Of entries that are filled, publishing takes the part of the words' swap.)
+//! The evictor puts the new list up *before* its walk, still blank. An inserter first makes its
+//! entry visible, and then tells the current list the entry's deadline. If the new list was put up
+//! before the inserter's load, the inserter tells that one. If it was put up after, the walk begins
+//! later still, and sees the entry. (All four are `SeqCst`: the word's swap and the load of the
+//! list in the inserter, the swap of the list and the loads of the words in the evictor. For an
+//! entry that is filled, publishing takes the part of the word's swap.)
 //!
-//! Threads that come while the list is blank walk too. The first to finish writes the list, and the others stop as soon
-//! as they see it. So nobody waits for another, and no live entry goes because somebody else walks.
+//! Threads that come while the list is blank walk too. The first to finish writes the list, and the
+//! others stop as soon as they see it. So no thread waits for another, and no live entry goes
+//! because another thread walks.
 //!
-//! # What it costs
+//! # Cost
 //!
-//! A walk lists one in [`SHARE`] of the entries. All of these have expired or left before the next walk, unless
-//! something that came since expires sooner than they do, which takes a clock that was set back, or an insert that stood
-//! still for most of a TTL. So a walk is paid for by one in eight of the entries that leave: each of them pays
-//! for eight entries that are looked at, or sixteen words. A table that is emptier than that (see `SPARSE` in room.rs) is
-//! made smaller first. The list takes two bytes for each entry in the cache.
+//! A walk lists one in [`SHARE`] of the entries. All of these have expired or left before the next
+//! walk, unless an entry that came since expires sooner. That takes a clock that was set back, or
+//! an insert that stood still for most of a TTL. So one in eight of the entries that leave pays for
+//! a walk: each of them for a look at eight entries, or sixteen words. A table that is emptier than
+//! that (see `SPARSE` in room.rs) is first made smaller. The list takes two bytes for each entry in
+//! the cache.
 //!
-//! Without a TTL there are no lists. An eviction that finds nothing expired compares two numbers with the clock.
+//! Without a TTL there are no lists. An eviction that finds nothing expired compares two numbers
+//! with the clock.
 
 use super::room::{Room, SPARSE};
 use super::{Core, Node};
@@ -40,18 +47,18 @@ use std::sync::OnceLock;
 
 /// A walk lists one in so many of the entries.
 const SHARE: usize = 8;
-/// And so many at least.
+/// And at least so many.
 const FEWEST: usize = 64;
-/// How many that have expired a walk takes out itself: also those that nobody would find again, because their `Hash` says
-/// another thing each time.
+/// Expired entries that a walk takes out itself. It includes those that a look-up would not find
+/// again, because their `Hash` answers differently each time.
 const AT_ONCE: usize = 32;
-/// How many words a walk loads before it follows their addresses.
+/// Words that a walk loads before it follows their addresses.
 const AHEAD: usize = 16;
 
 /// No deadline.
 const NONE: u64 = u64::MAX;
 
-/// The list that hangs.
+/// The current list.
 pub(super) struct Expiring {
     list: AtomicPtr<List>,
 }
@@ -59,16 +66,16 @@ pub(super) struct Expiring {
 struct List {
     /// Blank until the first walk has ended.
     soonest: OnceLock<Soonest>,
-    /// How many of it have had their turn.
+    /// The number of its entries that have had their turn.
     done: AtomicUsize,
-    /// No later than the deadline of anything that came since this list hangs.
+    /// No later than the deadline of any entry that came since this list was put up.
     newcomers: AtomicU64,
 }
 
 struct Soonest {
     /// Deadlines, with the hashes of their keys; in order.
     entries: Box<[(u64, u64)]>,
-    /// No later than the deadline of anything else that the walk saw.
+    /// No later than the deadline of any other entry that the walk saw.
     others: u64,
 }
 
@@ -89,7 +96,7 @@ impl Expiring {
             entries: Box::default(),
             others: NONE,
         };
-        // SAFETY: made just now, and ours alone.
+        // SAFETY: made just now, and not shared yet.
         let _ = unsafe { &*list }.soonest.set(nothing);
         Self {
             list: AtomicPtr::new(list),
@@ -97,23 +104,23 @@ impl Expiring {
     }
 
     fn list<'p>(&self, _pin: &'p Pin) -> &'p List {
-        // SeqCst: see the module. (Acquire: pairs with the swap of `renew`.)
-        // SAFETY: a list that has been replaced is retired, so it outlives every pin that could load it.
+        // SeqCst: see the module. (Acquire: pairs with the swap of `renew`.) SAFETY: a list that
+        // has been replaced is retired, so it outlives every pin that could load it.
         unsafe { &*self.list.load(Ordering::SeqCst) }
     }
 
-    /// An entry with this deadline can be seen from now on.
+    /// Notes that an entry with this deadline is visible from now on.
     #[inline(never)]
     pub(super) fn comes(&self, deadline: u64, pin: &Pin) {
         store_load();
         let newcomers = &self.list(pin).newcomers;
-        // Relaxed: who must see it has the whole word; see the module.
+        // Relaxed: the number is one word and publishes nothing else; see the module.
         if deadline < newcomers.load(Ordering::Relaxed) {
             newcomers.fetch_min(deadline, Ordering::Relaxed);
         }
     }
 
-    /// Hangs up a blank list in the place of this one, unless somebody has.
+    /// Puts up a blank list in the place of this one, unless another thread has.
     fn renew(&self, old: &List, domain: &Domain) {
         let old = std::ptr::from_ref(old).cast_mut();
         let new = List::blank();
@@ -122,8 +129,8 @@ impl Expiring {
             .list
             .compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed);
         store_load();
-        // SAFETY: both are from `Box::into_raw`. Of all who try, one swaps the old one out, and retires it; a new one
-        // that was not put up has been seen by nobody.
+        // SAFETY: both are from `Box::into_raw`. Of all threads that try, one swaps the old list
+        // out and retires it. A new one that was not put up was never shared.
         unsafe {
             if swapped.is_ok() {
                 domain.retire(Garbage::boxed(old));
@@ -136,16 +143,17 @@ impl Expiring {
 
 impl Drop for Expiring {
     fn drop(&mut self) {
-        // SAFETY: from `Box::into_raw`; we are alone, and what was replaced has been retired.
+        // SAFETY: from `Box::into_raw`. No other thread has `self`, and replaced lists have been
+        // retired.
         drop(unsafe { Box::from_raw(self.list.load(Ordering::Acquire)) });
     }
 }
 
-/// The first of what a walk sees, by deadline.
+/// The entries with the earliest deadlines that a walk has seen.
 struct First<'p, K, V> {
     most: usize,
     found: Vec<(u64, &'p Node<K, V>)>,
-    /// No later than the deadline of anything that was left out.
+    /// No later than the deadline of any entry that was left out.
     others: u64,
 }
 
@@ -168,7 +176,7 @@ impl<'p, K, V> First<'p, K, V> {
         }
     }
 
-    /// Leaves out all but the first. In linear time, and so once for as many as there are.
+    /// Leaves out all but the first. In linear time, so it is called once for as many new ones.
     fn cut(&mut self) {
         if self.found.len() > self.most {
             let (_, least, _) = self.found.select_nth_unstable_by_key(self.most, |it| it.0);
@@ -180,7 +188,7 @@ impl<'p, K, V> First<'p, K, V> {
     fn into_soonest(mut self, hash: impl Fn(&Node<K, V>) -> Option<u64>) -> Soonest {
         self.cut();
         self.found.sort_unstable_by_key(|it| it.0);
-        // One whose `Hash` panics now is left to the next walk.
+        // An entry whose `Hash` panics now is left to the next walk.
         let entry = |(deadline, node)| Some((deadline, hash(node)?));
         Soonest {
             entries: self.found.into_iter().filter_map(entry).collect(),
@@ -190,7 +198,8 @@ impl<'p, K, V> First<'p, K, V> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Takes out what has expired until that has freed some weight, which it returns; or nothing has expired any more.
+    /// Takes out expired entries until some weight is freed, and returns that; 0 if no more have
+    /// expired.
     #[inline(never)]
     pub(super) fn evict_expired(&self, room: &Room<K, V>, pin: &Pin) -> u64 {
         let mut walked = false;
@@ -204,12 +213,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 }
                 continue;
             };
-            // Relaxed, as of the policy: which of several threads has which turn.
+            // Relaxed: decides which of several threads has which turn, and orders nothing.
             let done = list.done.load(Ordering::Relaxed);
             let next = soonest.entries.get(done).copied();
             let newcomers = list.newcomers.load(Ordering::Relaxed);
             let Some((deadline, hash)) = next.filter(|next| next.0 <= newcomers) else {
-                // Once: what a walk has not taken out, nobody can now.
+                // Only once: entries that a walk has not taken out cannot be taken out now.
                 if walked || !self.is_over(newcomers.min(soonest.others)) {
                     return 0;
                 }
@@ -235,10 +244,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         deadline != NONE && !self.clock.is_before(deadline)
     }
 
-    /// Takes out an expired entry that could be of this hash: the weight that this has freed.
+    /// Takes out an expired entry that may have this hash. Returns the weight freed.
     fn take_expired_of(&self, hash: u64, pin: &Pin) -> u64 {
         let has_expired = |node: *const Node<K, V>| {
-            // SAFETY: in the table at the load of its word, under this pin.
+            // SAFETY: in the table when its word was loaded, under this pin.
             let node = unsafe { deref(node, pin) };
             node.slot.deadline().is_some_and(|at| self.is_over(at))
         };
@@ -253,8 +262,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         0
     }
 
-    /// Looks at everything, and writes on the list what expires the soonest, unless another has. Takes some out that
-    /// has expired: the weight that this has freed.
+    /// Looks at all entries, and lists those that expire the soonest, unless another thread has.
+    /// Takes some expired ones out. Returns the weight freed.
     #[cold]
     fn walk(&self, list: &List, pin: &Pin) -> u64 {
         come_by("walk");
@@ -272,14 +281,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     return freed;
                 }
                 let to = (from + AHEAD).min(dial.positions());
-                // Their slots are asked for from memory, all at once.
+                // Prefetches their slots, all at once.
                 let spots: [Option<Spot<'_>>; AHEAD] = std::array::from_fn(|step| {
                     let spot = dial.spot(from + step).filter(|_| from + step < to)?;
                     prefetch(spot.object::<Node<K, V>>().addr());
                     Some(spot)
                 });
                 for spot in spots.into_iter().flatten() {
-                    // SAFETY: linked at the load of its word, under this pin.
+                    // SAFETY: linked when its word was loaded, under this pin.
                     let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
                     let Some(deadline) = node.slot.deadline() else {
                         continue;
@@ -303,8 +312,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes out an entry that was seen to have expired: the weight that this has freed. `None`: its word is another by
-    /// now.
+    /// Takes out an entry that was seen to have expired. Returns the weight freed; `None` if its
+    /// word has changed meanwhile.
     pub(super) fn take_out_expired(
         &self,
         spot: &Spot<'_>,
@@ -314,7 +323,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if !self.table.unlink(spot) {
             return None;
         }
-        // SAFETY: linked at the load of its word, under this pin.
+        // SAFETY: linked when its word was loaded, under this pin.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
         self.remember(spot.mark(), || hash.or_else(|| self.rehash(node)), pin);
         Some(self.released(node, Event::Expired))
@@ -343,7 +352,7 @@ mod tests {
         (clock, cache)
     }
 
-    /// How many walks this thread makes.
+    /// Counts the walks that this thread makes.
     fn walks(what: impl FnOnce()) -> usize {
         let walks = Rc::new(Cell::new(0));
         for _ in 0..100_000 {
@@ -355,7 +364,8 @@ mod tests {
         walks.get()
     }
 
-    /// D2: one in [`SHARE`] of the entries leaves between two walks, also if they expire one by one.
+    /// D2: one in [`SHARE`] of the entries leaves between two walks, also if they expire one by
+    /// one.
     #[test]
     fn c09_walks_are_paid_for_where_entries_expire_one_by_one() {
         for (capacity, step) in [
@@ -379,13 +389,14 @@ mod tests {
             let paid_for = usize::try_from(inserts).unwrap() / listed + 2;
             println!("{walks} walks, {paid_for} paid for, at {capacity}");
             assert!(walks <= paid_for, "{walks} for {paid_for}, at {capacity}");
-            // Where as many live at once as there is room for, inserts do not find all that has expired by themselves.
+            // Where as many live at once as there is room for, inserts do not find all expired
+            // entries themselves.
             assert!(walks > 100 || (capacity, step) != (1000, 1), "{walks}");
         }
     }
 
-    /// D2: of a clock that stands still nothing expires, and nobody walks; if all has expired at once it takes a walk for
-    /// each share of it.
+    /// D2: with a clock that stands still no entry expires and no thread walks. If all have expired
+    /// at once it takes a walk for each share of them.
     #[test]
     fn c09_walks_are_few_where_time_stands_still_or_leaps() {
         let (clock, cache) = timed(1000);
@@ -397,7 +408,8 @@ mod tests {
         assert!(walks <= SHARE + 1, "{walks}");
     }
 
-    /// D2: the same where most of what is listed leaves before its time: overwritten, removed, or because it weighs much.
+    /// D2: the same where most listed entries leave before their time: overwritten, removed, or
+    /// evicted for an entry that weighs much.
     #[test]
     fn c09_walks_are_paid_for_where_most_leave_before_their_time() {
         let clock = ManualClock::new();
@@ -431,8 +443,8 @@ mod tests {
         );
     }
 
-    /// An entry whose `Hash` answers differently each time stands anywhere. It is not found again from the list: walks take
-    /// such out, and end.
+    /// An entry whose `Hash` answers differently each time stands anywhere. It is not found again
+    /// from the list: walks take such entries out, and end.
     #[test]
     fn c06_c09_what_cannot_be_found_again_is_taken_out_by_walks() {
         #[derive(PartialEq, Eq, Clone, Debug)]

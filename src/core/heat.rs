@@ -1,4 +1,4 @@
-//! Which entries are hot and which are cold, and what their user says of that.
+//! Eviction order: which entries are hot and which are cold, and how users change that.
 
 use super::{Core, Node};
 use crate::policy::Mark;
@@ -6,11 +6,11 @@ use crate::reclaim::{deref, pin};
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
-/// The items of the lowest ranks: at most so many of all that are shown to it.
+/// The items of the lowest ranks: at most `limit` of all that are pushed.
 struct Lowest<T> {
     limit: usize,
     found: Vec<(u8, T)>,
-    /// What is not below this does not belong to them.
+    /// An item that is not below this is not one of them.
     below: u8,
 }
 
@@ -44,7 +44,7 @@ impl<T> Lowest<T> {
         }
     }
 
-    /// The lowest first.
+    /// Returns the items, the lowest first.
     fn into_items(mut self) -> Vec<T> {
         self.cut();
         self.found.into_iter().map(|found| found.1).collect()
@@ -52,14 +52,14 @@ impl<T> Lowest<T> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Changes the mark of a live entry; false if there is none.
+    /// Changes the mark of a live entry; returns false if there is none.
     fn mark<Q>(&self, hash: u64, key: &Q, change: impl Fn(Mark) -> Mark) -> bool
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
         let pin = pin();
         while let Some(spot) = self.find(hash, &pin, &|other| key.equivalent(other)) {
-            // SAFETY: linked at the load of its word, under this pin.
+            // SAFETY: linked when its word was loaded, under this pin.
             let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
             if self.serving(node, &pin).is_none() {
                 return false;
@@ -88,14 +88,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let marked = self.mark(hash, key, Mark::demoted);
         if let Some(room) = self.room.as_ref().filter(|_| marked) {
             room.demoted.push(hash);
-            // Of those that have been used or removed since, the hash is still there: the oldest
-            // are forgotten when there are more hashes than there can be entries for.
+            // The hashes of entries that were used or removed since are still there. When there are
+            // more hashes than there can be entries for, the oldest are forgotten.
             while room.demoted.len() > 2 * self.len() + 64 && room.demoted.pop().is_some() {}
         }
         marked
     }
 
-    /// The entries that are the last to go, or the first, in that order: at most `limit`.
+    /// Returns the entries that go last, or first, in that order: at most `limit`.
     pub(crate) fn by_heat(&self, limit: usize, hottest: bool) -> Vec<(K, V)>
     where
         K: Clone,
@@ -110,7 +110,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 let heat = Mark(spot.mark()).heat();
                 let rank = if hottest { u8::MAX - 1 - heat } else { heat };
                 if lowest.wants(rank) {
-                    // SAFETY: it serves: live was loaded, the pin keeps it.
+                    // SAFETY: `serving` has loaded its state as live, and the pin keeps it.
                     let value = unsafe { serving.slot.value() };
                     lowest.push(rank, (node.key.clone(), value.clone()));
                 }

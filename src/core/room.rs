@@ -1,4 +1,4 @@
-//! Making room: what the policy names is taken out.
+//! Makes room: evicts the entries that the policy names.
 
 use super::expiring::Expiring;
 use super::{Core, GARBAGE, Node};
@@ -15,14 +15,14 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, Hash};
 use std::ops::Range;
 
-/// What a cache with a capacity has besides.
+/// The parts that only a cache with a capacity has.
 pub(super) struct Room<K, V> {
     bound: Bound<K, V>,
-    /// Made anew when it was made for another number of entries.
+    /// Replaced when the number of entries has become very different.
     policy: AtomicPtr<Policy>,
-    /// What expires next, of a cache whose entries expire.
+    /// The entries that expire next, in a cache with a TTL.
     pub(super) expiring: Expiring,
-    /// The hashes of keys that were demoted by their user.
+    /// The hashes of keys that their user has demoted.
     pub(super) demoted: SegQueue<u64>,
 }
 
@@ -41,27 +41,28 @@ impl<K, V> Room<K, V> {
         self.bound.counts_entries()
     }
 
-    /// The total as a number of entries.
+    /// Returns the total as a number of entries.
     pub(super) fn total_entries(&self) -> usize {
         usize::try_from(self.bound.total()).unwrap_or(usize::MAX)
     }
 
     fn policy<'p>(&self, _pin: &'p Pin) -> &'p Policy {
-        // Acquire: pairs with the Release of `renewed`.
-        // SAFETY: a policy that has been replaced is retired, so it outlives every pin that could
-        // load it.
+        // Acquire: pairs with the Release of `renewed`. SAFETY: a policy that has been replaced is
+        // retired, so it outlives every pin that could load it.
         unsafe { &*self.policy.load(Ordering::Acquire) }
     }
 }
 
 impl<K, V> Drop for Room<K, V> {
     fn drop(&mut self) {
-        // SAFETY: from `Box::into_raw`; we are alone, and what was replaced has been retired.
+        // SAFETY: from `Box::into_raw`. No other thread has `self`, and replaced policies have been
+        // retired.
         drop(unsafe { Box::from_raw(self.policy.load(Ordering::Acquire)) });
     }
 }
 
-/// What was charged for an entry that is not in the table yet: discharged if it does not get there.
+/// The charge for an entry that is not in the table yet: discharged if the entry does not get
+/// there.
 pub(super) struct Charge<'c, K, V, S> {
     core: &'c Core<K, V, S>,
     weight: u64,
@@ -74,7 +75,7 @@ impl<'c, K, V, S> Charge<'c, K, V, S> {
         Self { core, weight, owed }
     }
 
-    /// Whoever takes the entry out discharges it; what is owed.
+    /// Leaves the discharge to the thread that takes the entry out. Returns the weight owed.
     pub(super) fn passes_to_the_entry(mut self) -> u64 {
         self.weight = 0;
         self.owed
@@ -89,46 +90,47 @@ impl<K, V, S> Drop for Charge<'_, K, V, S> {
     }
 }
 
-/// How many turns are given to those who are between an unlink and a discharge.
+/// Turns given to threads that are between an unlink and a discharge.
 const A_MOMENT: u32 = if cfg!(atomic_cache_loom) { 1 } else { 32 };
 
-/// A table with so many words to an entry is sparse: a hand that found nothing in it is helped by a
-/// smaller one. Of those made for their capacity, none is.
+/// A table with so many words to an entry is sparse: if a hand found nothing in it, a smaller table
+/// helps. A table that was made for its capacity is never sparse.
 pub(super) const SPARSE: usize = 16;
 
-/// How often a live change of the capacity looks for victims in vain before it leaves the rest to
-/// those who are filling them: each look lowers the counts of what it comes by.
+/// How often a change of the capacity looks for victims in vain before it leaves the rest to the
+/// threads that are filling them. Each look lowers the counts of the entries it passes.
 const IN_VAIN: usize = if cfg!(atomic_cache_loom) { 2 } else { 64 };
 
-/// The table as the policy sees it, on behalf of an entry that needs room.
+/// The table as the policy sees it, for an entry that needs room.
 struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
     core: &'a Core<K, V, S>,
     dial: Dial<'a>,
     pin: &'a Pin,
-    /// Not to be taken for its own sake.
+    /// The entry that needs room: not taken for its own sake.
     own: *const Node<K, V>,
-    /// The time, of a cache whose entries expire.
+    /// The time, in a cache with a TTL.
     now: Option<u64>,
-    /// How many entries there were when it began.
+    /// The number of entries when it began.
     entries: usize,
-    /// Whether some entries may weigh nothing.
+    /// Whether some entries may have weight zero.
     weightless: bool,
-    /// What has been freed.
+    /// The weight that has been freed.
     freed: Cell<u64>,
 }
 
 impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
     fn node(&self, spot: &Spot<'a>) -> &'a Node<K, V> {
-        // SAFETY: linked at the load of its word, under this pin.
+        // SAFETY: linked when its word was loaded, under this pin.
         unsafe { deref(spot.object::<Node<K, V>>(), self.pin) }
     }
 
-    /// Whether an entry may be taken out by now: a slot that fills is none, and what weighs nothing makes no room.
+    /// Returns whether an entry may leave: it is not being filled, and it has a weight, so it makes
+    /// room.
     fn may_go(&self, spot: &Spot<'a>) -> bool {
         may_go(self.node(spot), self.own)
     }
 
-    /// Takes an entry out, if it may go and its word is what it was.
+    /// Takes an entry out, if it may leave and its word has not changed.
     fn take(&self, spot: &Spot<'a>) -> bool {
         let freed = self.core.take(spot, self.own, self.now, self.pin);
         self.freed.set(self.freed.get() + freed);
@@ -175,8 +177,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
     #[inline]
     fn mark(&self, at: usize) -> Option<Mark> {
         let spot = self.dial.spot(at)?;
-        // What weighs nothing makes no room: to the hands it is not there, or it would be the weakest
-        // of every few again and again, and nothing would ever leave.
+        // An entry of weight zero makes no room, so the hands do not see it. Otherwise it would be
+        // the weakest of every few again and again, and nothing would ever leave.
         if self.weightless {
             let state = self.node(&spot).slot.state();
             if state.is_live() && state.weight() == 0 {
@@ -224,7 +226,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// What a value weighs. Foreign code: the weigher.
+    /// Returns the weight of a value. Runs user code: the weigher.
     pub(super) fn weigh(&self, key: &K, value: &V) -> Weight {
         let Some(room) = &self.room else {
             return Ok(1);
@@ -237,7 +239,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         })
     }
 
-    /// A key is about to be put in: what the policy knows of it is asked for from memory.
+    /// Prefetches the policy's memory of a key that is about to be inserted.
     #[inline]
     pub(super) fn expect(&self, hash: u64, pin: &Pin) {
         if let Some(room) = &self.room {
@@ -245,7 +247,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// The mark of a key that is put in.
+    /// Returns the mark of a key that is inserted.
     pub(super) fn newcomer(&self, hash: u64, pin: &Pin) -> u8 {
         match &self.room {
             Some(room) => {
@@ -260,8 +262,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Keeps the count of what is no longer at a word with this mark, for when it comes again. Not of what the policy
-    /// has named: it has noted that.
+    /// Keeps the count of an entry whose word had this mark, for when its key comes again. Not
+    /// called for entries that the policy has named: it has noted those.
     pub(super) fn remember(&self, mark: u8, hash: impl FnOnce() -> Option<u64>, pin: &Pin) {
         let Some(room) = self.room.as_ref().filter(|_| Mark(mark).count() > 0) else {
             return;
@@ -281,8 +283,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes out what is owed for the entry of `own`, or was left to it, or that entry itself. It has been put
-    /// in its place, or back.
+    /// Evicts until the weight owed by the entry of `own`, or left to it by another thread, is
+    /// freed; evicts that entry if nothing else can go. Called with the entry in its place, or back
+    /// in it.
     pub(super) fn make_room(&self, owed: u64, hash: u64, own: &Node<K, V>, pin: &Pin) {
         let Some(room) = &self.room else {
             return;
@@ -305,7 +308,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if freed > 0 {
                 continue;
             }
-            // What weighs too much may have been taken out by others, who are about to say so.
+            // Other threads may have taken the excess out, and be about to discharge it.
             if (0..A_MOMENT).any(|turn| {
                 relax(turn);
                 room.bound.excess() == 0
@@ -315,9 +318,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if self.unlink_node(hash, own, Event::Evicted, pin) {
                 return self.stats.count(Event::GaveUp);
             }
-            // Somebody has taken it for a debt of theirs; ours is still to be paid, and what there is
-            // may be out of the reach of a bounded walk. What is left after a look at everything is
-            // being filled.
+            // Another thread has evicted our entry for its own debt. Ours is still open, and a
+            // bounded walk may not find a victim. Scan the whole table; what remains is being
+            // filled.
             if in_vain > PATIENCE {
                 return self.evict_all(room);
             }
@@ -343,7 +346,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes out one entry that the policy names: the weight that this has freed; zero when it
+    /// Takes out one entry that the policy names. Returns the weight freed; zero when the policy
     /// found none within its bound.
     fn evict(&self, room: &Room<K, V>, own: *const Node<K, V>, pin: &Pin) -> u64 {
         if self.ttl.is_some() {
@@ -367,7 +370,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         clock.freed.get()
     }
 
-    /// The policy, made anew if it was made for a very different number of entries.
+    /// Returns the policy; replaces it first if it was made for a very different number of entries.
     fn renewed<'p>(&self, room: &Room<K, V>, positions: usize, pin: &'p Pin) -> &'p Policy {
         let policy = room.policy(pin);
         let likely = room.bound.likely_entries(positions);
@@ -380,8 +383,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let swapped = room
             .policy
             .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
-        // SAFETY: both are from `Box::into_raw`. Of all who try, one swaps the old one out, and
-        // retires it; a new one that was not put in has been seen by nobody.
+        // SAFETY: both are from `Box::into_raw`. Of all threads that try, one swaps the old policy
+        // out and retires it. A new one that was not swapped in was never shared.
         unsafe {
             if swapped.is_ok() {
                 self.domain.retire(Garbage::boxed(old));
@@ -394,7 +397,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Takes out an entry that was demoted and has not been used since, if there is one.
     fn evict_demoted(&self, room: &Room<K, V>, clock: &Clock<'_, K, V, S>) {
-        // Asked first: most caches never have one, and to pop is a fence.
+        // Asked first: most caches never have one, and a pop is a fence.
         while !room.demoted.is_empty() {
             let Some(hash) = room.demoted.pop() else {
                 return;
@@ -408,18 +411,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes out whatever has expired.
+    /// Takes out all entries that have expired.
     pub(crate) fn purge(&self) {
         self.purge_while(|| true);
     }
 
-    /// As [`purge`](Self::purge), for as long as it is to go on.
+    /// Does what [`purge`](Self::purge) does, while `go_on` returns true.
     pub(crate) fn purge_while(&self, go_on: impl Fn() -> bool) {
         if self.ttl.is_none() {
             return;
         }
-        // Nothing can have expired before the next deadline: of what was there at the last walk, or was put in since.
-        // (One who puts it in may have looked at the clock before that walk, and stopped: that goes a little late.)
+        // No entry can have expired before the next deadline, of all that were there at the last
+        // walk or were inserted since. (An inserter may have read the clock before that walk, and
+        // stopped. Its entry goes a little late.)
         let began = self.clock.now();
         if began < self.next_deadline.load(Ordering::Relaxed) {
             return;
@@ -439,11 +443,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let mut spots = Vec::new();
             from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
             for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
+                // SAFETY: linked when its word was loaded, under this pin.
                 let slot = &unsafe { deref(spot.object::<Node<K, V>>(), &pin) }.slot;
                 match slot.deadline() {
                     Some(deadline) if deadline > now => next = next.min(deadline),
-                    // Taken out; or it is not live, and may put back an older value, whose deadline is not known.
+                    // Expired and taken out; or not live, and an older value with an unknown
+                    // deadline may come back.
                     deadline => {
                         self.take_expired(&spot, now, &pin);
                         if deadline.is_none() || slot.state().is_linked() {
@@ -458,8 +463,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.next_deadline.store(next, Ordering::Relaxed);
     }
 
-    /// Sets the capacity, and takes out what lies above it, but for what is being filled. `false`:
-    /// this cache has none.
+    /// Sets the capacity, and evicts the excess, except entries that are being filled. Returns
+    /// `false` if this cache has no capacity.
     pub(crate) fn set_capacity(&self, capacity: u64) -> bool {
         let Some(room) = &self.room else {
             return false;
@@ -480,11 +485,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         true
     }
 
-    /// Takes out what a smaller capacity has no room for: first what has expired, then by heat, the coldest first. What
-    /// this has freed.
+    /// Evicts for a smaller capacity: first expired entries, then by heat, the coldest first.
+    /// Returns the weight freed.
     ///
-    /// It looks at all entries three times: to weigh each rank, to take out the ranks that go whole, and to take out as
-    /// much as is needed of the next. What is used beside it may go with the rank it had.
+    /// It looks at all entries three times: to weigh each rank, to take out the ranks that go as a
+    /// whole, and to take as much as needed of the next one. An entry that is used meanwhile may go
+    /// with the rank it had.
     fn shed(&self, room: &Room<K, V>, owed: u64) -> u64 {
         if owed == 0 {
             return 0;
@@ -521,7 +527,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         paid
     }
 
-    /// Shows every live entry once, and tidies up in between.
+    /// Shows every live entry once, and collects garbage in between.
     fn each_entry(&self, mut show: impl FnMut(&Spot<'_>, &Node<K, V>, &Pin)) {
         self.each_node(
             |spot, node, pin| {
@@ -533,10 +539,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         );
     }
 
-    /// Takes an entry out, if it may go and its word is what it was: the weight that this has freed.
+    /// Takes an entry out, if it may leave and its word has not changed. Returns the weight freed.
     #[inline(always)]
     fn take(&self, spot: &Spot<'_>, own: *const Node<K, V>, now: Option<u64>, pin: &Pin) -> u64 {
-        // SAFETY: linked at the load of its word, under this pin.
+        // SAFETY: linked when its word was loaded, under this pin.
         let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
         if !may_go(node, own) {
             return 0;
@@ -544,7 +550,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         come_by("take");
         let state = node.slot.state();
         let expired = now.is_some_and(|now| node.slot.is_expired(now));
-        // Live it stays for as long as it stands here: a slot never goes back.
+        // A live slot stays live while its word is unchanged, because a slot never goes back.
         if !self.table.unlink(spot) {
             return 0;
         }
@@ -557,12 +563,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         state.weight()
     }
 
-    /// Sets what garbage may weigh: a share of what the entries may. Where each weighs one, their number is what
-    /// counts.
+    /// Sets the weight that garbage may have: a share of the capacity. Without a weigher, the
+    /// number of retired objects counts.
     pub(super) fn bound_garbage(&self) {
         while let (true, Some(capacity)) = (self.has_weigher(), self.capacity()) {
             self.domain.set_most_weight(capacity / GARBAGE as u64);
-            // Whoever says it last says it of the last capacity.
+            // The thread that sets it last must set it from the last capacity: check again.
             store_load();
             if self.capacity() == Some(capacity) {
                 return;
@@ -570,11 +576,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes out whatever weighs anything, until there is no excess: what a policy that looks at no
-    /// weights has not come by, among many entries that weigh nothing.
+    /// Takes out all entries that have a weight, until there is no excess. The policy looks at no
+    /// weights, and may not find such entries among many of weight zero.
     ///
-    /// What it does not come by is not in the table when its position is looked at, or is being filled. Those who
-    /// put it in, or back, are left the debt.
+    /// It misses an entry that is not in the table when its position is looked at, or is being
+    /// filled. The thread that puts that entry in, or back, is left the debt.
     fn evict_all(&self, room: &Room<K, V>) {
         loop {
             let pin = pin();
@@ -588,7 +594,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     return;
                 }
                 let spot = || clock.dial.spot(at).filter(|spot| clock.may_go(spot));
-                // Again, if somebody has changed its word just now, by a hit.
+                // Again, if another thread has just changed its word, by a hit.
                 while room.bound.excess() > 0 && spot().is_some_and(|spot| !clock.take(&spot)) {}
             }
             if clock.dial.shows_all() {
@@ -599,7 +605,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 }
 
 impl<K, V, S> Core<K, V, S> {
-    /// Takes a weight in before its entry can be seen: what is owed for it.
+    /// Charges a weight before its entry can be seen. Returns the weight owed for it.
     pub(super) fn charge(&self, weight: u64) -> u64 {
         self.room
             .as_ref()
@@ -612,26 +618,26 @@ impl<K, V, S> Core<K, V, S> {
         }
     }
 
-    /// Whether weighing a value runs foreign code.
+    /// Returns whether weighing a value runs user code.
     pub(super) fn has_weigher(&self) -> bool {
         self.room
             .as_ref()
             .is_some_and(|room| !room.bound.counts_entries())
     }
 
-    /// Whether there is a capacity, and it is one in entries.
+    /// Returns whether there is a capacity, and it counts entries.
     pub(crate) fn counts_entries(&self) -> bool {
         self.room
             .as_ref()
             .is_some_and(|room| room.bound.counts_entries())
     }
 
-    /// The capacity, if there is one.
+    /// Returns the capacity, if there is one.
     pub(crate) fn capacity(&self) -> Option<u64> {
         self.room.as_ref().map(|room| room.bound.capacity())
     }
 
-    /// The total weight; of a cache without a capacity, the number of entries.
+    /// Returns the total weight; in a cache without a capacity, the number of entries.
     pub(crate) fn weighted_size(&self) -> u64 {
         match &self.room {
             Some(room) => room.bound.total(),
@@ -655,13 +661,14 @@ mod tests {
         assert_eq!((cache.len(), cache.iter().count()), (1, 1));
     }
 
-    /// Clause 9: also while who moves the words of a table has stopped, and a hand sees none that it may take.
+    /// Clause 9: also while the thread that moves the words of a table has stopped, and a hand sees
+    /// no word that it may take.
     #[test]
     fn c09_what_is_owed_is_paid_while_a_growth_stands_still() {
         pays_after(|cache| cache.core.table.stall(&pin()));
     }
 
-    /// Clause 9: also if who moved them stopped right before the end.
+    /// Clause 9: also if that thread stopped right before the end.
     #[test]
     fn c09_what_is_owed_is_paid_although_words_are_fresh() {
         pays_after(|cache| cache.core.table.leave_fresh(&pin()));

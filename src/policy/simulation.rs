@@ -1,5 +1,5 @@
-//! The policy alone: over a plain vector of words, placed as the table places them, beside an exact
-//! LRU. (`cargo replay --curve` shows it in the cache itself, on real traces, beside other caches.)
+//! The policy alone, over a plain vector of words in the table's order, beside an exact LRU.
+//! (`cargo replay --curve` shows it in the cache itself, on real traces, beside other caches.)
 
 use super::{Census, Mark, Policy, Ring};
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ struct Words {
     places: RefCell<HashMap<u64, usize>>,
     on_probation: Cell<usize>,
     capacity: usize,
-    /// The position that room is made for.
+    /// The position of the entry that needs room.
     own: Cell<usize>,
     looks: Cell<usize>,
 }
@@ -116,7 +116,7 @@ impl Ring for Words {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 struct Run {
     /// Hits, in percent.
@@ -130,7 +130,7 @@ fn percent(hits: usize, of: usize) -> f64 {
     100.0 * f64::from(u32::try_from(hits).unwrap()) / f64::from(u32::try_from(of).unwrap())
 }
 
-/// `at_once` threads each put one in before any makes room for its own.
+/// `at_once` threads each insert one entry before any of them makes room for its own.
 fn run(accesses: &[u64], capacity: usize, at_once: usize) -> Run {
     let words = Words::new(capacity);
     let policy = Policy::new(capacity);
@@ -194,7 +194,7 @@ impl Dice {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
     }
 
-    /// The rarer the larger, about as by Zipf's law: each octave is as likely as the others.
+    /// A larger number is rarer, about as by Zipf's law: each octave is as likely as the others.
     fn zipf(&mut self, octaves: u64) -> u64 {
         let octave = self.roll(octaves);
         (1 << octave) - 1 + self.roll(1 << octave)
@@ -207,7 +207,7 @@ fn accesses(key: impl FnMut(u64) -> u64) -> Vec<u64> {
     (0..ACCESSES).map(key).collect()
 }
 
-/// Runs the policy and LRU, and tells of both.
+/// Runs the policy and an LRU, and prints the results of both.
 fn beside_lru(name: &str, accesses: &[u64], capacity: usize) -> (f64, f64) {
     let run = run(accesses, capacity, 1);
     let lru = lru(accesses, capacity);
@@ -231,8 +231,8 @@ fn a_loop_larger_than_the_cache_keeps_a_part_of_itself() {
     }
 }
 
-/// Entries that threads put in at one time were taken for a probation grown too large, and let into
-/// main without a contest.
+/// Once, entries that threads inserted at the same time were taken for a probation grown too large,
+/// and let into main without a contest.
 #[test]
 fn newcomers_at_once_cost_a_loop_nothing() {
     let accesses = accesses(|now| now % 1000);
