@@ -12,32 +12,32 @@
 //!   TOMB  ---'        | withdraw, kill     |  ^ replace           | place (reused), or, with an
 //!                     '--> TOMB            |  '----- (in place)   | EMPTY behind it, clear: EMPTY
 //!                                          v                      v
-//!        growth:   EMPTY -> MOVED_END   LIVE -> FROZEN -> MOVED   TOMB, TENTATIVE -> MOVED
+//!        resize:   EMPTY -> MOVED_END   LIVE -> FROZEN -> MOVED   TOMB, TENTATIVE -> MOVED
 //! ```
 //!
-//! An `EMPTY` ends a probe. So between a live word and its home none ever appears: whatever is
-//! reachable stays reachable.
+//! An `EMPTY` ends a probe. So between a live word and its home none ever appears: every reachable
+//! word stays reachable.
 //!
-//! # One word a key, although tombs are reused
+//! # One word a key, although tombstones are reused
 //!
-//! Two callers that insert one key may pick two different positions when a tomb appears
+//! Two callers that insert one key may pick two different positions when a tombstone appears
 //! between. After Purcell and Harris (Non-blocking hashtables with open addressing, DISC '05) an
 //! insert therefore has two steps: *place* a tentative word, which readers pass over; walk the
-//! whole probe once more; *confirm*. If A and B are placed for one key, then of the two walks
-//! that follow the two placements at least one sees the other's word (`store_load`), and
+//! whole probe once more; *confirm*. If A and B are placed for one key, then of the two walks that
+//! follow the two placements at least one sees the other's word (`store_load`), and
 //!
 //! * a walk that meets a live word of its key withdraws;
 //! * a walk that meets a tentative word of its key kills it when that stands later in the probe,
 //!   and withdraws when it stands earlier.
 //!
-//! Only its owner confirms a word, by a compare-and-swap that fails if it was killed. An insert
-//! whose owner has stopped between the two steps delays others of that very key for a bounded
-//! number of turns, after which they kill it. So everything here is lock-free but for inserts
-//! of one key racing each other, which are obstruction-free.
+//! Only its owner confirms a word, by a compare-and-swap that fails if it was killed. If the owner
+//! of an insert has stopped between the two steps, others of that very key are delayed for a
+//! bounded number of turns, after which they kill its word. So everything here is lock-free but for
+//! inserts of one key racing each other, which are obstruction-free.
 //!
-//! What a word says is in `table/word.rs`, the order of positions in `table/probe.rs`, what
-//! becomes of tombs in `table/clear.rs`, growth in `table/grow.rs`, walks over everything in
-//! `table/scan.rs`, and what a policy sees of it in `table/dial.rs`.
+//! The layout of a word is in `table/word.rs`, the order of positions in `table/probe.rs`, the
+//! clearing of tombstones in `table/clear.rs`, resizes in `table/grow.rs`, walks over everything in
+//! `table/scan.rs`, and the policy's view in `table/dial.rs`.
 
 mod clear;
 mod dial;
@@ -58,33 +58,33 @@ use word::Word;
 /// The most objects a table may be made for.
 pub(crate) const MAX_OBJECTS: usize = 1 << (grow::MAX_BITS - 1);
 
-/// How many words a hit looks at before it takes the long way: of those that are there, 97 in 100 stand
-/// that near to their home in a table that is half full.
+/// Words that a hit looks at before it takes the slow path. In a table that is half full, 97 in 100
+/// objects stand that near to their home.
 const GLANCE: usize = 4;
 
-/// How the table asks for the hash of an object it moves. Foreign code: the key's `Hash`.
+/// Asks for the hash of an object that the table moves. Runs user code: the key's `Hash`.
 pub(crate) trait Rehash<T> {
-    /// `None` when it panicked.
+    /// Returns `None` when it panicked.
     fn rehash(&self, object: &T) -> Option<u64>;
-    /// Takes an object that the table has let go of, because it has no hash to stand by.
+    /// Takes an object that the table has let go of, because it has no hash and so no position.
     fn lost(&self, object: &T);
 }
 
-/// A table of `T`s that it does not own: they are put in and taken out as pointers, and whoever
-/// takes one out retires it.
+/// A table of `T`s that it does not own. They are put in and taken out as pointers, and the thread
+/// that takes one out retires it.
 pub(crate) struct Table<T> {
     /// The oldest level that may still hold something. Release when promoted (grow.rs), Acquire
     /// in `root`: the reader of a new root sees its words.
     root: AtomicPtr<Level>,
-    /// How many words have [`PROBATION`] in their mark. On a line of its own: every miss changes it, and
-    /// every hit reads the root.
+    /// The number of words that have [`PROBATION`] in their mark. On a cache line of its own: every
+    /// miss changes it, and every hit reads the root.
     probation: CachePadded<AtomicUsize>,
-    /// Invariant in `T`: what one handle puts in, every other handle takes out. A table that
-    /// let `T` shrink would let a value that lives short be put in for one that lives long.
+    /// Invariant in `T`: every handle takes out objects that other handles put in. A table that let
+    /// `T` shrink would accept a short-lived value for a long-lived one.
     _objects: std::marker::PhantomData<*mut T>,
 }
 
-/// A word that was seen to hold an object: where, and what it was.
+/// A word that was seen to hold an object: its position and its value.
 pub(crate) struct Spot<'p> {
     level: &'p Level,
     at: usize,
@@ -99,11 +99,11 @@ impl Spot<'_> {
     }
 }
 
-/// What came of a short look.
+/// The result of a short look.
 pub(crate) enum Glance<T> {
     Found(T),
     Absent,
-    /// It takes a longer one.
+    /// It takes a longer look.
     Unclear,
 }
 
@@ -118,7 +118,7 @@ impl<T> Glance<T> {
     }
 }
 
-/// What came of [`Table::claim`].
+/// The result of [`Table::claim`].
 pub(crate) enum Claim<'p, T> {
     /// The object is in the table.
     Placed(*const T),
@@ -128,23 +128,23 @@ pub(crate) enum Claim<'p, T> {
 
 /// A key that is claimed.
 pub(crate) trait Key<T> {
-    /// Whether an object is of this key. Foreign code: the key's `Eq`.
+    /// Returns whether an object is of this key. Runs user code: the key's `Eq`.
     fn is(&self, object: *const T) -> bool;
     /// The object to put in: made when it is first asked for, the same one after that.
     ///
-    /// It may be in the table for a moment and then not after all; others may be reading it from
-    /// the first time it was asked for. So if it is not used it must be retired, not dropped.
+    /// It may be in the table for a moment and then be withdrawn. Other threads may be reading it
+    /// from the first time it was asked for. So if it is not used it must be retired, not dropped.
     fn object(&mut self) -> *const T;
     /// The mark that its word is to begin with.
     fn mark(&mut self) -> u8;
 }
 
-/// What a walk over one key's probe ended with.
+/// The result of a walk over one key's probe.
 enum Walk<'p> {
     Found(Spot<'p>),
-    /// A free position, what stands there, and how many steps the walk took.
+    /// A free position, the word there, and the steps of the walk.
     Free(usize, Word, usize),
-    /// Somebody else's tentative word of this key.
+    /// Another thread's tentative word of this key.
     Rival(usize, Word),
     /// The level is being moved from.
     Moving,
@@ -153,8 +153,8 @@ enum Walk<'p> {
 }
 
 impl<T> Table<T> {
-    /// A table with room for about `capacity` objects before it grows; with `no_more` there will
-    /// be no more than these, but for a few for a moment.
+    /// Makes a table with room for about `capacity` objects before it resizes. With `no_more` there
+    /// will be no more than these, but for a few for a moment.
     pub(crate) fn new(capacity: usize, no_more: bool) -> Self {
         let root = Level::for_objects(capacity, no_more);
         Self {
@@ -202,8 +202,8 @@ impl<T> Table<T> {
     /// words of the levels.
     ///
     /// A level that is being moved from is searched before the one it moves to. That is exact:
-    /// while a key's word is still seen in the older level, nobody has changed that key in the
-    /// newer one, because every writer first moves the key's whole probe.
+    /// while a reader still sees a key's word in the older level, no writer has changed that key in
+    /// the newer one, because every writer first moves the key's whole probe.
     #[inline]
     pub(crate) fn find<'p>(
         &self,
@@ -304,7 +304,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Makes a copy that stands at `spot` one that may be changed: finishes the growth that made
+    /// Makes a copy that stands at `spot` one that may be changed: finishes the resize that made
     /// it, so that the word it was copied from is certainly `MOVED`.
     #[cold]
     fn settle_source(&self, spot: &Spot<'_>, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
@@ -329,7 +329,7 @@ impl<T> Table<T> {
                 break;
             }
             if word.is_passed(hash) {
-                // The first tomb, and again without a branch: others are `usize::MAX`.
+                // The first tombstone, and again without a branch: other words give `usize::MAX`.
                 let tomb = at | (word.tomb_bit() as usize).wrapping_sub(1);
                 let first = tomb < free.0;
                 free = (tomb.min(free.0), if first { word } else { free.1 });
@@ -353,13 +353,14 @@ impl<T> Table<T> {
         }
     }
 
-    /// The second step of an insert: after our word was placed, look once more at every word
-    /// that could be of the same key, then confirm. False: our word is out of the table again.
+    /// The second step of an insert: after our word was placed, look once more at every word that
+    /// could be of the same key, then confirm. False: our word is out of the table again.
     ///
     /// First backwards to the key's home, so that nothing on the way to our word can be cleared
-    /// after we have passed it (`table/clear.rs`), then on to the next `EMPTY`. `ours` is counted from the home on.
+    /// after we have passed it (`table/clear.rs`), then on to the next `EMPTY`. `ours` is counted
+    /// from the home on.
     ///
-    /// Foreign code (`Eq`) runs in between. If it panics the word is withdrawn.
+    /// User code (`Eq`) runs in between. If it panics the word is withdrawn.
     fn settle(
         level: &Level,
         hash: u64,
@@ -385,8 +386,8 @@ impl<T> Table<T> {
                 if other.is_settled_and_other(hash) {
                     break;
                 }
-                // What stood in a word that moves may have been of our key, and lives in the next
-                // level now. An `EMPTY` hides our word from those who come by it.
+                // The object of a word that moves may have been of our key, and be in the next
+                // level now. An `EMPTY` hides our word from walks that reach it.
                 if other.is_moving() || other.is_empty() || is_rival(other) {
                     return false;
                 }
@@ -417,7 +418,7 @@ impl<T> Table<T> {
 
     /// Puts `object`, of the same key, in the place of the one at `spot`.
     pub(crate) fn replace(&self, spot: &Spot<'_>, object: *const T) -> bool {
-        // A word that is not fresh and not frozen is changed by this swap or by nobody.
+        // A word that is not fresh and not frozen changes by this swap or not at all.
         !spot.word.is_pinned_down()
             && spot
                 .level
@@ -435,11 +436,11 @@ impl<T> Table<T> {
         unlinked
     }
 
-    /// Takes `object` out (or puts `instead` in its place) wherever it stands; the mark of its word. `None` when it
-    /// is not in the table.
+    /// Takes `object` out (or puts `instead` in its place) wherever it stands. Returns the mark of
+    /// its word; `None` when it is not in the table.
     ///
-    /// It is looked for by address, first where `hash` says, then, if `still_linked`,
-    /// everywhere: a key whose `Hash` answers differently each time may stand anywhere.
+    /// It is looked for by address, first where `hash` says, then, if `still_linked`, everywhere: a
+    /// key with a `Hash` that answers differently each time may stand anywhere.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn exchange(
         &self,
@@ -465,7 +466,7 @@ impl<T> Table<T> {
             if !still_linked() {
                 return None;
             }
-            // Most likely somebody has just taken it out and is about to say so.
+            // Most likely another thread has just taken it out and is about to report so.
             if turn < PATIENCE {
                 relax(turn);
                 continue;
@@ -473,7 +474,7 @@ impl<T> Table<T> {
             let level = self.whole(pin, rehash, domain);
             let Some(spot) = level.position_of(object as usize) else {
                 if level.next().is_some() {
-                    // A growth has begun meanwhile, and may have moved it behind our back.
+                    // A resize has begun meanwhile, and may have moved it behind our back.
                     continue;
                 }
                 return None;

@@ -1,31 +1,31 @@
-//! Tombs become `EMPTY` again, from the end of a run backwards.
+//! Tombstones become `EMPTY` again, from the end of a run backwards.
 //!
 //! Without that every word would be used up in time, and each absent key be looked for all round
-//! the table. A tomb in front of an `EMPTY` keeps nothing reachable - unless somebody is just
-//! placing a word behind it. So who clears, *C*, and who places, *I*, each say what they do before
-//! they look at what the other does:
+//! the table. A tombstone in front of an `EMPTY` keeps nothing reachable - unless an inserter is
+//! just placing a word behind it. So the clearing thread, *C*, and the inserter, *I*, each announce
+//! their step before they look at the other's:
 //!
 //! ```text
-//!   C: 1. put its own number into the tomb p          I: 1. place a word at q, in an EMPTY or a tomb
+//!   C: 1. put its own number into the tombstone p     I: 1. place a word at q, in an EMPTY or TOMB
 //!      2. is p + 1 still EMPTY?                          2. walk from q back to its home: take away
 //!      3. swap p from that number to EMPTY                  numbers, withdraw if there is an EMPTY
 //! ```
 //!
-//! *After I's walk has passed p, p does not become `EMPTY` for as long as I's word stands at q.*
-//! By induction from q back. Suppose C's step 3 succeeds at p after I has passed it.
+//! *After I's walk has passed p, p does not become `EMPTY` for as long as I's word stands at q.* By
+//! induction from q back. Suppose C's step 3 succeeds at p after I has passed it.
 //!
 //! * p = q - 1. If C began (1) before I passed p, then I found the number there and took it away,
 //!   and C's swap fails: a number is put there only by the thread it belongs to, which does one
 //!   thing at a time. If C began after, it is after I's step 1, and its step 2 finds q taken.
 //! * p < q - 1. C's step 2 found p + 1 `EMPTY`. Not after I had passed p + 1, by induction. So
-//!   before, and I passes p + 1 before p: C had put its number into p by the time I came there,
-//!   and as above I took it away.
+//!   before, and I passes p + 1 before p: C had put its number into p by the time I came there, and
+//!   I took it away, as in the first case.
 //!
 //! All these accesses are `SeqCst` (`store_load` stands for that in the models).
 //!
-//! A copy that a growth makes goes to a word that is `EMPTY`, and is right only because `EMPTY`
+//! A copy that a resize makes goes to a word that is `EMPTY`, and is right only because `EMPTY`
 //! never comes back (grow.rs). So in a level that is moved to, nothing is cleared before the last
-//! helper of that growth is gone: when the level before it is freed, a grace period after.
+//! helper of that resize is gone: when the level before it is freed, a grace period after.
 
 #[cfg(atomic_cache_loom)]
 use super::Table;
@@ -37,14 +37,14 @@ use crate::reclaim::Pin;
 use crate::sync::store_load;
 
 impl Level {
-    /// Clears the tomb at `at`, and those right before it, if they are the end of a run.
+    /// Clears the tombstone at `at`, and those right before it, if they are the end of a run.
     ///
-    /// A tomb is made by one unlink and cleared once, so this costs an unlink one more step on
-    /// average, however many tombs there are in a row.
+    /// A tombstone is made by one unlink and cleared once, so this costs an unlink one more step on
+    /// average, however many tombstones there are in a row.
     pub(super) fn clear_tombs(&self, at: usize) {
         let mask = self.len() - 1;
         let ends_run = |at: usize| self.load((at + 1) & mask).is_empty();
-        // What is being moved is left to the movers.
+        // Words that are being moved are left to the movers.
         if !self.may_clear() || self.growth().is_some() || !ends_run(at) {
             return;
         }
@@ -70,7 +70,7 @@ impl Level {
 
 #[cfg(atomic_cache_loom)]
 impl<T> Table<T> {
-    /// Makes an `EMPTY` word a tomb; for a model that begins with some.
+    /// Makes an `EMPTY` word a tombstone; for a model that begins with some.
     pub(crate) fn entomb(&self, at: usize, pin: &Pin) {
         let level = self.root(pin);
         assert!(level.reserve(0) && level.swap(at, Word::EMPTY, Word::TOMB));

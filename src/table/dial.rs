@@ -11,7 +11,7 @@ use std::ops::Range;
 /// The bit of a mark that says *on probation*. The table counts the words that have it.
 pub(crate) const PROBATION: u8 = 1 << 4;
 
-/// How many blocks of words are moved by one who wants to evict and finds a growth.
+/// Blocks of words that an evictor moves when it meets a resize.
 const HELP: usize = 4;
 
 /// All positions of a level.
@@ -25,13 +25,13 @@ impl<'p> Dial<'p> {
         self.level.len()
     }
 
-    /// Whether it still shows all that is in the table, and has since it was made of all: no growth has begun that
-    /// takes words away.
+    /// Whether it still shows everything in the table, and has since it was made of all: no resize
+    /// has begun that takes words away.
     pub(crate) fn shows_all(&self) -> bool {
         self.level.growth().is_none()
     }
 
-    /// What stands at a position, counted on round and round, if it may be changed now.
+    /// The word at a position, counted on round and round, if it may be changed now.
     #[inline]
     pub(crate) fn spot(&self, at: usize) -> Option<Spot<'p>> {
         let at = at & (self.level.len() - 1);
@@ -54,8 +54,8 @@ impl<'p> Dial<'p> {
         first.map(|(at, word)| (at, word.mark()))
     }
 
-    /// The position of the first entry of a stretch that is on probation, whose object is asked for from memory;
-    /// or the end.
+    /// The position of the first entry of a stretch that is on probation, which is prefetched; or
+    /// the end.
     pub(crate) fn rest(&self, stretch: Range<usize>) -> usize {
         let end = stretch.end;
         let next = self
@@ -88,12 +88,12 @@ impl Spot<'_> {
 }
 
 impl<T> Table<T> {
-    /// The words of the table. While it grows, those of the level where most of them are; and the
-    /// growth goes on a little.
+    /// The words of the table. While it resizes, those of the level where most of them are; and the
+    /// resize goes on a little.
     ///
     /// In either level a word that is neither frozen nor fresh is its object's only one, and may be
-    /// changed: in the old one nobody has begun to move it, and that needs a swap of this very
-    /// word; in the new one its source is `MOVED`.
+    /// changed. In the old level no helper has begun to move it, because that needs a swap of this
+    /// very word. In the new one its source is `MOVED`.
     pub(crate) fn dial<'p>(
         &self,
         pin: &'p Pin,
@@ -113,7 +113,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// As [`dial`](Self::dial), with all that is in the table: finishes a growth.
+    /// Does what [`dial`](Self::dial) does, for all words of the table: finishes a resize.
     pub(crate) fn dial_of_all<'p>(
         &self,
         pin: &'p Pin,
@@ -153,7 +153,7 @@ impl<T> Table<T> {
             .find(which)
     }
 
-    /// Changes a mark; false if the word is not what it was.
+    /// Changes a mark; returns false if the word has changed.
     pub(crate) fn remark(&self, spot: &Spot<'_>, mark: u8) -> bool {
         let changed = !spot.word.is_pinned_down()
             && spot

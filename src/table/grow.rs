@@ -1,31 +1,31 @@
 //! Levels, and how words move from one to the next.
 //!
-//! A level that is crowded gets a *growth*: a next level hangs off it and every writer moves a
+//! A level that is crowded gets a *resize*: a next level hangs off it and every writer moves a
 //! block of words, and first of all the whole probe of its own key. Only words move; objects stay
-//! where they are, so fills, waiters and readers do not notice. The next level has twice the
-//! words, or as many when most of what crowded the old one was tombs; or fewer, when a bounded
-//! cache has come to hold far fewer objects than it did.
+//! where they are, so fills, waiters and readers do not notice. The next level has twice the words,
+//! or as many when tombstones crowded the old one; or fewer, when a bounded cache has come to hold
+//! far fewer objects than it did.
 //!
 //! # A word is copied exactly once
 //!
 //! Any number of threads may help with one word, and any of them may stop for long between two
-//! instructions. Copying again what has meanwhile been unlinked would bring a freed object back.
-//! So for each word `old[i]`:
+//! instructions. Copying a word again after it was unlinked would bring a freed object back. So for
+//! each word `old[i]`:
 //!
 //! 1. **Freeze** `old[i]`: from now on it changes into `MOVED` and into nothing else.
 //! 2. **Agree** on the destination: `ledger[i]` is set to `q`, a position of the next level that
 //!    was `EMPTY`, with the tag that the copy is to have.
 //! 3. **Copy**: swap `next[q]` from `EMPTY` to the word, marked *fresh*. `EMPTY` does not come back
-//!    there while anybody might still try, so of all helpers one succeeds at `q`.
+//!    there while a helper might still try, so of all helpers one succeeds at `q`.
 //! 4. If `q` was taken by another key first, agree on another `q` - but only after having seen
 //!    `old[i]` still frozen *after* having seen `next[q]` hold something else. A fresh word is
-//!    neither replaced nor unlinked, and it is fresh until `old[i]` is `MOVED`; so if our copy
-//!    had ever stood at `q`, it would have stood there still.
+//!    neither replaced nor unlinked, and it is fresh until `old[i]` is `MOVED`; so if our copy had
+//!    ever stood at `q`, it would have stood there still.
 //! 5. **Seal**: `old[i]` becomes `MOVED`; then the copy's *fresh* mark is taken away.
 //!
-//! Nothing of this trusts the key's `Hash`, which may answer as it likes: positions and tags are
-//! agreed on as numbers, an object whose `Hash` panics is agreed to be lost, and a writer that meets a fresh word finishes the whole growth before it
-//! changes it.
+//! Nothing of this trusts the key's `Hash`, which may answer as it likes. Positions and tags are
+//! agreed on as numbers. An object is agreed to be lost if its `Hash` panics. A writer that meets a
+//! fresh word finishes the whole resize before it changes it.
 
 use super::probe::probe;
 use super::word::Word;
@@ -39,7 +39,7 @@ use std::ops::Range;
 /// The smallest level there is: 16 words. A hand goes over all of them for a victim of a cache that
 /// may hold few.
 const FEWEST_BITS: u32 = 4;
-/// What a table that is made for nothing in particular begins with: 256 words, 2 KiB.
+/// The first level of a table that was made for no number of objects: 256 words, 2 KiB.
 const MIN_BITS: u32 = if cfg!(any(test, atomic_cache_loom)) {
     4
 } else {
@@ -47,7 +47,7 @@ const MIN_BITS: u32 = if cfg!(any(test, atomic_cache_loom)) {
 };
 /// The largest: its positions fit the ledger's 32 bits.
 pub(super) const MAX_BITS: u32 = 31;
-/// Words moved by every writer that meets a growth.
+/// Words moved by every writer that meets a resize.
 const BLOCK: usize = if cfg!(any(test, atomic_cache_loom)) {
     4
 } else {
@@ -59,15 +59,16 @@ const LONG_PROBE: usize = 16;
 /// steps on average (Knuth, volume 3, 6.4: (1 + 1 / (1 - 5/8)^2) / 2).
 const GROWING: usize = 5;
 /// Of a table that was made for a number of objects, at most half of the words: the rest may be
-/// tombs, and at six it is seldom that there are as many. An unsuccessful probe is then eight steps.
+/// tombstones, and at six it is seldom that there are as many. An unsuccessful probe is then eight
+/// steps.
 const MADE_FOR: usize = 6;
 /// Levels up to this many words ask at every insert.
 const SMALL: usize = 4096;
 
-/// An array of words, and the growth that hangs off it.
+/// An array of words, and the resize that hangs off it.
 pub(super) struct Level {
     words: Words,
-    /// From a hash to its home: `probe::home` with what is known of the level.
+    /// From a hash to its home: `probe::home`, specialised for the level.
     shift: u32,
     bits: u32,
     /// How many words may be in use before it is crowded.
@@ -79,8 +80,8 @@ pub(super) struct Level {
     used: Striped,
     /// Set once. Release when set, Acquire when read: the reader sees the next level's words.
     growth: AtomicPtr<Growth>,
-    /// Whether tombs may become `EMPTY` again here (clear.rs): not before the last who might copy
-    /// into this level is gone. Shared with the growth that leads here.
+    /// Whether tombstones may become `EMPTY` again here (clear.rs): not before the last thread that
+    /// might copy into this level is gone. Shared with the resize that leads here.
     settled: Arc<AtomicUsize>,
 }
 
@@ -89,11 +90,11 @@ pub(super) struct Growth {
     next: *mut Level,
     /// For each old position a [`Note`].
     ledger: Box<[AtomicU64]>,
-    /// The next block that nobody has begun to move.
+    /// The next block that no thread has begun to move.
     cursor: AtomicUsize,
-    /// Words moved by those who began a block.
+    /// Words moved by the threads that began a block.
     moved: AtomicUsize,
-    /// Of the next level; it may be gone before the growth is.
+    /// Of the next level; it may be gone before the resize is.
     settles: Arc<AtomicUsize>,
 }
 
@@ -153,8 +154,9 @@ impl Level {
         self.words.len()
     }
 
-    /// `SeqCst`: of an insert's second walk, see `settle`; on the machines at hand it costs what
-    /// Acquire does, which is what every other caller needs: the word's object is seen whole.
+    /// `SeqCst`: for an insert's second walk, see `settle`. On the machines at hand it costs as
+    /// much as Acquire, which is enough for every other caller: a reader of the word sees its
+    /// object initialised.
     ///
     /// Positions are counted on round and round.
     #[inline(always)]
@@ -169,8 +171,8 @@ impl Level {
         move |at| Word(words.at(at).load(Ordering::SeqCst))
     }
 
-    /// `SeqCst`: the placing step of an insert, see `settle`. Release in all else: who loads the
-    /// word sees the object it points to.
+    /// `SeqCst`: the placing step of an insert, see `settle`. Release in all else: a thread that
+    /// loads the word sees the object it points to.
     pub(super) fn swap(&self, at: usize, from: Word, to: Word) -> bool {
         self.words
             .view()
@@ -191,19 +193,20 @@ impl Level {
         self.growth().map(|growth| unsafe { &*growth.next })
     }
 
-    /// As [`next`](Self::next), for an owner that walks down to free.
+    /// Returns the level that [`next`](Self::next) does, or null, for an owner that walks down to
+    /// free.
     pub(super) fn next_or_null(&self) -> *mut Level {
         self.growth()
             .map_or(std::ptr::null_mut(), |growth| growth.next)
     }
 
-    /// Forgets what stands at a position; by an owner that is alone.
+    /// Forgets the word at a position; for an owner that is alone.
     pub(super) fn clear(&self, at: usize) {
         self.words.view().at(at).store(0, Ordering::Relaxed);
     }
 
-    /// Takes note of one more word in use. False, and no note taken, when the level has no room
-    /// for it and must grow. `long` says that the probe was.
+    /// Takes note of one more word in use. False, and no note taken, when the level has no room for
+    /// it and must be resized. It always asks after a long probe.
     ///
     /// Note first, ask then: of any number of threads that pass here at once, no more are let
     /// through than there is room for (in levels that ask every time; in large ones a stripe asks
@@ -278,7 +281,7 @@ impl Level {
         (0..self.len()).filter(is_live).count()
     }
 
-    /// Where an object stands, by looking everywhere.
+    /// Finds the position of an object, by looking everywhere.
     pub(super) fn position_of(&self, object: usize) -> Option<Spot<'_>> {
         (0..self.len())
             .map(|at| Spot {
@@ -304,15 +307,15 @@ impl Drop for Level {
         if !growth.is_null() {
             // SAFETY: made by `Box::into_raw`, set once, owned by this level.
             let growth = unsafe { Box::from_raw(growth) };
-            // A grace period has passed since this level was replaced: nobody copies any more.
+            // A grace period has passed since this level was replaced: no thread copies any more.
             growth.settles.store(1, Ordering::Release);
         }
     }
 }
 
 impl<T> Table<T> {
-    /// The level in which the key of `hash` is changed now; what stood in its probe in older
-    /// levels has been moved there.
+    /// The level in which the key of `hash` is changed now. The words of its probe in older levels
+    /// have been moved there.
     pub(super) fn writable<'p>(
         &self,
         hash: u64,
@@ -334,7 +337,7 @@ impl<T> Table<T> {
         level
     }
 
-    /// The root, with no growth hanging off it when it was looked at. Finishes one that does.
+    /// The root, with no resize hanging off it when it was looked at. Finishes one that does.
     pub(super) fn whole<'p>(
         &self,
         pin: &'p Pin,
@@ -346,7 +349,8 @@ impl<T> Table<T> {
             let Some(growth) = level.growth() else {
                 return level;
             };
-            // Every word, also those of blocks that others have begun: they may have stopped.
+            // Every word, also those of blocks that other threads have begun: they may have
+            // stopped.
             for at in 0..level.len() {
                 self.move_word(level, growth, at, rehash);
             }
@@ -354,7 +358,7 @@ impl<T> Table<T> {
         }
     }
 
-    /// Begins a growth of `level`, unless there is one.
+    /// Begins a resize of `level`, unless there is one.
     #[cold]
     pub(super) fn grow(&self, level: &Level, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
         // There are never more than two levels: the one before must have been left first.
@@ -362,8 +366,8 @@ impl<T> Table<T> {
         if !std::ptr::eq(root, level) {
             return;
         }
-        // Few live: a level of the same size gets rid of the tombs and is used well. More: twice the
-        // size. (Counting costs little beside moving.)
+        // Few live: a level of the same size gets rid of the tombstones and is used well. More:
+        // twice the size. (Counting costs little beside moving.)
         let live = level.count_live();
         let few = if level.is_made_for_a_number() {
             level.len() / 8 * 5
@@ -452,13 +456,13 @@ impl<T> Table<T> {
             .compare_exchange(old, growth.next, Ordering::AcqRel, Ordering::Acquire)
             .is_ok();
         if promoted {
-            // SAFETY: levels come from `Box::into_raw`; of all who try, one swings the root, so
-            // it is retired once; it holds no object any more.
+            // SAFETY: levels come from `Box::into_raw`. Of all threads that try, one swings the
+            // root, so it is retired once; it holds no object any more.
             domain.retire_large(unsafe { Garbage::large(old) });
         }
     }
 
-    /// Moves one word, or helps to; returns what stands there now: `MOVED` or `MOVED_END`.
+    /// Moves one word, or helps to; returns the word there now: `MOVED` or `MOVED_END`.
     fn move_word(&self, level: &Level, growth: &Growth, at: usize, rehash: &dyn Rehash<T>) -> Word {
         loop {
             let word = level.load(at);
@@ -467,7 +471,7 @@ impl<T> Table<T> {
                 Word::EMPTY => Word::MOVED_END,
                 // A tentative word is killed: its owner starts again in the next level.
                 _ if word.is_free() || word.is_tentative() => Word::MOVED,
-                // Its own source is moved, or `whole` would not have let this growth begin: the
+                // Its own source is moved, or `whole` would not have let this resize begin: the
                 // mark is one that a helper has not yet come to take away.
                 _ if word.is_fresh() => word.settled(),
                 _ if word.is_frozen() => {
@@ -514,13 +518,14 @@ impl<T> Table<T> {
                     return;
                 }
             }
-            // Step 4: first what stands there, then whether the source is still frozen.
+            // Step 4: first the word there, then whether the source is still frozen.
             if level.load(at) != frozen {
                 return;
             }
             // No hash, or no room. Room there is: inserts leave 3/8 of a level free, and a level is
             // left with at most 5/16 of the next one's words to copy. But where many threads have
-            // stopped in the middle of much at once, to let go of an entry is what a cache may do.
+            // stopped in the middle of many words at once, letting go of an entry is allowed to a
+            // cache.
             let proposal = rehash
                 .rehash(object)
                 .and_then(|hash| Some(Note::propose(next.first_empty(hash)?, hash)))
@@ -531,7 +536,7 @@ impl<T> Table<T> {
     }
 }
 
-/// What a ledger says of one word: nothing (0), where it goes, or that it is lost.
+/// The ledger's entry for one word: nothing (0), its destination, or that it is lost.
 ///
 /// The tag travels with the position, so that the helpers agree on the whole word: a `Hash` may
 /// answer each of them differently.
@@ -555,7 +560,7 @@ impl Note {
 
 #[cfg(all(test, not(atomic_cache_loom)))]
 impl<T> Table<T> {
-    /// Begins a growth whose every block somebody has begun to move, and then stopped.
+    /// Begins a resize in which other threads have begun to move every block, and then stopped.
     pub(crate) fn stall(&self, pin: &Pin) {
         let level = self.root(pin);
         Self::begin(level, level.bits);

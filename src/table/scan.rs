@@ -16,11 +16,11 @@ const STRIDE: usize = if cfg!(any(test, atomic_cache_loom)) {
 };
 
 impl<T> Table<T> {
-    /// One step of a walk over all objects: appends to `found` those whose hash lies in the next
-    /// stretch from `from` on, and returns where the stretch after it begins; `None` at the end.
+    /// One step of a walk over all objects: appends to `found` those in the next stretch of hashes
+    /// from `from` on, and returns where the stretch after it begins; `None` at the end.
     ///
     /// An object that is there from the first step to the last is found exactly once, also while
-    /// the table grows: a stretch is a range of *hashes*, levels are ordered by hash, and a wider
+    /// the table resizes: a stretch is a range of *hashes*, levels are ordered by hash, and a wider
     /// level refines the stretches of a narrower one.
     pub(crate) fn scan<'p>(
         &self,
@@ -50,7 +50,7 @@ impl<T> Table<T> {
                 }
                 // SAFETY: a live word's object is linked, and we are pinned.
                 let hash = rehash.rehash(unsafe { &*(word.pointer() as *const T) });
-                // An object whose key has no hash just now is taken to be at home.
+                // An object that has no hash just now is taken to be at home.
                 let home = hash.map_or(at, |hash| home(hash, level.bits()));
                 // In a level that is narrower than the one the last stretch ended in, the first
                 // home may have been half walked over.
@@ -121,7 +121,8 @@ impl<T> Drop for Table<T> {
     fn drop(&mut self) {
         let mut level = *self.root_mut();
         while !level.is_null() {
-            // SAFETY: as in `drain`; levels come from `Box::into_raw`.
+            // SAFETY: the root, or the next level of it: owned by this table, and from
+            // `Box::into_raw`.
             let this = unsafe { Box::from_raw(level) };
             level = this.next_or_null();
         }

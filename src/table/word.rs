@@ -1,4 +1,4 @@
-//! What one 64-bit word says.
+//! The layout of one 64-bit word.
 //!
 //! ```text
 //!  63      56 55                48 47                                3   2   1   0
@@ -7,9 +7,9 @@
 //! +----------+--------------------+-----------------------------------+---+---+---+
 //! ```
 //! `z` frozen, `t` tentative, `f` fresh. The *mark* belongs to the policy of a bounded cache, and
-//! travels with the word. A word without a pointer is one of four constants, or
-//! a tomb that somebody is about to clear: frozen and tentative at once, with that thread's number
-//! in the place of all else.
+//! travels with the word. A word without a pointer is one of four constants, or a tombstone that a
+//! thread is about to clear: frozen and tentative at once, with that thread's number in the place
+//! of all else.
 
 /// One word of a level, decoded by name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,9 +27,9 @@ const TENTATIVE: u64 = 2;
 /// Copied from the level before, whose own word may still be `FROZEN`: not to be replaced or
 /// unlinked before that is `MOVED`, or a slow helper would copy it a second time.
 const FRESH: u64 = 4;
-/// The bits that tell a tomb, also one that is being cleared.
+/// The bits that tell a tombstone, also one that is being cleared.
 const TOMB: u64 = FROZEN | TENTATIVE;
-/// How many bits are below a pointer, and below the number of who clears a tomb.
+/// The number of bits below a pointer, and below the number of the thread that clears a tombstone.
 const LOW_BITS: u32 = 3;
 
 impl Word {
@@ -37,7 +37,7 @@ impl Word {
     pub(super) const EMPTY: Self = Self(0);
     /// Used before, free now.
     pub(super) const TOMB: Self = Self(TOMB);
-    /// What stood here is in the next level, if anything did.
+    /// The word that was here, if any, is in the next level.
     pub(super) const MOVED: Self = Self(FRESH);
     /// `EMPTY` until it was sealed: nothing was placed behind it by a probe that came here.
     pub(super) const MOVED_END: Self = Self(FRESH | FROZEN);
@@ -61,7 +61,7 @@ impl Word {
         Self(pointer | Self::tag(hash) | TENTATIVE)
     }
 
-    /// A tomb that the thread of this number, from 1, is about to clear.
+    /// A tombstone that the thread of this number, from 1, is about to clear.
     pub(super) const fn tomb_of(actor: u64) -> Self {
         Self(actor << LOW_BITS | TOMB)
     }
@@ -78,24 +78,27 @@ impl Word {
         (self.0 ^ Self::tag(hash)) & (0xFF << TAG_SHIFT | TENTATIVE) == 0
     }
 
-    /// Settled, and of another key. (`EMPTY`, a tomb and `MOVED` are not settled, and no pointer is without a tag.)
+    /// Settled, and of another key. (`EMPTY`, a tombstone and `MOVED` are not settled, and no
+    /// pointer is without a tag.)
     #[inline(always)]
     pub(super) const fn is_settled_and_other(self, hash: u64) -> bool {
         self.0 & (FROZEN | TENTATIVE | FRESH) == 0 && !self.is_empty() && !self.could_be(hash)
     }
 
-    /// Settled and of another key, or a tomb: nothing else is between two keys mostly. Not to be asked of `EMPTY`.
+    /// Settled and of another key, or a tombstone: nothing else is between two keys mostly. Not to
+    /// be asked of `EMPTY`.
     ///
-    /// In numbers, not in branches: no processor can guess which of the words are tombs.
+    /// In numbers, not in branches: no processor can guess which of the words are tombstones.
     #[inline(always)]
     pub(super) const fn is_passed(self, hash: u64) -> bool {
-        // A tomb without its two bits, and then all the low bits above what the tags differ in.
+        // A tombstone without its two bits, and then all the low bits above the difference of the
+        // tags.
         let word = self.0 ^ (self.tomb_bit() * TOMB);
         let differs = (word ^ Self::tag(hash)).rotate_right(LOW_BITS) >> (TAG_SHIFT - LOW_BITS);
         differs.wrapping_sub(1) < 0xFF
     }
 
-    /// One if it is a tomb, and else zero.
+    /// One if it is a tombstone, and else zero.
     #[inline(always)]
     pub(super) const fn tomb_bit(self) -> u64 {
         self.0 & self.0 >> 1 & 1
@@ -111,7 +114,7 @@ impl Word {
         self.0 == Self::EMPTY.0
     }
 
-    /// Free, and used before; also when somebody is about to clear it.
+    /// Free, and used before; also when a thread is about to clear it.
     pub(super) const fn is_tomb(self) -> bool {
         self.0 & TOMB == TOMB
     }

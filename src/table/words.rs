@@ -30,7 +30,7 @@ mod real {
 
     // SAFETY: it owns words that are atomic.
     unsafe impl Send for Words {}
-    // SAFETY: as above.
+    // SAFETY: the words are atomic, and nothing else in it changes.
     unsafe impl Sync for Words {}
 
     impl Words {
@@ -39,13 +39,13 @@ mod real {
             assert!(n.is_power_of_two());
             let bytes = n * size_of::<AtomicU64>();
             let huge = bytes >= HUGE && (dense || bytes <= MAY_BE_SPARSE);
-            // A small multiple of huge pages begins at one: there is that much more memory, of which nothing is
-            // touched.
+            // A small multiple of huge pages begins at one: there is that much more memory, and the
+            // spare part is never touched.
             let aligned = huge && bytes < LARGE;
             let spare = if aligned { HUGE } else { 0 };
             let layout = Layout::from_size_align(bytes + spare, align_of::<AtomicU64>())
                 .expect("no table is that large");
-            // SAFETY: not of no size.
+            // SAFETY: the size is not zero.
             let Some(memory) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
                 handle_alloc_error(layout)
             };
@@ -54,7 +54,7 @@ mod real {
             } else {
                 0
             };
-            // SAFETY: `skip` is within what is spare.
+            // SAFETY: `skip` is within the spare part.
             let first = unsafe { memory.add(skip) };
             if huge {
                 prefer_huge(first.as_ptr(), bytes);
@@ -72,7 +72,7 @@ mod real {
             self.mask + 1
         }
 
-        /// The words, for one who walks over them.
+        /// The words, for a thread that walks over them.
         #[inline(always)]
         pub(in crate::table) fn view(&self) -> View<'_> {
             View {
@@ -86,13 +86,13 @@ mod real {
         #[inline]
         pub(in crate::table) fn row(&self, from: usize, n: usize) -> &[AtomicU64] {
             assert!(from + n <= self.len());
-            // SAFETY: within what is ours, as just asserted; for the rest see `at`.
+            // SAFETY: within our words, as just asserted; for the rest see `at`.
             unsafe { std::slice::from_raw_parts(self.first.add(from).as_ptr(), n) }
         }
     }
 
-    /// Where the words are. A local one stays in registers; of what is behind a reference the compiler must think
-    /// that it is another after each atomic load.
+    /// The address of the words. A local copy stays in registers. Behind a reference, the compiler
+    /// must assume after each atomic load that it has changed.
     #[derive(Clone, Copy)]
     pub(in crate::table) struct View<'a> {
         first: NonNull<AtomicU64>,
