@@ -1,13 +1,13 @@
-//! A bounded cache under loom: who evicts what, and that the books are right.
+//! A bounded cache under loom: which thread evicts which entry, and that the counts are right.
 //!
-//! A level has 16 words here, so that a hand that goes round comes by everything soon.
+//! A level has 16 words here, so that a hand soon passes all of them.
 
 use crate::{ManualClock, Op};
 use std::time::Duration;
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, models, start};
 
-/// A cache that may hold `capacity`, each entry as heavy as its value says.
+/// Makes a cache that may hold `capacity`. The value of an entry is its weight.
 fn bounded(capacity: u64) -> TestCache {
     builder()
         .max_capacity(capacity)
@@ -25,7 +25,7 @@ fn insert(cache: &TestCache, key: u64, weight: u64) {
     cache.insert(Token::new(key), Token::new(weight));
 }
 
-/// At rest: the books say what is there, and that is not too much.
+/// At rest: the counts agree with the entries, and their weight is within the capacity.
 fn balanced(cache: &TestCache) -> Vec<(u64, u64)> {
     let mut entries: Vec<_> = cache
         .iter()
@@ -39,8 +39,9 @@ fn balanced(cache: &TestCache) -> Vec<(u64, u64)> {
     entries
 }
 
-/// While it runs: never under zero, and never above the capacity by more than the others are putting
-/// in, and taking out: what they have unlinked counts until they have said so.
+/// During a run: the total never goes below zero, and never exceeds the capacity by more than
+/// `coming_and_going`. That is the weight that other threads insert, or have unlinked and not yet
+/// discharged.
 fn within(cache: &TestCache, coming_and_going: u64) {
     let (weight, capacity) = (cache.weighted_size(), cache.capacity().expect("bounded"));
     assert!(
@@ -64,12 +65,13 @@ models! {
         within(&cache, 1);
         others.join();
         let entries = balanced(&cache);
-        // Who finds nothing that weighs anything but what the other is just putting in takes that,
-        // or its own; both at once is possible, and no more.
+        // An inserter that finds no weight but the other's new entry takes that, or its own. Both
+        // at once is possible, and no more.
         assert!(!entries.is_empty());
     };
 
-    /// L10: who owes, and finds that what is to go is not there yet, takes its own entry out.
+    /// L10: an inserter that owes, and finds that its victim is not in place yet, evicts its own
+    /// entry.
     l10_who_finds_no_victim_goes: Explore::AtMost(4) => || {
         let cache = bounded(1);
         let others = start([actor(&cache, |cache| insert(cache, 1, 1))]);
@@ -79,7 +81,7 @@ models! {
         balanced(&cache);
     };
 
-    /// L10: an eviction and an invalidate of the only entry there is: one of them takes it out.
+    /// L10: an eviction and an invalidate of the only entry: one of them takes it out.
     l10_evicted_and_invalidated: Explore::AtMost(4) => || {
         let cache = bounded(1);
         insert(&cache, 1, 1);
@@ -88,11 +90,12 @@ models! {
         })]);
         insert(&cache, 2, 1);
         others.join();
-        // If what was there counts still and cannot be taken out any more, it takes its own out.
+        // If the old entry is still counted and cannot be taken out any more, the inserter evicts
+        // its own.
         assert!(balanced(&cache).iter().all(|&entry| entry == (2, 1)));
     };
 
-    /// L10: two want one and the same victim.
+    /// L10: two threads want the same victim.
     l10_one_victim_for_two: Explore::Long(3) => || {
         let cache = bounded(1);
         insert(&cache, 1, 1);
@@ -103,7 +106,7 @@ models! {
         balanced(&cache);
     };
 
-    /// L10 with three, one victim for all.
+    /// L10 with three threads, one victim for all.
     l10_three_evict_at_once: Explore::AtMost(1) => || {
         let cache = bounded(1);
         insert(&cache, 1, 1);
@@ -131,8 +134,8 @@ models! {
         assert_eq!(balanced(&cache), [(2, 1)]);
     };
 
-    /// L11: a slot that fills is never evicted, whatever is evicted beside it; and who fills gets
-    /// its value, kept or not.
+    /// L11: a slot that fills is never evicted, whatever is evicted beside it. The leader gets its
+    /// value, kept or not.
     l11_a_filling_slot_is_not_evicted: Explore::Long(3) => || {
         let cache = bounded(1);
         insert(&cache, 1, 1);
@@ -153,21 +156,21 @@ models! {
         assert_eq!(balanced(&cache).len(), 1);
     };
 
-    /// L12: a weight is charged and discharged by an insert, an eviction and an invalidate of one
-    /// and the same entry, and is right at the end.
+    /// L12: an insert, an eviction and an invalidate charge and discharge the weight of one entry;
+    /// it is right at the end.
     l12_charged_once_and_discharged_once: Explore::AtMost(2) => || {
         let cache = bounded(3);
         insert(&cache, 1, 2);
         let others = start([
             actor(&cache, |cache| {
                 cache.invalidate_nowait(&Token::new(1));
-                // All that there may be; and not under zero, which would be very much.
+                // The whole capacity; below zero would be a very large number.
                 within(cache, 2);
             }),
             actor(&cache, |cache| insert(cache, 1, 1)),
         ]);
         insert(&cache, 2, 2);
-        // 1 comes in; and what they have taken out may be both of what was there before.
+        // 1 comes in; and they may have taken out both of the first entries.
         within(&cache, 1 + 2);
         others.join();
         balanced(&cache);
@@ -184,7 +187,7 @@ models! {
         balanced(&cache);
     };
 
-    /// L12: the capacity is made less while something comes in. Each alone would do no harm.
+    /// L12: the capacity shrinks during an insert. Each alone would do no harm.
     l12_the_capacity_is_made_less: Explore::AtMost(3) => || {
         let cache = bounded(2);
         insert(&cache, 1, 1);
@@ -194,12 +197,12 @@ models! {
         balanced(&cache);
     };
 
-    /// L12: the capacity is made less while something comes in that nobody can take out by then: who puts
-    /// it in is left the debt.
+    /// L12: the capacity shrinks during an insert of an entry that cannot be evicted yet: the debt
+    /// is left to the inserter.
     l12_a_debt_is_left_to_an_insert: Explore::AtMost(3) => || {
         let cache = bounded(1);
         let others = start([actor(&cache, |cache| {
-            // It may be too much by now.
+            // It may be too heavy by now.
             let _ = cache.insert(Token::new(1), Token::new(1));
         })]);
         cache.set_max_capacity(0).expect("bounded");
@@ -218,7 +221,7 @@ models! {
         assert!(balanced(&cache).is_empty());
     };
 
-    /// The same of a compute, which stands before what cannot be taken out.
+    /// The same of a compute over an entry that cannot be evicted meanwhile.
     l12_a_debt_is_left_to_a_compute: Explore::AtMost(3) => || {
         let cache = bounded(2);
         insert(&cache, 1, 2);
@@ -230,7 +233,8 @@ models! {
         assert!(balanced(&cache).is_empty());
     };
 
-    /// L12: who finds that a debt has been paid does not take away what another has left since.
+    /// L12: a thread that finds a debt paid does not cancel a debt that another thread has left
+    /// since.
     l12_a_debt_that_is_left_again: Explore::AtMost(2) => || {
         let cache = bounded(2);
         insert(&cache, 1, 1);
@@ -242,7 +246,7 @@ models! {
         cache.set_max_capacity(2).expect("bounded");
         let insert_alone = |key| {
             actor(&cache, move |cache| {
-                // It may be too much by now.
+                // It may be too heavy by now.
                 let _ = cache.insert(Token::new(key), Token::new(1));
             })
         };
@@ -252,8 +256,8 @@ models! {
         assert!(balanced(&cache).is_empty());
     };
 
-    /// L12: what comes while somebody looks for what expires next is on the list, or its list is told. One that has expired
-    /// goes, and not one that is less used and lives.
+    /// L12: an entry that comes during a walk for the next deadlines is on the list, or the list is
+    /// told of it. An expired entry goes, and not a live one that is used less.
     l12_what_comes_beside_a_walk_is_known_of: Explore::AtMost(2) => || {
         let clock = ManualClock::new();
         let at = |time| clock.set(Duration::from_nanos(time));
@@ -267,11 +271,11 @@ models! {
         at(5);
         insert(&cache, 2, 1);
         at(10);
-        // 1 has expired. Whoever is the first to make room looks at everything.
+        // 1 has expired. The first thread to make room looks at all entries.
         let others = start([actor(&cache, |cache| insert(cache, 2, 1))]);
         insert(&cache, 3, 1);
         others.join();
-        // (What is being put in counts beside what it takes the place of: 3 may have had to take 2 out.)
+        // (A new entry counts beside the one it replaces: the insert of 3 may have had to evict 2.)
         if balanced(&cache) != [(2, 1), (3, 1)] {
             return;
         }

@@ -1,7 +1,7 @@
-//! Slot, flight, waiters and what the core makes of them, through the cache's own verbs.
+//! Slot, flight, waiters and the core above them, through the cache's own methods.
 //!
 //! "Cold" models begin with an empty cache, and the claim in the table is part of them. In the
-//! others a fill is under way when the threads start: that leaves out the race for the lead, which
+//! others a fill is under way when the threads start. That leaves out the race for the lead, which
 //! the cold models have, and buys more preemptions.
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, builder, cache, models, start};
@@ -36,14 +36,14 @@ fn lead(cache: &TestCache) -> Guard<'_> {
     }
 }
 
-/// `get_with`, whose fill answers 100 and more.
+/// `get_with`, with a fill that returns 100 and more.
 fn get(cache: &TestCache, fills: &Fills) -> u64 {
     cache
         .get_with(&key(), || Token::new(100 + fills.fill()))
         .number()
 }
 
-/// `try_get_with`, whose first fill of all fails.
+/// `try_get_with`; the first fill of all fails.
 fn try_get(cache: &TestCache, fills: &Fills) -> Result<u64, u64> {
     let fill = || match fills.fill() {
         0 => Err(0_u64),
@@ -56,14 +56,14 @@ fn try_get(cache: &TestCache, fills: &Fills) -> Result<u64, u64> {
     }
 }
 
-/// At rest: `expected` is what the cache holds, and there is nothing but that.
+/// At rest: the cache holds `expected` and nothing else.
 fn assert_holds(cache: &TestCache, expected: Option<u64>) {
     assert_eq!(cache.peek(&key()).map(|value| value.number()), expected);
     assert_eq!(cache.len(), usize::from(expected.is_some()));
     assert_eq!(cache.retired(), 0);
 }
 
-/// What is left when the entry is taken out: nothing. (The harness counts keys and values.)
+/// Takes the entry out; then nothing is left. (The harness counts keys and values.)
 fn empty(cache: &TestCache) {
     cache.invalidate(&key());
     assert_holds(cache, None);
@@ -122,7 +122,7 @@ fn first_fill_fails(others: usize) {
         act(&cache);
         others.join();
     }
-    // The error goes to everyone in its flight; whoever comes later shares one more fill.
+    // All waiters of its flight get the error; later callers share one more fill.
     let all_failed = failed.get() == others + 1;
     assert!(failed.get() >= 1);
     if others == 1 {
@@ -163,7 +163,7 @@ impl Drop for ComesBack {
     }
 }
 
-/// What has come for one who is not on its way to sleep.
+/// Returns the result of a waiter that is not on its way to sleep, if it is there.
 fn verdict(flight: &Flight, ticket: &Ticket) -> Option<Verdict> {
     match flight.look(ticket, None, false) {
         Look::Verdict(verdict) => Some(verdict),
@@ -172,7 +172,7 @@ fn verdict(flight: &Flight, ticket: &Ticket) -> Option<Verdict> {
     }
 }
 
-/// What one poll of a wait does: an answer, or `waker` will be woken.
+/// One poll of a wait: returns the result, or `waker` will be woken.
 fn poll(flight: &Flight, ticket: &Ticket, waker: &Waker) -> Option<Verdict> {
     let mut ungiven = Some(waker);
     loop {
@@ -188,8 +188,8 @@ fn poll(flight: &Flight, ticket: &Ticket, waker: &Waker) -> Option<Verdict> {
     }
 }
 
-/// What a future does that is polled twice, each time with another waker, and then whenever it is
-/// woken.
+/// Polls like a future that is polled twice, each time with another waker, and then after each
+/// wake.
 fn poll_twice(flight: &Arc<Flight>) -> Verdict {
     let parkers = [Parker::new(), Parker::new()];
     let wakers = parkers
@@ -209,7 +209,7 @@ fn poll_twice(flight: &Arc<Flight>) -> Verdict {
 
 // ---- refresh, cycles ---------------------------------------------------------------------------
 
-/// Asks for a newer value than there is, which is `new` if the fill does not fail.
+/// Asks for a newer value: `new`, if the fill does not fail.
 fn refresh(cache: &TestCache, new: Option<u64>) -> Option<u64> {
     let fill = |_: &Token| new.map(Token::new).ok_or(());
     let read = |value: &Token| value.number();
@@ -225,8 +225,9 @@ fn ask_each_other(cache: &TestCache, one: u64, other: u64) {
     });
 }
 
-/// A refresh whose fill, 6, is under way, and has done what it does `first`, when somebody acts. What is seen after
-/// it, before that has ended.
+/// Starts a thread that runs `act` while a refresh runs. The fill of the refresh gives 6, and has
+/// run `first` before. Returns the value that is seen after the refresh, before that thread has
+/// ended.
 fn refresh_beside(
     cache: &TestCache,
     first: &dyn Fn(),
@@ -255,7 +256,7 @@ models! {
     /// L1 with three.
     l01_one_fill_for_three: Explore::AtMost(1) => || one_fill(2);
 
-    /// L2, clause 4, cold: the first fill's error goes to all who joined, once; a later caller
+    /// L2, clause 4, cold: all waiters that joined get the first fill's error, once. A later caller
     /// fills again, and its fill comes after the first (`Fills`).
     l02_an_error_is_shared_and_not_kept_by_two: Explore::AtMost(4) => || first_fill_fails(1);
 
@@ -263,8 +264,8 @@ models! {
     l02_an_error_is_shared_and_not_kept_by_three: Explore::AtMost(1) => || first_fill_fails(2);
 
 
-    /// L3, clause 4: a leader is lost while one waits for it, or is about to. The waiter leads;
-    /// afterwards the key is as good as ever.
+    /// L3, clause 4: a leader is lost while one waiter waits for it, or is about to. The waiter
+    /// leads; afterwards the key is as good as ever.
     l03_a_waiter_takes_a_lost_lead: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -279,7 +280,7 @@ models! {
         assert_eq!(get(&cache, &fills), 101);
     };
 
-    /// L3 with two who wait: one of them leads, the other gets its value.
+    /// L3 with two waiters: one of them leads, the other gets its value.
     l03_one_of_two_waiters_takes_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -296,8 +297,8 @@ models! {
         empty(&cache);
     };
 
-    /// L4, clause 4 ("nobody ever hangs"): a publisher looks for waiters while one enlists. That
-    /// the model ends is the proof: a lost wake-up is a deadlock.
+    /// L4, clause 4 (no caller hangs): a publisher looks for waiters while one enlists. That the
+    /// model ends is the proof: a lost wake-up is a deadlock.
     l04_no_lost_wake_up_of_one: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -311,7 +312,7 @@ models! {
         empty(&cache);
     };
 
-    /// L4 with two who enlist.
+    /// L4 with two waiters that enlist.
     l04_no_lost_wake_up: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -350,8 +351,8 @@ models! {
         empty(&cache);
     };
 
-    /// L5: the lead is lost, and handed to a waiter who is just leaving. It is passed on to the
-    /// one who stays.
+    /// L5: the lead is lost, and handed to a waiter that is just leaving. The waiter passes it on
+    /// to the one that stays.
     l05_a_leaver_passes_the_lead_on: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -375,7 +376,7 @@ models! {
     };
 
     /// L6, the flight's half: a task comes back with another waker while its flight ends. It sees
-    /// the outcome or its last waker is woken; wakers that come back to the flight, when they are
+    /// the outcome or its last waker is woken. Wakers that come back to the flight, when they are
     /// woken and when they are dropped, find nothing locked.
     l06_a_waker_is_swapped_while_the_flight_ends: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
@@ -392,8 +393,8 @@ models! {
         assert_eq!(Arc::strong_count(&flight), 1, "a waker was left behind");
     };
 
-    /// L6 for a leader that is lost: the lead is taken, or there was nobody to take it; not both,
-    /// and not neither.
+    /// L6 for a leader that is lost: the lead is taken, or there was no waiter to take it; not
+    /// both, and not neither.
     l06_a_waker_is_swapped_while_the_lead_is_handed_over: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
         let leader = flight.clone();
@@ -419,8 +420,8 @@ models! {
         assert_eq!(Arc::strong_count(&flight), 1, "a waker was left behind");
     };
 
-    /// L7, clause 2: `invalidate` against a fill that began before it. When it returns the fill
-    /// has ended (all that it did comes before: `Fills`), and its value is not seen again.
+    /// L7, clause 2: `invalidate` against a fill that began before it. When it returns the fill has
+    /// ended (all its effects come before: `Fills`), and its value is not seen again.
     l07_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -437,8 +438,8 @@ models! {
         assert_holds(&cache, None);
     };
 
-    /// L7 with a reader: it gets the old flight's value if it joined that, and a new one if not.
-    /// Who calls after the `invalidate` never gets the old one.
+    /// L7 with a reader: it gets the old flight's value if it joined that, and a new one if not. A
+    /// call after the `invalidate` never gets the old one.
     l07_invalidate_beats_a_fill_that_is_read: Explore::AtMost(1) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -462,8 +463,8 @@ models! {
         empty(&cache);
     };
 
-    /// L7, clause 2: `invalidate_nowait` cuts the flight off; a caller after it fills at once,
-    /// whatever becomes of the old fill, and its value is the one that is kept.
+    /// L7, clause 2: `invalidate_nowait` detaches the flight. A later caller fills at once, however
+    /// the old fill ends, and its value is the one that is kept.
     l07_nowait_cuts_a_fill_off: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -486,7 +487,7 @@ models! {
         empty(&cache);
     };
 
-    /// L7, clause 2: after `invalidate_nowait` nobody waits for the fill that was cut off.
+    /// L7, clause 2: after `invalidate_nowait` no caller waits for the detached fill.
     l07_nowait_does_not_wait: Explore::All => || {
         let cache = cache();
         let fills = Fills::new();
@@ -519,7 +520,7 @@ models! {
         assert_holds(&cache, None);
     };
 
-    /// L7: the leader is lost, and its fill is fenced off, at the same time as somebody waits.
+    /// L7: the leader is lost while its fill is being detached and a caller waits.
     l07_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -555,8 +556,8 @@ models! {
         empty(&cache);
     };
 
-    /// L8 with a fill under way and one who waits: who waits gets either value, the leader its
-    /// own, and the inserted one stays.
+    /// L8 with a fill under way and a waiter: the waiter gets either value, the leader its own, and
+    /// the inserted one stays.
     l08_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -578,8 +579,8 @@ models! {
         empty(&cache);
     };
 
-    /// L8: the inserted value is taken out again at once. It is kept for those who waited for the
-    /// fill that it came before, as long as they need it, and dropped once.
+    /// L8: the inserted value is taken out again at once. It is held for the waiters of the fill
+    /// that it replaced, as long as they need it, and dropped once.
     l08_an_inserted_value_is_held_for_the_waiters: Explore::AtMost(2) => || {
         let cache = cache();
         let guard = lead(&cache);
@@ -603,9 +604,9 @@ models! {
         empty(&cache);
     };
 
-    /// L8, the flight's half: two have been told of the inserted value and read it. It is let go of
-    /// once, by the last of them, after both have read (loom checks that of the cell). Through the
-    /// cache this is not to be seen: between the look and the pin there is nothing at which loom
+    /// L8, the flight's half: two waiters have been told of the inserted value and read it. The
+    /// last of them releases it, once, after both have read (loom checks that of the cell). Through
+    /// the cache this cannot be seen: between the look and the pin there is nothing at which loom
     /// would switch.
     l08_an_inserted_value_is_let_go_of_by_its_last_reader: Explore::All => || {
         let flight = Arc::new(Flight::new(0, 1));
@@ -617,11 +618,11 @@ models! {
             move || {
                 let told = verdict(&flight, &ticket);
                 assert!(matches!(told, Some(Verdict::Outcome(Outcome::Replaced(200)))));
-                // SAFETY: loom checks that nobody writes.
+                // SAFETY: loom checks that no thread writes.
                 assert_eq!(value.with(|value| unsafe { *value }), 7);
                 if let Some(object) = flight.delist(&ticket).replacement {
                     assert_eq!(object, 200);
-                    // SAFETY: loom checks that nobody else has access.
+                    // SAFETY: loom checks that no other thread has access.
                     value.with_mut(|value| unsafe { *value = 0 });
                     let_go.set(let_go.get() + 1);
                 }
@@ -635,9 +636,9 @@ models! {
         assert_eq!(let_go.get(), 1);
     };
 
-    /// L8, clause 3: who asks while a fill runs and an `insert` comes has the inserted value at
-    /// once, and never waits for the end of the fill. (That the model ends is the proof: the fill
-    /// ends after them.)
+    /// L8, clause 3: a caller that comes while a fill runs and an `insert` comes gets the inserted
+    /// value at once, and never waits for the end of the fill. (That the model ends is the proof:
+    /// the fill ends after the callers.)
     l08_nobody_waits_for_a_fill_that_was_replaced: Explore::AtMost(5) => || {
         let cache = cache();
         let guard = lead(&cache);
@@ -736,7 +737,7 @@ models! {
         empty(&cache);
     };
 
-    /// L7 for a refresh: what stands behind it goes with it, once, whether it succeeds ...
+    /// L7 for a refresh: its previous value goes with it, once, whether it succeeds ...
     refresh_meets_invalidate: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
@@ -761,8 +762,8 @@ models! {
         assert_holds(&cache, None);
     };
 
-    /// Clause 2 for a refresh that fails: `invalidate_if` takes out what it picks, whether it
-    /// meets the flight, the entry behind it, or what the flight has just put back.
+    /// Clause 2 for a refresh that fails: `invalidate_if` takes the entries it picks out, whether
+    /// it meets the flight, the previous value, or a value that the flight has just restored.
     refresh_that_fails_meets_invalidate_if: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
@@ -785,8 +786,8 @@ models! {
         empty(&cache);
     };
 
-    /// Clause 2's answer beside a refresh that is just publishing: who has removed the old value has not left the
-    /// new one to be read before.
+    /// Clause 2's answer beside a refresh that is publishing: a thread that has removed the old
+    /// value has not left the new one to be read before.
     refresh_publishes_beside_remove: Explore::AtMost(3) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
@@ -799,7 +800,8 @@ models! {
         assert_ne!(removed.get(), None);
     };
 
-    /// The same when the value before has expired during the fill: it is not what is removed then.
+    /// The same when the previous value has expired during the fill: the removal does not return it
+    /// then.
     refresh_of_the_expired_publishes_beside_invalidate: Explore::AtMost(3) => || {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
@@ -813,8 +815,8 @@ models! {
         assert!(seen != Some(6) || removed.get() != Some(false));
     };
 
-    /// Clause 2 for a refresh that had begun before an `invalidate_all` and publishes beside it: neither its
-    /// value stays, nor the one before.
+    /// Clause 2 for a refresh that began before an `invalidate_all` and publishes beside it:
+    /// neither its value stays, nor the previous one.
     refresh_publishes_beside_invalidate_all: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
@@ -836,7 +838,8 @@ models! {
         assert_holds(&cache, None);
     };
 
-    /// Clause 2 of a refresh that begins beside an `invalidate_if`: what that has not picked and can be read stays.
+    /// Clause 2 of a refresh that begins beside an `invalidate_if`: a value that was not picked
+    /// stays readable.
     refresh_begins_beside_invalidate_if: Explore::AtMost(3) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
@@ -851,8 +854,8 @@ models! {
         assert_holds(&cache, seen);
     };
 
-    /// Clause 1 of a refresh whose value before has expired, and that publishes beside who wants the value: there
-    /// is one, and no second fill.
+    /// Clause 1 of a refresh with an expired previous value that publishes beside a caller: the
+    /// caller finds a value, and there is no second fill.
     refresh_of_the_expired_publishes_beside_a_fill: Explore::AtMost(3) => || {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
@@ -863,8 +866,8 @@ models! {
         });
     };
 
-    /// Clause 2's answer beside an insert over a refresh: at every moment a value is served, the one
-    /// behind the flight or the inserted one. So who removes the key has found one.
+    /// Clause 2's answer beside an insert over a refresh: at every moment a value is served, the
+    /// previous one or the inserted one. So a thread that removes the key has found one.
     refresh_meets_insert_and_nowait: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(5));
@@ -884,8 +887,8 @@ models! {
 
     // ---- L13 -----------------------------------------------------------------------------------
 
-    /// L13, clause 5: 1 asks for 2 and 2 asks for 1 on two threads. That the model ends is the
-    /// proof; the error is the only way out of what would be a deadlock.
+    /// L13, clause 5: 1 asks for 2 and 2 asks for 1 on two threads. Without the error that would be
+    /// a deadlock. That the model ends is the proof.
     l13_a_cycle_over_two_threads_is_an_error: Explore::AtMost(4) => || {
         let cache = cache();
         let others = start([actor(&cache, |cache| ask_each_other(cache, 1, 2))]);
@@ -895,8 +898,8 @@ models! {
 
     // ---- L14 -----------------------------------------------------------------------------------
 
-    /// L14, clauses 1 and 8: two find an entry expired. One leads, one waits; the old value is
-    /// retired once. The sweep for expired entries takes part.
+    /// L14, clauses 1 and 8: two callers find an entry expired. One leads, one waits; the old value
+    /// is retired once. The sweep for expired entries runs too.
     l14_an_expired_entry_is_refilled_once: Explore::AtMost(3) => || {
         let clock = ManualClock::new();
         let ttl = Duration::from_secs(10);
@@ -915,9 +918,8 @@ models! {
 
     // ---- L15 -----------------------------------------------------------------------------------
 
-    /// L15: the last handle of a cache goes with the last one who waits. All is freed, and
-    /// nothing is touched after that. (The handles are counted by loom's `Arc`, whose orderings
-    /// are those of std's.)
+    /// L15: the last handle of a cache is dropped beside its last waiter. All is freed, and nothing
+    /// is touched after that. (loom's `Arc` counts the handles, with the orderings of std's.)
     l15_the_cache_is_dropped_with_its_last_waiter: Explore::AtMost(5) => || {
         let cache = loom::sync::Arc::new(cache());
         let fills = Fills::new();

@@ -1,4 +1,4 @@
-//! What all models have in common.
+//! Parts that all models share.
 
 use super::reclaim_checker;
 use crate::builder::Builder;
@@ -14,7 +14,7 @@ use std::time::Instant;
 pub(super) enum Explore {
     /// Every interleaving.
     All,
-    /// Those in which threads that could go on are interrupted at most so many times; or
+    /// Those in which running threads are interrupted at most so many times; or
     /// `LOOM_MAX_PREEMPTIONS` times, if that is set.
     AtMost(usize),
     /// The same, which is more than 700,000 executions. With `LOOM_SHORT`, at the gate, one
@@ -87,8 +87,8 @@ impl Others {
     }
 }
 
-/// What the fills of one key have done. They must come one after the other, and each must see
-/// all of what those before it did: loom checks that of the cell.
+/// The runs of the fills of one key. They must come one after the other, and each must see all
+/// effects of those before it: loom checks that of the cell.
 pub(super) struct Fills(UnsafeCell<u64>);
 
 impl Fills {
@@ -96,10 +96,10 @@ impl Fills {
         Rc::new(Self(UnsafeCell::new(0)))
     }
 
-    /// The body of a fill: how many there have been before.
+    /// The body of a fill: returns how many there were before.
     pub(super) fn fill(&self) -> u64 {
         self.0.with_mut(|fills| {
-            // SAFETY: loom has checked that nobody else has access.
+            // SAFETY: loom has checked that no other thread has access.
             unsafe {
                 *fills += 1;
                 *fills - 1
@@ -107,9 +107,9 @@ impl Fills {
         })
     }
 
-    /// How many there were; for one who comes after all of them.
+    /// The number of fills; for a thread that comes after all of them.
     pub(super) fn count(&self) -> u64 {
-        // SAFETY: as above.
+        // SAFETY: loom has checked that no thread writes.
         self.0.with(|fills| unsafe { *fills })
     }
 }

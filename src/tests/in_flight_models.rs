@@ -1,4 +1,4 @@
-//! Fills that are given up, and a cache that is closed, beside those who fill.
+//! Abandoned fills, and a cache that is closed, beside threads that fill.
 
 use super::harness::{Actor, Explore, Fills, TestCache, Token, cache, models, start};
 use crate::blocking::verbs::REFRESH;
@@ -28,7 +28,7 @@ fn peek(cache: &TestCache) -> Option<u64> {
     cache.peek(&key()).map(|value| value.number())
 }
 
-/// At rest there is `expected`, and when that is taken out, nothing.
+/// At rest the cache holds `expected`. When that is taken out, nothing is left.
 fn assert_ends_with(cache: &TestCache, expected: Option<u64>) {
     assert_eq!(peek(cache), expected);
     assert_eq!(cache.len(), usize::from(expected.is_some()));
@@ -36,7 +36,7 @@ fn assert_ends_with(cache: &TestCache, expected: Option<u64>) {
     assert_eq!((cache.len(), cache.retired()), (0, 0));
 }
 
-/// `act`s inside a fill that is to replace the entry, which it puts in first; it ends with a value.
+/// Inserts an entry, and runs `act` inside a fill that refreshes it; the fill ends with a value.
 fn inside_a_refresh(cache: &TestCache, act: impl FnOnce()) {
     cache.insert(key(), Token::new(5));
     let fill = |_: &Token| {
@@ -50,15 +50,15 @@ fn inside_a_refresh(cache: &TestCache, act: impl FnOnce()) {
     );
 }
 
-/// `try_get_with`; the value of a fill, or whether it was refused.
+/// `try_get_with`: the value of a fill, or whether it was refused.
 fn ask(cache: &TestCache, fills: &Fills) -> Result<u64, TryGetError<()>> {
     let fill = || Ok(Token::new(100 + fills.fill()));
     cache.try_get_with(&key(), fill).map(|value| value.number())
 }
 
 models! {
-    /// Clause 3: a takeover against the publish. One of them comes first: the value is kept, or it
-    /// was given up.
+    /// Clause 3: a takeover against the publish. One of them comes first: the value is kept, or the
+    /// fill was abandoned.
     takeover_meets_the_publish: Explore::AtMost(5) => || {
         let cache = cache();
         let guard = lead(&cache);
@@ -80,8 +80,8 @@ models! {
         assert_ends_with(&cache, None);
     };
 
-    /// R9: who waits when the fill is given up runs its own, or gets the value of the old one if that
-    /// was there first; nobody is left asleep.
+    /// R9: a caller that waits when the fill is abandoned runs its own, or gets the value of the
+    /// old one if that was there first; no waiter is left asleep.
     takeover_frees_who_waits: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -102,7 +102,7 @@ models! {
         assert_ends_with(&cache, last.filter(|_| !gone));
     };
 
-    /// R9: who waits for a fill that does not end is freed by the takeover alone.
+    /// R9: the takeover alone frees a waiter of a fill that does not end.
     takeover_frees_who_waits_for_a_stuck_fill: Explore::Long(4) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -118,7 +118,7 @@ models! {
         assert_ends_with(&cache, Some(100));
     };
 
-    /// A refresh that is given up puts back what was there, whatever the refresh comes to.
+    /// An abandoned refresh restores the previous value, however the refresh ends.
     takeover_of_a_refresh_leaves_the_old_value: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(1));
@@ -135,7 +135,7 @@ models! {
         assert_ends_with(&cache, Some(if taken.get() { 1 } else { 2 }));
     };
 
-    /// As above, of a refresh that fails: each of two would put the old value back.
+    /// The same of a refresh that fails: both the refresh and the takeover would restore the value.
     takeover_of_a_refresh_that_fails: Explore::AtMost(4) => || {
         let cache = cache();
         cache.insert(key(), Token::new(1));
@@ -146,7 +146,8 @@ models! {
         assert_ends_with(&cache, Some(1));
     };
 
-    /// Clause 2. `invalidate_all` comes by a fill that is given up and does not end: it does not wait for it.
+    /// Clause 2: `invalidate_all` meets an abandoned fill that does not end: it does not wait for
+    /// it.
     takeover_meets_invalidate_all: Explore::AtMost(4) => || {
         let cache = cache();
         let guard = lead(&cache);
@@ -157,7 +158,7 @@ models! {
         assert_ends_with(&cache, None);
     };
 
-    /// The same of a refresh: what it gives back goes too.
+    /// The same of a refresh: the value that it restores goes too.
     takeover_of_a_refresh_meets_invalidate_all: Explore::AtMost(4) => || {
         let cache = cache();
         inside_a_refresh(&cache, || {
@@ -168,7 +169,8 @@ models! {
         assert_ends_with(&cache, None);
     };
 
-    /// The same, when a refresh begins over what has been given back, and fails: what that gives back goes too.
+    /// The same, when a refresh begins over the restored value, and fails: the value that this one
+    /// restores goes too.
     takeover_and_a_refresh_meet_invalidate_all: Explore::AtMost(3) => || {
         let cache = cache();
         inside_a_refresh(&cache, || {
@@ -181,8 +183,8 @@ models! {
         assert_ends_with(&cache, None);
     };
 
-    /// Two take the key out beside it: one of them has the value, whether the other or the takeover has fenced
-    /// the refresh off first.
+    /// Two removals beside a takeover: one of them gets the value, whether the other or the
+    /// takeover has detached the refresh first.
     takeover_of_a_refresh_meets_two_removals: Explore::AtMost(2) => || {
         let cache = cache();
         let removed = Rc::new(Cell::new(false));
@@ -199,8 +201,8 @@ models! {
         assert_ends_with(&cache, None);
     };
 
-    /// A takeover against an `insert` and against an `invalidate` that waits: both end, and what was
-    /// put in stays.
+    /// A takeover against an `insert` and against an `invalidate` that waits: both end, and the
+    /// inserted value stays.
     takeover_meets_an_insert: Explore::AtMost(3) => || {
         let cache = cache();
         let guard = lead(&cache);
@@ -213,7 +215,7 @@ models! {
         assert_ends_with(&cache, Some(5));
     };
 
-    /// The same of a refresh: what it stands before goes with it, once, whoever lets go of it.
+    /// The same of a refresh: its previous value goes with it, once, whichever thread releases it.
     takeover_of_a_refresh_meets_an_insert: Explore::AtMost(4) => || {
         let cache = cache();
         inside_a_refresh(&cache, || {
@@ -236,8 +238,8 @@ models! {
         assert_ends_with(&cache, None);
     };
 
-    /// `close` against one who is about to fill, cold: the fill is refused, or it has ended when `close`
-    /// returns (all that it did comes before: `Fills`).
+    /// `close` against a caller that is about to fill, cold: the fill is refused, or it has ended
+    /// when `close` returns (all its effects come before: `Fills`).
     close_meets_a_fill: Explore::AtMost(4) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -253,7 +255,7 @@ models! {
         assert_ends_with(&cache, (ran == 1).then_some(100));
     };
 
-    /// The same with one more, which waits for the fill: it gets the value, or is refused.
+    /// The same with one more caller, which waits for the fill: it gets the value, or is refused.
     close_meets_a_fill_and_who_waits_for_it: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();

@@ -1,11 +1,11 @@
 //! An engine for `reclaim.rs` that frees nothing and checks everything.
 //!
-//! It has the shape of the epoch engine. What it keeps is kept in plain `std` cells, so that order
-//! which the protocol lacks is not lent to it by its reclamation. (loom runs all threads of a model
-//! on one thread of the system and switches only in operations of its own, of which there is none
-//! in here.) The one order that it makes is the one that every engine has to make: who pins after
-//! a retire sees what was done before the retire, above all the unlinking. A pin that comes before
-//! anything was retired orders nothing.
+//! It has the shape of the epoch engine. Its state is in plain `std` cells, so that reclamation
+//! lends the protocol no order that the protocol lacks. (loom runs all threads of a model on one
+//! thread of the system and switches only in operations of its own, of which there is none in
+//! here.) It makes one order, the one that every engine has to make: a thread that pins after a
+//! retire sees everything before the retire, above all the unlinking. A pin before the first retire
+//! orders nothing.
 //!
 //! * An object that is retired waits for the pins alive at that moment. When the last of them is
 //!   gone the object is *freed*: at the first moment that the rule of reclamation allows, where a
@@ -13,12 +13,12 @@
 //! * [`deref`] asserts that its object is not freed, [`Domain::retire`] that an object is retired
 //!   once.
 //! * The memory stays, and no address is used twice, until the domain is dropped. Only then the
-//!   destructors run, after every thread has been joined: so loom's own check of the value's cell
-//!   speaks of the protocol, and not of an order that an engine would have made.
+//!   destructors run, after every thread has been joined. So loom's own check of the value's cell
+//!   tests the protocol, and not an order that an engine would have made.
 //!
-//! What it cannot see: a use, after the free, by way of a hold (a count on a flight or a slot)
-//! instead of a pin, unless it ends in a second retire or in none; and what happens between an
-//! unlock, or a load, and a `pin` that follows it with nothing of loom's in between.
+//! It misses a use after the free by way of a hold (a count on a flight or a slot) instead of a
+//! pin, unless that ends in a second retire or in none. It also misses events between an unlock, or
+//! a load, and a `pin` that follows it with nothing of loom's in between.
 
 use crate::reclaim::{Garbage, Home};
 use crate::sync::thread_cell;
@@ -37,8 +37,8 @@ struct Books {
 
 thread_local! {
     static BOOKS: RefCell<Books> = RefCell::default();
-    /// The first thing that went wrong. Kept, because an assertion that fails under somebody's
-    /// `catch_unwind` would not be heard of.
+    /// The first failure. Stored, because a `catch_unwind` may swallow an assertion that fails
+    /// under it.
     static WRONG: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
@@ -74,10 +74,10 @@ pub(super) fn end() {
     books(|books| assert!(books.pinned.is_empty(), "somebody is still pinned"));
 }
 
-/// Not known here.
+/// This engine has none.
 pub(crate) type Brief = Box<Pin>;
 
-/// While it lives, nothing is freed that was not retired before it.
+/// While it lives, no object is freed that was retired after it was taken.
 pub(crate) struct Pin {
     id: u64,
 }
@@ -96,12 +96,12 @@ pub(crate) fn pin() -> Pin {
     })
 }
 
-/// The long way looks at the same things.
+/// Returns `None`: the slow path looks at the same words.
 pub(crate) fn pin_briefly() -> Option<Brief> {
     None
 }
 
-/// As of the engines: a listener is not told anything beneath a pin.
+/// As in the engines: no notification runs under a pin.
 pub(crate) fn is_pinned() -> bool {
     PINS.with(Cell::get) > 0
 }
@@ -118,10 +118,10 @@ impl Drop for Pin {
     }
 }
 
-/// A look at a shared object, which must not have been freed.
+/// Borrows a shared object, which must not have been freed.
 ///
 /// # Safety
-/// As of the engines that free: `object` was reachable, or held, at some moment since `pin` was
+/// As in the engines that free: `object` was reachable, or held, at some moment since `pin` was
 /// taken. A model checks that; the memory itself is there in any case.
 #[track_caller]
 pub(crate) unsafe fn deref<T>(object: *const T, pin: &Pin) -> &T {
@@ -133,20 +133,21 @@ pub(crate) unsafe fn deref<T>(object: *const T, pin: &Pin) -> &T {
             .is_some_and(BTreeSet::is_empty);
         check(!freed, "use after free");
     });
-    // SAFETY: what is retired is kept until its domain is dropped, in this domain or in its cache.
+    // SAFETY: retired objects are kept until their domain is dropped, in this domain or in its
+    // cache.
     unsafe { &*object }
 }
 
-/// What one cache, or one table, has retired.
+/// The retired objects of one cache, or of one table.
 pub(crate) struct Domain {
-    /// With what each was said to weigh. A mutex only to be `Sync`: nobody waits for it.
+    /// Each with the weight it was retired with. A mutex only to be `Sync`: no thread waits for it.
     retired: Mutex<Vec<(Garbage, u64)>>,
     home: Home,
 }
 
 // SAFETY: loom runs all threads of a model on one thread.
 unsafe impl Send for Domain {}
-// SAFETY: as above.
+// SAFETY: loom runs all threads of a model on one thread, so no two use the domain at once.
 unsafe impl Sync for Domain {}
 
 impl Domain {
@@ -237,7 +238,7 @@ pub(crate) fn is_reaping() -> bool {
 impl Drop for Domain {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Destructors may stumble over what made the model fail: leave it all.
+            // Destructors may stumble over the cause of the failure: leave it all.
             return;
         }
         check(self.retired() == 0, "not freed, although nobody is pinned");

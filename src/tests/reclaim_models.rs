@@ -1,7 +1,7 @@
-//! L17: our own engine, whose pins are plain stores.
+//! L17: our own engine, in which a pin is a plain store.
 //!
-//! The object is a cell of loom's: one who "frees" it writes to it, and loom reports whoever reads it
-//! at the same time, or without an order between.
+//! The object is a cell of loom's. The thread that "frees" it writes to it. loom reports every
+//! thread that reads it at the same time, or without an order between.
 
 use super::harness::{Actor, Explore, models, start};
 use crate::reclaim::asymmetric::{Epochs, Place};
@@ -35,17 +35,17 @@ impl World {
         let _pin = self.epochs.pin(place);
         let linked = self.link.load(Ordering::Acquire);
         self.objects[linked].with(|object| {
-            // SAFETY: loom has checked that nobody writes.
+            // SAFETY: loom has checked that no thread writes.
             assert_eq!(unsafe { *object }, ALIVE, "freed under a pin");
         });
     }
 
-    /// As [`read`](Self::read), under a brief pin.
+    /// Follows the link under a brief pin, as [`read`](Self::read) does under a counted one.
     fn read_briefly(&self, place: &Place) {
         let _pin = self.epochs.pin_briefly(place).expect("nothing is pinned");
         self.read(place);
         let linked = self.link.load(Ordering::Acquire);
-        // SAFETY: as above.
+        // SAFETY: loom has checked that no thread writes.
         self.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
     }
 
@@ -62,7 +62,7 @@ impl World {
     fn free(&self, stamp: u64) -> bool {
         let over = self.epochs.is_over(stamp);
         if over {
-            // SAFETY: loom has checked that nobody else has access.
+            // SAFETY: loom has checked that no other thread has access.
             self.objects[0].with_mut(|object| unsafe { *object = FREED });
         }
         over
@@ -83,7 +83,7 @@ impl World {
 }
 
 models! {
-    /// L17: a reader that pins twice beside one who unlinks and frees. At rest it is freed.
+    /// L17: a reader that pins twice beside a thread that unlinks and frees. At rest it is freed.
     l17_nothing_is_freed_under_a_pin: Explore::All => || {
         let world = World::new();
         let others = start([world.reader(2)]);
@@ -97,7 +97,7 @@ models! {
         }
     };
 
-    /// L17 with two who read.
+    /// L17 with two readers.
     l17_nothing_is_freed_under_two_pins: Explore::AtMost(3) => || {
         let world = World::new();
         let others = start([world.reader(1), world.reader(1)]);
@@ -107,8 +107,8 @@ models! {
         others.join();
     };
 
-    /// L17: one who reads, one who unlinks, and one who lets graces end and frees what others have
-    /// unlinked.
+    /// L17: a reader, a thread that unlinks, and a collector, which ends graces and frees objects
+    /// that other threads have unlinked.
     l17_a_grace_is_ended_by_another: Explore::AtMost(3) => || {
         let world = World::new();
         let unlinks = world.actor(|world| {
@@ -121,7 +121,7 @@ models! {
         others.join();
     };
 
-    /// L17: a pin inside a pin is kept by the outer one, whichever is let go of first.
+    /// L17: a pin inside a pin; the outer one protects its object, whichever is dropped first.
     l17_a_pin_inside_a_pin: Explore::All => || {
         let world = World::new();
         let reader = world.actor(|world| {
@@ -131,7 +131,7 @@ models! {
             let inner = world.epochs.pin(place);
             drop(outer);
             let linked = world.link.load(Ordering::Acquire);
-            // SAFETY: loom has checked that nobody writes.
+            // SAFETY: loom has checked that no thread writes.
             world.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
             drop(inner);
         });
@@ -163,7 +163,7 @@ models! {
             assert!(world.epochs.pin_briefly(place).is_none());
             drop(brief);
             let linked = world.link.load(Ordering::Acquire);
-            // SAFETY: loom has checked that nobody writes.
+            // SAFETY: loom has checked that no thread writes.
             world.objects[linked].with(|object| assert_eq!(unsafe { *object }, ALIVE));
             drop(inner);
             assert!(world.epochs.pin_briefly(place).is_some(), "all is let go of");
@@ -175,8 +175,8 @@ models! {
         others.join();
     };
 
-    /// L17: the heavy barrier is refused, and a reader goes over to full fences: nothing is freed before it has, nor under
-    /// a pin after that.
+    /// L17: the heavy barrier is refused, and a reader goes over to full fences: nothing is freed
+    /// before it has, nor under a pin after that.
     l17_all_go_over_to_fences: Explore::AtMost(3) => || {
         barrier::refuse(true);
         let world = World::new();
@@ -189,16 +189,17 @@ models! {
         barrier::refuse(false);
     };
 
-    /// L17: the same of one who has gone over before the unlink, and reads, and reads again.
+    /// L17: the same of a thread that has gone over before the unlink, and reads, and reads again.
     l17_who_has_gone_over_is_looked_at: Explore::AtMost(3) => || {
         barrier::refuse(true);
         let world = World::new();
         let place = world.epochs.take(0);
         world.epochs.advance();
-        // (On a thread of its own, whose place it is from now on.)
+        // (On a thread of its own, which has the place from now on.)
         let place = std::ptr::from_ref(place).expose_provenance();
         let reader = world.actor(move |world| {
-            // SAFETY: of that world, and used by nobody else.
+            // SAFETY: the place belongs to `world`, which outlives the thread, and no other thread
+            // uses it.
             let place: &Place = unsafe { &*std::ptr::with_exposed_provenance(place) };
             world.read(place);
             assert!(world.epochs.pin_briefly(place).is_none(), "it has gone over");
@@ -216,7 +217,7 @@ models! {
         barrier::refuse(false);
     };
 
-    /// L17: one who takes a place while all go over.
+    /// L17: a thread takes a place while all go over.
     l17_who_takes_a_place_goes_over: Explore::AtMost(3) => || {
         barrier::refuse(true);
         let world = World::new();
@@ -228,7 +229,7 @@ models! {
         barrier::refuse(false);
     };
 
-    /// L17: a place that is given back, at the end of its thread's last pin, is taken by another thread.
+    /// L17: a thread gives its place back with its last pin, and another thread takes it.
     l17_a_place_is_handed_on: Explore::AtMost(3) => || {
         let world = World::new();
         let late = |world: &World| {

@@ -1,5 +1,5 @@
-//! Clause 2: computes and removals of one key. Each is one before the other: what a removal answers is what it took
-//! out, and no update is lost.
+//! Clause 2: computes and removals of one key. Each is one before the other: a removal returns the
+//! value that it took out, and no update is lost.
 
 use super::harness::{Actor, Explore, TestCache, Token, builder, cache, models, start};
 use crate::blocking::verbs::REFRESH;
@@ -26,7 +26,7 @@ fn holding_five() -> TestCache {
     cache
 }
 
-/// What a compute does that adds ten, or removes, or leaves what it reads.
+/// The action of a compute: adds ten, removes, or leaves the value it reads.
 #[derive(Clone, Copy, PartialEq)]
 enum Does {
     Adds,
@@ -34,7 +34,7 @@ enum Does {
     Leaves,
 }
 
-/// Computes once; how much was added, how much taken out, and whether that was superseded.
+/// Computes once. Returns the amount added, the amount taken out, and whether it was superseded.
 fn compute(cache: &TestCache, does: Does) -> (u64, u64, bool) {
     let entry = cache.entry(key());
     let result = entry.and_compute_with(|seen| match does {
@@ -54,7 +54,7 @@ fn number(value: Option<Token>) -> u64 {
     value.map_or(0, |value| value.number())
 }
 
-/// A thread that removes, and adds what it has taken out to `taken`.
+/// A thread that removes, and adds the removed value to `taken`.
 fn removes(
     cache: &TestCache,
     taken: &Rc<Cell<u64>>,
@@ -67,7 +67,7 @@ fn removes(
     })
 }
 
-/// Of five and what was added, all has been taken out or is there.
+/// Of five and the amount `added`, all has been taken out or is there.
 fn assert_sum(cache: &TestCache, added: u64, taken: u64) {
     let left = cache.peek(&key());
     assert_eq!(cache.len(), usize::from(left.is_some()));
@@ -76,7 +76,8 @@ fn assert_sum(cache: &TestCache, added: u64, taken: u64) {
     assert_eq!((cache.len(), cache.retired()), (0, 0));
 }
 
-/// A compute beside one removal, and a listener, which hears of each value that goes once, in the end.
+/// A compute beside one removal, and a listener, which in the end has heard of each removed value
+/// once.
 fn heard_beside(does: Does, remove: impl FnOnce(&TestCache) -> Option<Token> + 'static) {
     let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let notes = heard.clone();
@@ -159,7 +160,7 @@ models! {
         let (added, ..) = compute(&cache, Does::Adds);
         others.join();
         assert_eq!(added, 10);
-        // It came first, and then there is what a compute makes of nothing; or it has waited.
+        // Clear came first, and the compute began with no value; or clear has waited.
         let left = number(cache.peek(&key()));
         assert!(left == 0 || left == 10, "{left}");
         assert_eq!(cache.len(), usize::from(left != 0));
@@ -167,7 +168,7 @@ models! {
         assert_eq!(cache.retired(), 0);
     };
 
-    /// One of two that wait for a compute has what it leaves.
+    /// Two removals wait for a compute: one of them gets the value that it leaves.
     two_removals_beside_a_compute: Explore::AtMost(2) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));
@@ -178,7 +179,7 @@ models! {
         assert_sum(&cache, added, taken.get());
     };
 
-    /// ... and if that has nothing to put in, what it stood before.
+    /// ... and if the compute puts nothing in, its previous value.
     two_removals_beside_a_compute_that_leaves: Explore::AtMost(2) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));
@@ -202,8 +203,8 @@ models! {
         assert_sum(&cache, added, taken.get());
     };
 
-    /// A task removes, and is dropped while it waits, beside the end of the compute: nothing of what was removed
-    /// is left.
+    /// A task removes, and is dropped while it waits, beside the end of the compute: the removed
+    /// value is gone completely.
     a_removal_is_dropped_beside_the_end_of_a_compute: Explore::AtMost(3) => || {
         for does in [Does::Adds, Does::Leaves] {
             let cache = holding_five();
@@ -215,7 +216,7 @@ models! {
             }
             others.join();
             let left = number(cache.peek(&key()));
-            // A compute that came later has made ten of nothing.
+            // A later compute has made ten from no value.
             assert!(left == 0 || left == 10 && does == Does::Adds, "{left}");
             assert_eq!(cache.len(), usize::from(left != 0));
             cache.remove(&key());
@@ -235,7 +236,7 @@ models! {
         others.join();
         assert!(!superseded, "it leaves everything as it is");
         let left = number(cache.peek(&key()));
-        // All orders: the removal has five, what the insert has put in, or comes between.
+        // All orders: the removal gets five, or the inserted value, or comes between.
         assert!([(5, 100), (100, 0)].contains(&(taken.get(), left)), "{} {left}", taken.get());
         assert_eq!(cache.len(), usize::from(left != 0));
         cache.remove(&key());
@@ -254,8 +255,8 @@ models! {
         others.join();
         let left = number(cache.peek(&key()));
         let seen = (taken.get(), left);
-        // The removal has taken out what was there at the start, what a compute has made of that or of the insert's
-        // value, or that value; what is left came after it.
+        // The removal has taken out the first value, or the result of a compute on that or on the
+        // inserted value, or the inserted value; the value that is left came after it.
         let orders: &[(u64, u64)] = if superseded {
             &[(5, 100)]
         } else {
@@ -266,7 +267,7 @@ models! {
         assert_eq!((cache.len(), cache.retired()), (0, 0));
     };
 
-    /// A takeover gives the compute up that a removal waits for.
+    /// A takeover abandons the compute that a removal waits for.
     takeover_of_a_compute_that_a_removal_waits_for: Explore::AtMost(2) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));
@@ -279,7 +280,8 @@ models! {
         assert_sum(&cache, added, taken.get());
     };
 
-    /// A removal that does not wait goes on beside a refresh that is publishing, and has the newer value then.
+    /// A removal that does not wait goes on beside a refresh that publishes, and then gets the
+    /// newer value.
     remove_nowait_beside_a_refresh_that_publishes: Explore::AtMost(4) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));

@@ -1,4 +1,4 @@
-//! The slab and its turnstiles: no cell is two nodes' at once, and none is lost.
+//! The slab and its turnstiles: no cell holds two nodes at once, and none is lost.
 
 use super::harness::{Actor, Explore, models, start};
 use crate::slab::pooled::Slab;
@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-/// A node whose holder writes to it: loom reports whoever else has it, or had it with no order between.
+/// A node; its holder writes to it. loom reports another thread that has it, or had it with no
+/// order between.
 struct Node(UnsafeCell<u64>);
 
 struct World {
     slab: Slab<Node>,
-    /// The cells that are somebody's. (loom runs all threads on one, and switches only in its own operations.)
+    /// The cells in use. (loom runs all threads on one, and switches only in its own operations.)
     held: RefCell<BTreeSet<usize>>,
 }
 
@@ -27,7 +28,8 @@ impl World {
     fn make(&self) -> *mut Node {
         let node = self.slab.make(Node(UnsafeCell::new(0)));
         assert!(self.held.borrow_mut().insert(node.addr()), "a cell of two");
-        // SAFETY: ours, and loom checks it.
+        // SAFETY: this thread made the node and has not given it back; loom checks that no other
+        // has it.
         unsafe { (*node).0.with_mut(|n| *n += 1) };
         node
     }
@@ -48,7 +50,7 @@ impl World {
 }
 
 models! {
-    /// Two make, give back, and make again.
+    /// Two threads make, give back, and make again.
     slab_no_cell_is_of_two: Explore::AtMost(2) => || {
         let world = World::new();
         let act = |world: &World| {
@@ -64,7 +66,7 @@ models! {
         assert!(world.held.borrow().is_empty());
     };
 
-    /// What others give back is made again, before there is a new chunk.
+    /// Cells that other threads give back are used again before there is a new chunk.
     slab_what_is_given_back_is_used_again: Explore::AtMost(3) => || {
         let world = World::new();
         let nodes: Vec<_> = (0..3).map(|_| world.make()).collect();
@@ -77,13 +79,13 @@ models! {
         let others = start([giver(), giver()]);
         world.give_back(std::ptr::with_exposed_provenance_mut(nodes.next().expect("the last")));
         others.join();
-        // One more than was given back is left of what was dealt.
+        // One dealt cell is left besides those that were given back.
         let again: Vec<_> = (0..4).map(|_| world.make()).collect();
         assert_eq!(again.iter().filter(|node| known.contains(&node.addr())).count(), 3);
         again.into_iter().for_each(|node| world.give_back(node));
     };
 
-    /// A new chunk, by two at once: what is dealt of it is dealt once.
+    /// Two threads need a new chunk at once: each of its cells is dealt once.
     slab_a_new_chunk_by_two: Explore::AtMost(2) => || {
         let world = World::new();
         let act = |world: &World| {

@@ -1,9 +1,9 @@
 //! The table alone, with plain objects.
 //!
-//! A level has 16 words here and moves 4 at a time. What the models leave out: the count of words
-//! in use is not one of loom's atomics (`sync::Tally`), so that of two threads which pass the mark
-//! at once the second always sees the first; that a level always has room for what is moved into
-//! it is an argument of `grow.rs`, not a result of these models.
+//! A level has 16 words here and moves 4 at a time. The models leave two things out. The count of
+//! words in use is not one of loom's atomics (`sync::Tally`): if two threads pass the mark at once,
+//! the second always sees the first. And that a level always has room for the words that are moved
+//! into it is an argument of `grow.rs`, not a result of these models.
 
 use super::harness::{Actor, Explore, Token, models, start};
 use super::reclaim_checker::{Domain, Pin, deref, pin};
@@ -12,7 +12,7 @@ use crate::table::{Claim, Key, Rehash, Table};
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// What stands in the table: a key, and which of its objects this is.
+/// An object of the table: a key, and the number of this object of that key.
 struct Item {
     key: Token,
     id: u64,
@@ -24,17 +24,17 @@ fn hash(key: u64) -> u64 {
 }
 
 /// The key that most models are about. Its home is in the third of the blocks in which a level is
-/// moved, so that a growth can have begun without it.
+/// moved, so that a resize can have begun without it.
 const KEY: u64 = 8;
 /// Another key with the same home, and one more.
 const NEIGHBOUR: u64 = KEY + 16;
 const THIRD: u64 = KEY + 32;
-/// A key whose home is the position after.
+/// A key with its home at the next position.
 const BEHIND: u64 = KEY + 1;
 /// A key with a home of its own.
 const FAR: u64 = 12;
 
-/// A home that is nobody's, and whose probe ends before it comes to `KEY`.
+/// A home that no key has. Its probe ends before it comes to `KEY`.
 const ASTRAY: u64 = 10;
 
 struct Shelf {
@@ -43,10 +43,10 @@ struct Shelf {
     hashes: Hashes,
 }
 
-/// What the table is told when it asks for a hash.
+/// Answers the table when it asks for a hash.
 #[derive(Default)]
 struct Hashes {
-    /// Of `KEY` not what it was put in with, but the hash of `ASTRAY`.
+    /// For `KEY` the hash of `ASTRAY`, and not the one it was put in with.
     key_lies: Cell<bool>,
 }
 
@@ -91,7 +91,7 @@ impl Key<Item> for Wanted<'_> {
 }
 
 fn is(key: u64, object: *const Item, pin: &Pin) -> bool {
-    // SAFETY: it was in the table under this pin; the checker says whether that is enough.
+    // SAFETY: it was in the table under this pin; the checker fails if that is not enough.
     unsafe { deref(object, pin) }.key.number() == key
 }
 
@@ -110,12 +110,12 @@ impl Shelf {
     }
 
     fn retire(&self, object: *const Item) {
-        // SAFETY: from `Box::into_raw`, and out of the table: the checker says if it is not.
+        // SAFETY: from `Box::into_raw`, and out of the table; the checker fails if it is not.
         self.domain
             .retire(unsafe { Garbage::boxed(object.cast_mut()) });
     }
 
-    /// Whether it was put in; not if the key was there.
+    /// Returns whether it was put in; false if the key was there.
     fn insert(&self, key: u64, id: u64) -> bool {
         let pin = pin();
         let mut wanted = Wanted {
@@ -139,12 +139,12 @@ impl Shelf {
         }
     }
 
-    /// Which object was taken out.
+    /// Returns the number of the object that was taken out.
     fn remove(&self, key: u64) -> Option<u64> {
         self.remove_by(hash(key), key)
     }
 
-    /// As [`remove`](Self::remove), by a hash that may not be the key's.
+    /// Does what [`remove`](Self::remove) does, by a hash that may not be the key's.
     fn remove_by(&self, hash: u64, key: u64) -> Option<u64> {
         let pin = pin();
         loop {
@@ -161,7 +161,7 @@ impl Shelf {
         }
     }
 
-    /// Which object was replaced by a new one.
+    /// Returns the number of the object that a new one has replaced.
     fn replace(&self, key: u64, id: u64) -> Option<u64> {
         let pin = pin();
         loop {
@@ -177,12 +177,12 @@ impl Shelf {
                 self.retire(spot.object());
                 return Some(id);
             }
-            // SAFETY: never seen by anybody.
+            // SAFETY: never shared.
             drop(unsafe { Box::from_raw(new) });
         }
     }
 
-    /// Takes out what stands at a position, as an eviction does: which object.
+    /// Takes the object at a position out, as an eviction does; returns its number.
     fn evict(&self, at: usize) -> Option<u64> {
         let pin = pin();
         let spot = self.table.dial(&pin, &self.hashes, &self.domain).spot(at)?;
@@ -200,7 +200,7 @@ impl Shelf {
         let spot = self
             .table
             .find(hash(key), &pin, |object| is(key, object, &pin))?;
-        // SAFETY: linked at the load of its word, under this pin.
+        // SAFETY: linked when its word was loaded, under this pin.
         Some(unsafe { deref(spot.object::<Item>(), &pin) }.id)
     }
 
@@ -215,7 +215,7 @@ impl Shelf {
                 .table
                 .scan(stretch, &pin, &self.hashes, &self.domain, &mut spots);
             found.extend(spots.iter().map(|spot| {
-                // SAFETY: linked at the load of its word, under this pin.
+                // SAFETY: linked when its word was loaded, under this pin.
                 let item = unsafe { deref(spot.object::<Item>(), &pin) };
                 (item.key.number(), item.id)
             }));
@@ -223,8 +223,8 @@ impl Shelf {
         found
     }
 
-    /// Uses up words until the next one makes the table grow: tombs, all before `KEY` or at the
-    /// level's end.
+    /// Uses up words until the next one makes the table resize: tombstones, all before `KEY` or at
+    /// the level's end.
     fn use_up(&self, used: usize) {
         let homes = [0, 1, 2, 3, 4, 5, 6, 7, 15];
         for &at in &homes[..10 - used] {
@@ -237,12 +237,12 @@ impl Shelf {
         Box::new(move || act(&shelf))
     }
 
-    /// At the end: what the table holds, each object once; all of it dropped.
+    /// At the end: returns the table's contents, each object once, and drops all of it.
     fn end(self: Rc<Self>) -> Vec<(u64, u64)> {
         let mut shelf = Rc::into_inner(self).expect("all threads have ended");
         let objects = shelf.table.drain();
         let take = |object: &*const Item| {
-            // SAFETY: linked, and we are alone.
+            // SAFETY: linked, and no other thread has the table.
             let item = unsafe { Box::from_raw(object.cast_mut()) };
             (item.key.number(), item.id)
         };
@@ -252,8 +252,8 @@ impl Shelf {
     }
 }
 
-/// Two inserts of one key; while they are at it a tomb appears before the place that one of them
-/// has chosen.
+/// Two inserts of one key. Meanwhile a tombstone appears before the position that one of them has
+/// chosen.
 fn one_winner(removes: impl FnOnce(&Shelf) + 'static, explore_reader: bool) {
     let shelf = Shelf::new();
     assert!(shelf.insert(NEIGHBOUR, 1));
@@ -280,13 +280,13 @@ fn one_winner(removes: impl FnOnce(&Shelf) + 'static, explore_reader: bool) {
 }
 
 models! {
-    /// Two inserts of one key, the first of which makes a tomb in their probe: one winner, whom
-    /// both find.
+    /// Two inserts of one key, the first of which makes a tombstone in their probe: one winner,
+    /// which both find.
     table_one_winner_although_a_tomb_appears: Explore::All => || {
         one_winner(|shelf| assert_eq!(shelf.remove(NEIGHBOUR), Some(1)), false);
     };
 
-    /// The same with the tomb made by a third thread.
+    /// The same with a tombstone made by a third thread.
     table_one_winner_although_somebody_makes_a_tomb: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(NEIGHBOUR, 1));
@@ -310,7 +310,7 @@ models! {
     };
 
     /// An insert that is placed and then withdrawn is not seen by a reader, and does not hide the
-    /// key from it: what was found once is found again.
+    /// key from it: a key that was found once is found again.
     table_a_reader_sees_the_winner_alone: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(NEIGHBOUR, 1));
@@ -391,8 +391,8 @@ models! {
         assert_eq!(shelf.end(), [(THIRD, 3)]);
     };
 
-    /// The same with somebody who places a word whose home is in the middle of the run, so that it
-    /// does not come by the words before.
+    /// The same with a thread that places a word with its home in the middle of the run, so that it
+    /// does not pass the words before.
     table_a_run_is_cleared_under_two_inserts: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
@@ -414,8 +414,8 @@ models! {
         assert_eq!(shelf.end(), [(BEHIND, 4), (THIRD, 3)]);
     };
 
-    /// Two who clear one run, and a third who places a word in it: a number that was put into a
-    /// tomb and taken away stays away.
+    /// Two threads clear one run, and a third places a word in it: a number that was put into a
+    /// tombstone and taken away stays away.
     table_two_clear_one_run: Explore::AtMost(5) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
@@ -433,7 +433,7 @@ models! {
         assert_eq!(shelf.end(), [(THIRD, 3)]);
     };
 
-    /// L16: a key is removed while somebody else's insert moves the words. It is gone, and stays
+    /// L16: a key is removed while another thread's insert moves the words. It is gone, and stays
     /// so: no slow helper copies it again.
     table_l16_removed_while_words_move: Explore::AtMost(3) => || {
         let shelf = Shelf::new();
@@ -464,15 +464,17 @@ models! {
         assert_eq!(shelf.end(), [(FAR, 3)]);
     };
 
-    /// L16: a key's `Hash` answers otherwise while its word moves, so that its copy is found by one
-    /// who has not moved the word itself. What is taken out there is not copied a second time.
+    /// L16: a key's `Hash` answers otherwise while its word moves, so that a thread finds its copy
+    /// that has not moved the word itself. The object that it takes out is not copied a second
+    /// time.
     table_l16_a_key_that_lies_is_removed_while_words_move: Explore::AtMost(3) => || {
         let shelf = growing();
         shelf.hashes.key_lies.set(true);
         let others = start([shelf.actor(|shelf| assert_eq!(shelf.remove(NEIGHBOUR), Some(2)))]);
         let taken = shelf.remove_by(hash(ASTRAY), KEY);
         others.join();
-        // What has come back is freed by now; the checker says so before `end` frees it again.
+        // An object that has come back is freed by now; the checker fails before `end` frees it
+        // again.
         shelf.scan();
         let left = shelf.end();
         match taken {
@@ -496,8 +498,8 @@ models! {
         assert_eq!(shelf.end(), [(KEY, 9), (FAR, 3), (NEIGHBOUR, 2)]);
     };
 
-    /// L16: one inserts into the old level while another begins to grow it and inserts the same
-    /// key: one winner, in one level.
+    /// L16: one thread inserts into the old level while another begins to resize it and inserts the
+    /// same key: one winner, in one level.
     table_l16_one_winner_over_two_levels: Explore::AtMost(4) => || {
         let shelf = Shelf::new();
         assert!(shelf.insert(KEY, 1));
@@ -520,7 +522,8 @@ models! {
         assert_eq!(shelf.end().len(), 2);
     };
 
-    /// L16: a walk over everything finds what is there all the time once, while words move.
+    /// L16: a walk over everything finds an object that is there all the time once, while words
+    /// move.
     table_l16_scanned_while_words_move: Explore::AtMost(3) => || {
         let shelf = growing();
         let others = start([shelf.actor(|shelf| {
@@ -533,14 +536,14 @@ models! {
         assert_eq!(shelf.end(), [(KEY, 1), (FAR, 3)]);
     };
 
-    /// L16: an eviction takes a word out of whichever level while another moves it. What was taken
-    /// out is gone, what was not is there, once.
+    /// L16: an eviction takes a word out of either level while another thread moves it. An object
+    /// that was taken out is gone; one that was not is there, once.
     table_l16_evicted_while_words_move: Explore::AtMost(3) => || {
         let shelf = growing();
         let taken = Rc::new(Cell::new(0));
         let count = taken.clone();
         let others = start([shelf.actor(move |shelf| {
-            // Of `KEY` in the old level, and of what may be there in the new one.
+            // `KEY` in the old level, and the objects that may be there in the new one.
             for at in [8, 16] {
                 if let Some(id) = shelf.evict(at) {
                     assert_ne!(id, 4);
@@ -578,7 +581,7 @@ models! {
 }
 
 /// A table with two keys at one home and one elsewhere, none of which has been moved yet from a
-/// level that is being grown.
+/// level that is being resized.
 fn growing() -> Rc<Shelf> {
     let shelf = Shelf::new();
     assert!(shelf.insert(KEY, 1));

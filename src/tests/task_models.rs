@@ -1,8 +1,8 @@
-//! The verbs of tasks: those that wait for a fill beside one another and beside threads, and fills that
-//! their flight keeps for whoever is polled.
+//! The methods of tasks: tasks that wait for a fill beside one another and beside threads, and
+//! stored fills, which any polled waiter polls.
 //!
-//! A task is a thread of the model here, which polls and sleeps in turn. What it is woken by is a
-//! [`Parker`], so a wake-up that is lost is a deadlock, and that a model ends is half of its proof.
+//! A task is a thread of the model here, which polls and sleeps in turn. A [`Parker`] wakes it, so
+//! a wake-up that is lost is a deadlock, and that a model ends is half of its proof.
 
 use super::harness::{
     Actor, Explore, Fills, TestCache, TestHasher, Token, builder, cache, models, start,
@@ -29,7 +29,7 @@ fn key() -> Token {
 
 // ---- tasks -------------------------------------------------------------------------------------
 
-/// A future, and what it is woken by.
+/// A future, and its waker.
 struct Task<T> {
     future: Pin<Box<dyn Future<Output = T>>>,
     parker: Arc<Parker>,
@@ -41,7 +41,7 @@ impl<T: 'static> Task<T> {
         Self { future, parker }
     }
 
-    /// A task that has been polled once, in vain.
+    /// A task that has been polled once and is pending.
     fn begun(future: impl Future<Output = T> + 'static) -> Self {
         let mut task = Self::new(future);
         assert!(task.poll().is_pending());
@@ -57,7 +57,7 @@ impl<T: 'static> Task<T> {
         self.future.as_mut().poll(&mut Context::from_waker(waker))
     }
 
-    /// Polls once, whatever comes of it.
+    /// Polls once, and ignores the result.
     fn try_once(&mut self) {
         let _ = self.poll();
     }
@@ -72,13 +72,13 @@ impl<T: 'static> Task<T> {
         }
     }
 
-    /// As [`finish`](Self::finish), of a future whose fill may panic.
+    /// Does what [`finish`](Self::finish) does, for a future with a fill that may panic.
     fn finish_or_panic(self) -> Option<T> {
         catch_unwind(AssertUnwindSafe(|| self.finish())).ok()
     }
 }
 
-/// Starts a task that is to answer `expected`.
+/// Starts a task that must return `expected`.
 fn answers<T: PartialEq + std::fmt::Debug + 'static>(
     future: impl Future<Output = T> + 'static,
     expected: T,
@@ -110,7 +110,7 @@ async fn pause() {
     .await;
 }
 
-/// What a panicking fill does: unwinds, without a word on the terminal.
+/// Panics in a fill: unwinds, without a word on the terminal.
 fn panic_quietly() -> ! {
     resume_unwind(Box::new("a fill that panics"))
 }
@@ -120,7 +120,7 @@ async fn pause_and_panic() -> Token {
     panic_quietly()
 }
 
-// ---- verbs -------------------------------------------------------------------------------------
+// ---- methods -----------------------------------------------------------------------------------
 
 fn lead(cache: &TestCache) -> Guard<'_> {
     match cache.get_value_or_guard(&key(), None) {
@@ -129,7 +129,7 @@ fn lead(cache: &TestCache) -> Guard<'_> {
     }
 }
 
-/// `get_with_async`, whose fill is `fill`.
+/// `get_with_async` with this fill.
 fn get_by<F>(cache: &TestCache, fill: F) -> impl Future<Output = u64> + use<F>
 where
     F: Future<Output = u64>,
@@ -141,7 +141,7 @@ where
     }
 }
 
-/// `get_with_async`, whose fill answers 100 and more.
+/// `get_with_async`, with a fill that returns 100 and more.
 fn get(cache: &TestCache, fills: &Rc<Fills>) -> impl Future<Output = u64> + use<> {
     let fills = fills.clone();
     get_by(cache, async move { 100 + fills.fill() })
@@ -156,7 +156,7 @@ fn get_blocking(cache: &TestCache, fills: &Rc<Fills>) -> Actor {
     })
 }
 
-/// `try_get_with_async`, whose first fill of all fails.
+/// `try_get_with_async`; the first fill of all fails.
 fn try_get(cache: &TestCache, fills: &Rc<Fills>) -> impl Future<Output = Result<u64, u64>> + use<> {
     let (cache, fills) = (cache.clone(), fills.clone());
     async move {
@@ -190,20 +190,20 @@ fn count(cache: &TestCache) -> impl Future<Output = ()> + use<> {
     }
 }
 
-/// At rest: `expected` is what the cache holds, and there is nothing but that.
+/// At rest: the cache holds `expected` and nothing else.
 fn assert_holds(cache: &TestCache, expected: Option<u64>) {
     assert_eq!(cache.peek(&key()).map(|value| value.number()), expected);
     assert_eq!(cache.len(), usize::from(expected.is_some()));
     assert_eq!(cache.retired(), 0);
 }
 
-/// What is left when the entry is taken out: nothing. (The harness counts keys and values.)
+/// Takes the entry out; then nothing is left. (The harness counts keys and values.)
 fn empty(cache: &TestCache) {
     cache.invalidate(&key());
     assert_holds(cache, None);
 }
 
-/// One fill, which answered 100, is all there was.
+/// One fill, which returned 100, is all there was.
 fn assert_one_fill(cache: &TestCache, fills: &Fills) {
     assert_eq!(fills.count(), 1);
     assert_holds(cache, Some(100));
@@ -229,7 +229,7 @@ fn ask_along(
 
 // ---- stored fills ------------------------------------------------------------------------------
 
-/// What a fill waits for; opened once, by somebody else.
+/// A gate that a fill waits for; another thread opens it, once.
 #[derive(Clone)]
 struct Gate(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -243,7 +243,7 @@ impl Gate {
         self.ring();
     }
 
-    /// Wakes who waits for it, though it may not be open.
+    /// Wakes the waiting fill, though the gate may not be open.
     fn ring(&self) {
         let waker = lock(&self.0).1.take();
         if let Some(waker) = waker {
@@ -272,12 +272,12 @@ impl Gate {
     }
 }
 
-/// All threads of a model run on one thread of the system: what is in here goes nowhere.
+/// All threads of a model run on one thread of the system: a value in here goes to no other.
 struct Here<T>(T);
 
-// SAFETY: as it says.
+// SAFETY: all threads of a model run on one thread of the system.
 unsafe impl<T> Send for Here<T> {}
-// SAFETY: as above.
+// SAFETY: all threads of a model run on one thread of the system.
 unsafe impl<T> Sync for Here<T> {}
 
 impl Here<Rc<Fills>> {
@@ -290,7 +290,7 @@ impl Here<Rc<Fills>> {
     }
 }
 
-/// A cache whose fills are kept by their flights, and do `then` when the gate has been opened.
+/// A cache with stored fills, which run `then` when the gate has been opened.
 fn stored_by(gate: &Gate, fills: &Rc<Fills>, then: fn(u64) -> u64) -> StoredCache {
     build_stored(builder(), gate, fills, then)
 }
@@ -313,7 +313,7 @@ fn build_stored(
     builder.build_with_async(fill).expect("good settings")
 }
 
-/// A compute that stands before the value 0, and puts in 1 when its gate is opened.
+/// A compute with the previous value 0, which puts in 1 when its gate is opened.
 struct Stuck {
     gate: Gate,
     task: Task<()>,
@@ -339,7 +339,7 @@ fn takes_over(cache: &TestCache) -> Actor {
     })
 }
 
-/// The compute, which has been cut off, goes; then there is what is expected, and nothing else.
+/// Drops the compute, which has been detached. Then the cache holds `expected` and nothing else.
 fn assert_holds_no_more(cache: &TestCache, compute: Stuck, expected: Option<u64>) {
     compute.gate.open();
     compute.task.finish();
@@ -356,7 +356,7 @@ fn get_around(cache: &TestCache, inner: Task<u64>) -> impl Future<Output = u64> 
     }
 }
 
-/// A wait that was begun by itself goes on inside a fill.
+/// A wait that began outside of fills goes on inside a fill.
 fn moves_into_a_fill(
     cache: &TestCache,
     future: impl Future<Output = u64> + 'static,
@@ -374,12 +374,12 @@ fn moves_into_a_fill(
     })
 }
 
-/// As [`stored_by`]; the fills answer 100 and more.
+/// Does what [`stored_by`] does; the fills return 100 and more.
 fn stored(gate: &Gate, fills: &Rc<Fills>) -> StoredCache {
     stored_by(gate, fills, |before| 100 + before)
 }
 
-/// As [`stored`]; who leaves a fill to nobody polls it to its end.
+/// Does what [`stored`] does, with a spawner that polls an abandoned fill to its end.
 fn spawned(gate: &Gate, fills: &Rc<Fills>) -> StoredCache {
     let spawner = |job| Task::new(job).finish();
     build_stored(builder().spawner(spawner), gate, fills, |before| {
@@ -387,7 +387,7 @@ fn spawned(gate: &Gate, fills: &Rc<Fills>) -> StoredCache {
     })
 }
 
-/// Whose fill of 1 asks for 2, and of 2 for 1. One that is refused answers 0.
+/// A cache in which the fill of 1 asks for 2, and the fill of 2 for 1. A refused fill returns 0.
 fn stored_that_ask_each_other() -> StoredCache {
     let fill = |cache: StoredCache, key: Token| async move {
         let other = cache.try_get_async(&Token::new(3 - key.number())).await;
@@ -403,7 +403,7 @@ fn get_stored(cache: &StoredCache) -> impl Future<Output = u64> + use<> {
     async move { cache.get_async(&key()).await.number() }
 }
 
-/// The last handle, at rest: one fill, which answered 100, is all there was.
+/// The last handle, at rest: one fill, which returned 100, is all there was.
 fn assert_one_stored(cache: &StoredCache, fills: &Fills) {
     assert_one_fill(&cache.cache, fills);
 }
@@ -443,8 +443,8 @@ models! {
 
     // ---- L2 ------------------------------------------------------------------------------------
 
-    /// L2, clause 4, cold: the first fill's error goes to every task that joined, once; one that
-    /// comes later fills again.
+    /// L2, clause 4, cold: every task that joined gets the first fill's error, once; a later one
+    /// fills again.
     task_l02_an_error_is_shared_and_not_kept: Explore::AtMost(4) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -479,8 +479,8 @@ models! {
         assert_eq!(Task::new(get(&cache, &fills)).finish(), 101);
     };
 
-    /// L3, clause 4: a fill panics while a task waits for it. The panic goes on in who polls it, and
-    /// the lead is passed on at once, although the future that led is still there.
+    /// L3, clause 4: a fill panics while a task waits for it. The panic goes on in the task that
+    /// polls it, and the lead is passed on at once, although the future that led is still there.
     task_l03_a_waiter_takes_the_lead_of_a_fill_that_panics: Explore::AtMost(4) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -507,8 +507,8 @@ models! {
         assert_one_fill(&cache, &fills);
     };
 
-    /// L3, clause 4: a task that waits is never polled again. The lead goes to who comes: a thread
-    /// that waits already, or comes after.
+    /// L3, clause 4: a task that waits is never polled again. The lead goes to another thread,
+    /// which waits already, or comes after.
     task_l03_a_forgotten_task_does_not_keep_a_lost_lead: Explore::All => || {
         let cache = cache();
         let fills = Fills::new();
@@ -581,8 +581,8 @@ models! {
         assert_one_fill(&cache, &fills);
     };
 
-    /// L5: the lead is lost, and offered to tasks that are all just leaving. The last of them gives it
-    /// up: who comes after them fills.
+    /// L5: the lead is lost, and offered to tasks that are all just leaving. The last of them gives
+    /// it up: the next caller fills.
     task_l05_the_last_leaver_gives_an_open_lead_up: Explore::All => || {
         let cache = cache();
         let fills = Fills::new();
@@ -644,7 +644,7 @@ models! {
 
     // ---- L7 ------------------------------------------------------------------------------------
 
-    /// L7, clause 2: `invalidate_async` against a task's fill that began before it. When it answers
+    /// L7, clause 2: `invalidate_async` against a task's fill that began before it. When it returns
     /// the fill has ended, and its value is not seen again.
     task_l07_invalidate_waits_for_the_fill: Explore::AtMost(5) => || {
         let cache = cache();
@@ -667,8 +667,8 @@ models! {
         assert_holds(&cache, None);
     };
 
-    /// L7, clause 2: an `invalidate_async` that is dropped while it waits has taken effect. Who comes
-    /// after it never gets the old value.
+    /// L7, clause 2: an `invalidate_async` that is dropped while it waits has taken effect. A later
+    /// caller never gets the old value.
     task_l07_a_dropped_invalidate_has_taken_effect: Explore::Long(4) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -685,7 +685,7 @@ models! {
         assert_one_fill(&cache, &fills);
     };
 
-    /// L7: a task's lead is lost while its fill is fenced off and another task waits for it.
+    /// L7: a task's lead is lost while its fill is being detached and another task waits for it.
     task_l07_invalidate_meets_a_lost_lead: Explore::Long(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -704,7 +704,7 @@ models! {
 
     // ---- L8 ------------------------------------------------------------------------------------
 
-    /// L8, clause 3: `insert` against a task's fill that a task waits for. Who waits gets either
+    /// L8, clause 3: `insert` against a task's fill that a task waits for. The waiter gets either
     /// value, the leader its own, and the inserted one stays.
     task_l08_insert_beats_a_fill_that_is_waited_for: Explore::Long(3) => || {
         let cache = cache();
@@ -727,8 +727,8 @@ models! {
         empty(&cache);
     };
 
-    /// L8, clause 3: a task that waits for a fill gets the inserted value at once, while the fill goes
-    /// on. (It ends after them.)
+    /// L8, clause 3: a task that waits for a fill gets the inserted value at once, while the fill
+    /// goes on. (It ends after them.)
     task_l08_a_task_gets_what_is_inserted_at_once: Explore::AtMost(5) => || {
         let cache = cache();
         let guard = lead(&cache);
@@ -775,8 +775,8 @@ models! {
 
     // ---- L13 -----------------------------------------------------------------------------------
 
-    /// L13, clause 5: 1 asks for 2 and 2 asks for 1, in two tasks. The error is the only way out of
-    /// what would be a deadlock.
+    /// L13, clause 5: 1 asks for 2 and 2 asks for 1, in two tasks. Without the error that would be
+    /// a deadlock.
     task_l13_a_cycle_over_two_tasks_is_an_error: Explore::AtMost(3) => || {
         let cache = cache();
         let one = ask_along(cache.clone(), &[1, 2]);
@@ -799,8 +799,9 @@ models! {
         others.join();
     };
 
-    /// L13 through a fill that is polled inside another: 1 leads 2, whose fill asks for 3; and 3 asks
-    /// for 1. The task waits for what it leads itself, and so far does the cycle lead.
+    /// L13 through a fill that is polled inside another: 1 leads 2, and the fill of 2 asks for 3;
+    /// and 3 asks for 1. The task waits for a flight that it leads itself: the cycle leads back
+    /// that far.
     task_l13_a_cycle_through_a_nested_lead_is_an_error: Explore::AtMost(2) => || {
         let cache = cache();
         let one = ask_along(cache.clone(), &[1, 2, 3]);
@@ -811,8 +812,8 @@ models! {
 
     // ---- others --------------------------------------------------------------------------------
 
-    /// A wait that was begun by itself goes on inside a fill, and enters the graph: it misses nothing
-    /// on the way, neither the end of its flight ...
+    /// A wait that began outside of fills goes on inside a fill, and enters the graph. It misses
+    /// nothing on the way, neither the end of its flight ...
     task_a_wait_that_moves_misses_no_value: Explore::AtMost(3) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -835,7 +836,7 @@ models! {
         assert_one_fill(&cache, &fills);
     };
 
-    /// Two tasks compute one key: the second sees what the first has put in.
+    /// Two tasks compute one key: the second sees the value that the first has put in.
     task_one_compute_follows_the_other: Explore::AtMost(4) => || {
         let cache = cache();
         let others = start([answers(count(&cache), ())]);
@@ -845,10 +846,10 @@ models! {
         empty(&cache);
     };
 
-    // ---- fills that are kept -------------------------------------------------------------------
+    // ---- stored fills ------------------------------------------------------------------------------
 
-    /// Clause 4 for a fill that is kept, cold: it asks to be polled while it is polled, just before it
-    /// is put back, and while nobody polls it. Its one waiter comes each time.
+    /// Clause 4 for a stored fill, cold: it asks to be polled while it is polled, just before it is
+    /// put back, and while no task polls it. Its one waiter comes each time.
     stored_no_ring_is_lost: Explore::All => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -868,7 +869,7 @@ models! {
         assert_one_stored(&cache, &fills);
     };
 
-    /// Clause 1, cold: two tasks share a fill that is kept, and whoever is awake polls it.
+    /// Clause 1, cold: two tasks share a stored fill, and the one that is awake polls it.
     stored_one_fill_for_two: Explore::Long(2) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -878,8 +879,8 @@ models! {
         assert_one_stored(&cache, &fills);
     };
 
-    /// H18, clause 4: the task that has begun a fill is never polled again. The fill's ring wakes the
-    /// other, which polls it to its end.
+    /// H18, clause 4: the task that has begun a fill is never polled again. The fill's ring wakes
+    /// the other, which polls it to its end.
     stored_a_forgotten_waiter_holds_nobody_up: Explore::All => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -908,8 +909,8 @@ models! {
         assert_one_stored(&cache, &fills);
     };
 
-    /// L5 for a fill that is kept: one of two waiters is dropped, perhaps while the fill rings. The
-    /// fill goes on.
+    /// L5 for a stored fill: one of two waiters is dropped, perhaps while the fill rings. The fill
+    /// goes on.
     stored_a_waiter_is_dropped_in_the_middle: Explore::Long(4) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -920,8 +921,8 @@ models! {
         assert_one_stored(&cache, &fills);
     };
 
-    /// L15 for a fill that is kept: the last of those who wait leaves, and takes the fill with it
-    /// while that rings. Who comes after starts another.
+    /// L15 for a stored fill: the last waiter leaves, and takes the fill with it while that rings.
+    /// The next caller starts another.
     stored_the_last_waiter_takes_the_fill_with_it: Explore::All => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -937,7 +938,7 @@ models! {
         empty(&cache.cache);
     };
 
-    /// Both of two waiters leave, each perhaps with the fill in its hands.
+    /// Both waiters leave, each perhaps with the fill in its hands.
     stored_two_last_waiters_leave: Explore::Long(2) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -950,7 +951,7 @@ models! {
         empty(&cache.cache);
     };
 
-    /// L3 for a fill that is kept: it panics in whoever polls it while another waits, who starts it
+    /// L3 for a stored fill: it panics in the waiter that polls it. The other waiter starts it
     /// anew.
     stored_a_panic_goes_on_in_one_and_the_other_fills: Explore::AtMost(2) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
@@ -985,8 +986,8 @@ models! {
         assert_holds(&cache.cache, None);
     };
 
-    /// L7: the fill's last caller leaves while `invalidate_async` polls it, or is about to. The fill goes,
-    /// whoever has it then, and so it has ended.
+    /// L7: the fill's last caller leaves while `invalidate_async` polls it, or is about to. The
+    /// fill is dropped, whichever of them has it then, and so it has ended.
     stored_invalidate_meets_the_last_waiter: Explore::AtMost(3) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -1010,7 +1011,7 @@ models! {
         assert_one_stored(&cache, &fills);
     };
 
-    /// L13, clause 5, for fills that are kept: 1 asks for 2 and 2 asks for 1, whoever polls them.
+    /// L13, clause 5, for stored fills: 1 asks for 2 and 2 asks for 1, whichever task polls them.
     stored_l13_a_cycle_is_an_error: Explore::Long(2) => || {
         let cache = stored_that_ask_each_other();
         let get = |key| {
@@ -1022,8 +1023,8 @@ models! {
         others.join();
     };
 
-    /// A fill that the last of those who waited leaves to the spawner goes on there, once, and who
-    /// comes waits for it.
+    /// The last waiter leaves a fill to the spawner. It goes on there, once, and the next caller
+    /// waits for it.
     stored_a_spawned_fill_goes_on: Explore::Long(4) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = spawned(&gate, &fills);
@@ -1035,8 +1036,8 @@ models! {
         assert_one_stored(&cache, &fills);
     };
 
-    /// L15: the cache is dropped while the last one who waits leaves with a fill that is kept. All is
-    /// freed, and nothing is touched after that.
+    /// L15: the cache is dropped while the last waiter leaves with a stored fill. All is freed, and
+    /// nothing is touched after that.
     stored_l15_the_cache_is_dropped_with_its_last_waiter: Explore::All => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = loom::sync::Arc::new(stored(&gate, &fills));
@@ -1055,8 +1056,8 @@ models! {
 
     // ---- takeover ------------------------------------------------------------------------------
 
-    /// R4: a fill that stands before a value is taken over while the key is fenced off. The value is not
-    /// put back behind the back of who fenced it off.
+    /// R4: a fill with a previous value is taken over while the key is invalidated. The value is
+    /// not restored after that.
     takeover_beside_invalidate_nowait: Explore::AtMost(4) => || {
         let (cache, compute) = stuck();
         let others = start([takes_over(&cache)]);
@@ -1066,7 +1067,7 @@ models! {
         assert_holds_no_more(&cache, compute, None);
     };
 
-    /// The same, of one who waits for the fill: the takeover lets go of it.
+    /// The same, with a removal that waits for the fill: the takeover frees it.
     takeover_beside_invalidate: Explore::AtMost(4) => || {
         let (cache, compute) = stuck();
         let others = start([takes_over(&cache)]);
@@ -1076,7 +1077,7 @@ models! {
         assert_holds_no_more(&cache, compute, None);
     };
 
-    /// ... and of one who picks values.
+    /// ... and with one that picks values.
     takeover_beside_invalidate_if: Explore::AtMost(4) => || {
         let (cache, compute) = stuck();
         let others = start([takes_over(&cache)]);
@@ -1096,8 +1097,8 @@ models! {
         assert_holds_no_more(&cache, compute, Some(7));
     };
 
-    /// The fill ends with a value while it is taken over, beside a reader: that finds the old value or the
-    /// new one at every moment.
+    /// The fill ends with a value while it is taken over, beside a reader: that finds the old value
+    /// or the new one at every moment.
     takeover_beside_a_publish: Explore::AtMost(2) => || {
         let (cache, compute) = stuck();
         let reads = thread(&cache, |cache| {
@@ -1114,7 +1115,7 @@ models! {
         empty(&cache);
     };
 
-    /// The fill is dropped while it is taken over: one of them puts back what was there.
+    /// The fill is dropped while it is taken over: one of them restores the previous value.
     takeover_beside_a_drop: Explore::AtMost(4) => || {
         let (cache, compute) = stuck();
         let others = start([takes_over(&cache)]);
@@ -1124,7 +1125,7 @@ models! {
         empty(&cache);
     };
 
-    /// A lead is handed over while the flight is taken over: who waits fills, once.
+    /// A lead is handed over while the flight is taken over: the waiter fills, once.
     takeover_beside_a_hand_over: Explore::AtMost(2) => || {
         let cache = cache();
         let fills = Fills::new();
@@ -1138,7 +1139,7 @@ models! {
         empty(&cache);
     };
 
-    /// A fill that is kept is taken over while it is polled, or waits.
+    /// A stored fill is taken over while it is polled, or waits.
     takeover_of_a_fill_that_is_kept: Explore::AtMost(3) => || {
         let (gate, fills) = (Gate::new(), Fills::new());
         let cache = stored(&gate, &fills);
@@ -1147,7 +1148,7 @@ models! {
         let value = Task::new(get_stored(&cache)).finish();
         others.join();
         assert_eq!(value, 99 + fills.count());
-        // Its own waiters may still be given what it came to.
+        // Its own waiters may still be given its result.
         let kept = cache.peek(&key()).map(|value| value.number());
         assert!([None, Some(value)].contains(&kept));
         assert_holds(&cache.cache, kept);
