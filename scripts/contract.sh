@@ -11,8 +11,8 @@ document=docs/CONTRACT.md
 names=$(mktemp)
 trap 'rm -f "$names"' EXIT
 
-# Each number in the name of a test or a model, with that name. (src/core/schedules.rs has the old spelling still.)
-find src tests/suite benches fuzz/fuzz_targets -name '*.rs' ! -path src/core/schedules.rs -print0 | sort -z |
+# Each number in the name of a test or a model, with that name.
+find src tests/suite benches fuzz/fuzz_targets -name '*.rs' -print0 | sort -z |
     xargs -0 awk '
         function number_of(name,   parts, count, i) {
             count = split(name, parts, "_")

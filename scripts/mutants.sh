@@ -69,30 +69,30 @@ mutant state-relaxed src/slot.rs \
     's/State\(self\.state\.load\(Ordering::Acquire\)\)/State(self.state.load(Ordering::Relaxed))/' \
     l01_one_fill_for_two
 # A flight that ends between the enlisting and the sleep wakes nobody.
-mutant no-look-before-sleep src/core/part.rs \
+mutant no-look-before-sleep src/core/wait.rs \
     's/ungiven = None;\n/return Poll::Pending;\n/' \
     l04_no_lost_wake_up_of_one
-mutant wake-before-publish src/core/part.rs \
+mutant wake-before-publish src/core/lead.rs \
     's/(        \/\/ SAFETY: we are the leader, have written the value \(`weigh`)/        if let Some(flight) = node.slot.state().flight() {\n            let flight = unsafe { &*flight };\n            let _ = flight.resolve(Outcome::Published);\n            flight.end();\n        }\n$1/' \
     l04_no_lost_wake_up_of_one
 # Whoever lets go first retires, whatever hold there is still.
 mutant retired-while-linked src/slot.rs \
-    's/        (Released::new\(before, hold & HOLDS\))\n/        let mut released = $1;\n        released.last = true;\n        released\n/' \
+    's/last: before\.is_held\(\) && !after\.is_held\(\),/last: before.is_held(),/' \
     l04_no_lost_wake_up_of_one
 mutant retired-while-held src/slot.rs \
-    's/released\.last &= told == 0;/released.last = told == 0;/' \
+    's/\(PHASE \| DETACHED \| POINTER \| HOLDS\) == READY \| DETACHED \| LINKED/(PHASE | DETACHED | LINKED) == READY | DETACHED | LINKED/' \
     l07_invalidate_waits_for_the_fill l08_insert_beats_a_fill_that_is_waited_for
-mutant leader-leaves-before-its-pin src/core/part.rs \
-    's/(            pin = crate::reclaim::pin\(\);\n        \}\n        if kept \{)/            self.core.leave(node, before.flight());\n$1/; s/if !before\.lets_go\(\) \{\n            self\.core\.leave/if !before.lets_go() && before.flight().is_none() {\n            self.core.leave/' \
+mutant leader-leaves-before-its-pin src/core/lead.rs \
+    's/(            pin = crate::reclaim::pin\(\);\n        \}\n        if kept \{)/            core.leave(node, before.flight());\n$1/; s/if before\.flight\(\)\.is_some\(\) \|\| !linked \{/if before.flight().is_none() \&\& !linked {/' \
     l07_invalidate_waits_for_the_fill
-mutant waiter-leaves-before-its-pin src/core/part.rs \
+mutant waiter-leaves-before-its-pin src/core/wait.rs \
     's/Waited::Found\(unsafe \{ Found::new\(pin\(\), part\.node\) \}\)/let node = part.node;\n                self.give_up();\n                return Waited::Found(unsafe { Found::new(pin(), node) });/' \
     l07_nowait_cuts_a_fill_off
-mutant reader-leaves-before-its-pin src/core/part.rs \
+mutant reader-leaves-before-its-pin src/core/wait.rs \
     's/(Waited::Found\(unsafe \{ Found::new\(pin\(\), object as)/self.give_up();\n                return $1/' \
     l08_an_inserted_value_is_held_for_the_waiters
 mutant publish-forgets-the-cut src/slot.rs \
-    's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | CUT) | phase/' \
+    's/self\.with_payload\(0, 0\)\.0 & !PHASE \| phase/self.with_payload(0, 0).0 & !(PHASE | DETACHED) | phase/' \
     l07_invalidate_waits_for_the_fill
 mutant leaver-drops-the-lead src/flight.rs \
     's/            had_baton,\n/            had_baton: false,\n/' \
@@ -100,31 +100,21 @@ mutant leaver-drops-the-lead src/flight.rs \
 mutant finish-without-the-flight src/slot.rs \
     's/\(state\.flight\(\) == seen\.flight\(\)\)\.then\(\|\| (state\.in_phase\(GONE, more\))\)/{ let _ = seen; Some($1) }/' \
     l02_an_error_is_shared_and_not_kept_by_two
-mutant nobody-enters-the-graph src/core/part.rs \
+mutant nobody-enters-the-graph src/core/wait.rs \
     's/self\.step\(&waker, who_blocks\(\)\)/self.step(&waker, None)/' \
     l13_a_cycle_over_two_threads_is_an_error
-mutant cut-off-before-it-is-out src/core.rs \
-    's/(            \*replaced = self\.released\(old, self\.unless_expired\(old, event\)\);\n)(            let part = if filling \{ self\.cut_off\(old\) \} else \{ None \};\n)/$2$1/' \
+mutant waits-for-an-unhooked-fill src/core.rs \
+    's/if fill\.is_unhooked\(\) \{/if false {/' \
     l08_nobody_waits_for_a_fill_that_was_replaced
-# What a takeover has just put out of its place is taken for what an insert has replaced.
-mutant given-up-taken-for-replaced src/core/fence.rs \
-    's/ && !state\.is_linked\(\) && !is_given_up\(state\)/ && !state.is_linked()/' \
-    takeover_beside_invalidate_if
 mutant insert-keeps-a-hold src/core.rs \
     's/node\.slot\.set_held\(false\);\n\s*continue;/continue;/' \
     l08_insert_meets_a_lost_lead
 mutant replacement-let-go-early src/flight.rs \
     's/if room\.readers == 0 => \{/if true => {/' \
     l08_an_inserted_value_is_let_go_of_by_its_last_reader
-mutant deadline-before-ready src/slot.rs \
-    's/if prior\.is_none\(\) \{\n            self\.aux\.store/if true {\n            self.aux.store/' \
+mutant deadline-over-the-parked-weight src/slot.rs \
+    's/if !end\.is_successor \{/if true {/' \
     refresh_replaces_the_entry
-mutant restored-entry-is-forgotten src/core/part.rs \
-    's/if !(core\.restore\(self\.hash, node, prior, &pin\)) \{/let restored = $1;\n        node.slot.take_prior();\n        if !restored {/' \
-    refresh_that_fails_meets_invalidate_if
-mutant cut-refresh-is-restored src/core/part.rs \
-    's/if before\.is_cut\(\) \|\| !keep_prior \{/if before.is_cut() \&\& false || !keep_prior {/' \
-    refresh_that_fails_meets_invalidate
 
 # ---- tasks, and fills that are kept ----------------------------------------------------------
 
@@ -141,13 +131,6 @@ mutant panicked-fill-keeps-its-lead src/future/fetch.rs \
 mutant nested-lead-without-its-edge src/core/polled.rs \
     's/self\.nested = waits\.map\(.*?\)\.transpose\(\)\?;//' \
     task_l13_a_cycle_through_a_nested_lead_is_an_error
-# `quiesce` waits for a task that may never be polled again.
-mutant slot-lingers-for-tasks src/core.rs \
-    's/if is_fill\(actor\) \{/if is_fill(actor) \&\& false {/' \
-    task_l08_quiesce_does_not_wait_for_a_forgotten_reader
-mutant inserted-lingers-for-tasks src/core.rs \
-    's/if old\.slot\.state\(\)\.has_tasks\(\) \{/if false {/' \
-    task_l08_quiesce_does_not_wait_for_a_forgotten_task
 mutant ring-is-lost-while-out src/flight.rs \
     's/Kept::Out \{ awake \} => \{\n                \*awake = true;\n/Kept::Out { .. } => {\n/' \
     stored_no_ring_is_lost
@@ -167,26 +150,19 @@ mutant unwanted-fill-is-put-back src/flight.rs \
     's/let unwanted = room\.take_unwanted\(\);/let unwanted = None;/' \
     stored_invalidate_meets_the_last_waiter
 # A wait that moves into another fill leaves a fill that is kept alone in between.
-mutant leaves-before-it-comes-again src/core/part.rs \
+mutant leaves-before-it-comes-again src/core/wait.rs \
     's/            let enlisted = self\.enlist\(waits\);\n(.*?)(            if before.*?\n            \}\n)            enlisted\?;/$1$2            self.enlist(waits)?;/s' \
     stored_a_wait_that_moves_keeps_the_fill
 # The next leader's fill is taken for the one that has panicked.
-mutant forgets-the-next-fill src/core/part.rs \
+mutant forgets-the-next-fill src/core/wait.rs \
     's/(            self\.flight\.keep_none\(\);\n)(            contain\(\|\| drop\(job\)\);\n)/$2$1/' \
     stored_a_panic_goes_on_in_one_and_the_other_fills
 
 # ---- fills that are given up, and closing ----------------------------------------------------
 
-# Whoever publishes takes out what a takeover is about to put something back for.
-mutant publisher-takes-a-taken-slot-out src/core/part.rs \
-    's/if !live \&\& !before\.is_taken\(\) \{/if !live {/' \
+mutant leader-ends-what-was-unhooked src/core/lead.rs \
+    's/if self\.current\.is_null\(\) \|\| seen\.is_unhooked\(\) \{/if self.current.is_null() {/' \
     takeover_of_a_refresh_leaves_the_old_value
-mutant publisher-drops-a-taken-prior src/slot.rs \
-    's/if prior\.is_none\(\) \|\| before\.is_taken\(\) \{/if prior.is_none() {/' \
-    takeover_of_a_refresh_leaves_the_old_value
-mutant leader-clears-a-taken-slot-away src/core/part.rs \
-    's/if before\.is_taken\(\) \{\n            return;/if false {\n            return;/' \
-    takeover_of_a_refresh_that_fails
 # A leader asks before it has placed its slot, or not at all.
 mutant fills-although-it-is-closed src/core/in_flight.rs \
     's/!self\.closed\.is\(\)/true/' \
@@ -242,64 +218,63 @@ mutant writer-stops-at-moved src/table/grow.rs \
     's/self\.move_word\(level, growth, at, rehash\) == Word::MOVED_END/self.move_word(level, growth, at, rehash).is_moved()/' \
     table_l16_two_removed_while_words_move table_l16_insert_remove_read_while_words_move
 
-mutant removes-what-is-being-replaced src/core.rs \
-    's/if node\.slot\.is_publishing\(\) \{\n( *return Some\(node\);)/if false {\n$1/' \
+# ---- a refresh that hangs on its current value -----------------------------------------------
+
+# The end of a refresh that a removal has detached removes the current value, and takes its place.
+mutant detached-is-committed src/slot.rs \
+    's/let commits = end\.is_successor && !state\.is_detached\(\);/let commits = end.is_successor;/' \
     refresh_publishes_beside_remove
-mutant judges-what-is-being-replaced src/core/fence.rs \
-    's/(last that could be read of it\.\n *let going = )self\.going/$1self.serving/' \
+# A removal passes by the successor that is about to be put in.
+mutant removal-passes-the-committed src/core/remove.rs \
+    's/if fill\.is_committed\(\) \{/if false {/' \
+    refresh_publishes_beside_remove
+# A removal does not see that a refresh has begun.
+mutant removal-passes-a-refresh src/core/release.rs \
+    's/ \|\| state\.successor\(\) != expected \{/ {/' \
+    refresh_begins_beside_invalidate_if refresh_meets_insert_and_nowait refresh_publishes_beside_remove
+# A successor that was removed before it came to its place stays there.
+mutant removed-successor-stays src/core/lead.rs \
+    's/if !live \{/if false {/' \
+    remove_nowait_beside_a_refresh_that_publishes
+# An insert unhooks a refresh, and does not take it off.
+mutant unhooked-by-nobody src/core.rs \
+    's/if before\.unhooks\(\) \{/if false {/' \
+    refresh_meets_insert_and_nowait
+# A removal answers for a value that an insert has replaced.
+mutant removal-stays-with-the-replaced src/core/remove.rs \
+    's/if before\.is_replaced\(\) \{/if false {/g' \
+    insert_over_a_compute_that_puts_beside_a_removal refresh_meets_insert_and_nowait
+mutant absent-although-replaced src/core/remove.rs \
+    's/(or an insert has taken its place, [^\n]*\n *)return Tried::Lost;/$1return Tried::Removed(false, None);/' \
+    insert_over_a_compute_that_puts_beside_a_removal
+mutant judges-what-is-being-replaced src/core/remove.rs \
+    's/let judged = newer\.filter\(.*?\)\.unwrap_or\(node\);/let judged = newer.filter(|_| false).unwrap_or(node);/' \
     refresh_publishes_beside_invalidate_all refresh_publishes_beside_invalidate_if
 
 # ---- removals beside computes ----------------------------------------------------------------
 
-mutant two-answer-with-one-value src/core/fence.rs \
-    's/slot\.claim\(\)\.then\(\|\| part\.node\(\)\)/{ slot.claim(); Some(part.node()) }/' \
+mutant two-answer-with-one-value src/core/remove.rs \
+    's/let claims = before\.is_compute\(\) && !before\.is_detached\(\);/let claims = before.is_compute();/' \
     two_removals_beside_a_compute
-mutant removal-forgets-what-is-put-in src/core/fence.rs \
-    's/slot\.claim\(\)\.then\(/false.then(/' \
+mutant removal-forgets-what-is-put-in src/core/remove.rs \
+    's/let left = slot\.read\(\);/let left = slot.read().filter(|_| false);/' \
     compute_puts_beside_remove
 mutant superseded-puts-all-the-same src/slot.rs \
-    's/\(!state\.is_superseded\(\)\)\.then_some\(ready\)/Some(ready)/' \
+    's/if state\.is_superseded\(\) \{\n( *)return None;/if false {\n$1return None;/' \
     compute_puts_beside_remove_nowait
-mutant superseded-removes-all-the-same src/core/part.rs \
+mutant superseded-removes-all-the-same src/core/lead.rs \
     's/!before\.is_superseded\(\)\n/true\n/' \
     compute_removes_beside_remove_nowait
-mutant unclaimed-is-forgotten src/core.rs \
-    's/        self\.drop_unclaimed\(node\);\n//' \
-    a_removal_is_dropped_beside_the_end_of_a_compute
-mutant cuts-before-it-takes-part src/core/fence.rs \
-    's/let joined = wait\.map/if wait.is_some() { let _ = node.slot.cut(); }\n        let joined = wait.map/' \
+mutant detaches-before-it-takes-part src/core/remove.rs \
+    's/let part = if waits \{/let _ = waits && node.slot.detach(true).is_ok();\n        let part = if waits {/' \
     compute_puts_beside_remove
-mutant insert-is-before-who-waits src/slot.rs \
-    's/\(true, true\) => State\(state\.0 \| SUPERSEDED\)/(true, true) => State(state.0)/' \
-    insert_over_a_compute_that_puts_beside_a_removal
+mutant insert-unhooks-an-awaited-compute src/slot.rs \
+    's/\(UNHOOKED \| AWAITED\) == 0/UNHOOKED == 0/' \
+    insert_over_a_compute_that_puts_beside_a_removal insert_over_a_compute_that_a_removal_waits_for
 
-mutant takes-what-it-has-not-picked src/core/fence.rs \
-    's/if only && !is_it/if false/' \
+mutant takes-what-it-has-not-picked src/core/remove.rs \
+    's/if value\.is_some\(\) && is_other \{/if false {/' \
     refresh_begins_beside_invalidate_if
-mutant judges-too-late src/core.rs \
-    's/return if publishing \|\|/return if node.slot.is_publishing() ||/' \
-    refresh_of_the_expired_publishes_beside_a_fill
-mutant waits-for-what-was-taken-over src/core/fence.rs \
-    's/Err\(state\) if is_given_up\(state\) => \{/Err(state) if false \&\& is_given_up(state) => {/' \
-    takeover_meets_invalidate_all
-mutant waits-for-who-takes-over src/core/fence.rs \
-    's/Err\(state\) if is_given_up\(state\) && state\.is_linked\(\) => \{/Err(state) if false \&\& state.is_taken() => {/' \
-    takeover_of_a_refresh_meets_two_removals
-mutant forgets-what-was-given-back src/core/fence.rs \
-    's/\n *&& \(next\.slot\.prior\(\)\.is_none\(\)\n.*?is_ok\(\)\)\);/;/s' \
-    takeover_and_a_refresh_meet_invalidate_all
-mutant keeps-what-was-to-be-given-back src/core/release.rs \
-    's/\.filter\(\|_\| before\.restores\(\)\)/.filter(|_| false)/' \
-    takeover_of_a_refresh_meets_two_removals
-mutant leaves-it-to-who-knows-of-nothing src/core/in_flight.rs \
-    's/Some\(prior\) if before\.is_linked\(\) =>/Some(prior) if true =>/' \
-    takeover_of_a_refresh_meets_an_insert
-mutant serves-what-was-cut-off src/slot.rs \
-    's/let restores = if state\.is_cut\(\) \{ 0 \} else \{ RESTORES \};/let restores = RESTORES;/' \
-    takeover_of_a_refresh_meets_two_removals
-mutant answers-for-another-slot src/core/fence.rs \
-    's/done\.before\.is_cut\(\) && !done\.before\.is_linked\(\)/false/' \
-    refresh_meets_insert_and_nowait
 
 # ---- reclamation -----------------------------------------------------------------------------
 
@@ -391,16 +366,19 @@ mutant list-not-told src/core/expiring.rs \
     's/if deadline < newcomers\.load\(Ordering::Relaxed\)/if false/' \
     l12_what_comes_beside_a_walk
 mutant gives-up-without-paying src/core/room.rs \
-    's/if self\.unlink_node\(hash, own, Event::Evicted, pin\) \{/if true {/' \
+    's/if self\.remove_live\(own, None, Event::Evicted\) \{/if true {/' \
     l10_who_finds_no_victim_goes
-mutant evicts-what-fills src/core/room.rs \
-    's/state\.is_live\(\) && state\.weight\(\) > 0/state.weight() > 0/' \
+mutant counted-unless-it-is-gone src/core.rs \
+    's/if kept \{\n( *)self\.counts_in/if kept \&\& node.slot.state().is_live() {\n$1self.counts_in/' \
+    l10_who_finds_no_victim_goes
+mutant evicts-what-fills src/slot.rs \
+    's/self\.0 & \(PHASE \| DETACHED\) == READY/self.0 \& DETACHED == 0/' \
     l11_a_filling_slot_is_not_evicted
-mutant victim-of-two src/table.rs \
-    's/(fn unlink\(.*?)        unlinked\n/$1        true\n/s' \
+mutant victim-of-two src/core/release.rs \
+    's/if !state\.is_live\(\) \|\| state/if state/' \
     l10_one_victim_for_two
 mutant discharged-by-nobody src/core/release.rs \
-    's/            self\.discharge\(discharged\);\n//' \
+    's/        self\.discharge\(weight\);\n//' \
     l12_charged_once_and_discharged_once
 mutant charged-after-it-is-seen src/core.rs \
     's/let charge = Charge::new\(self, if kept \{ weight \} else \{ 0 \}\);//; s/let owed = charge\.passes_to_the_entry\(\)/let owed = Charge::new(self, weight).passes_to_the_entry()/' \

@@ -808,8 +808,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let mut removed = None;
         let read = &mut |value: &V| removed = Some(value.clone());
-        self.take(key, Some(&verbs::REMOVE), read);
-        removed
+        let was_there = self.take(key, Some(&verbs::REMOVE), read);
+        removed.filter(|_| was_there)
     }
 
     /// Removes a key, never waits, and returns a clone of the value that was removed. Apart from
@@ -848,16 +848,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         let hash = core.hash(key);
         let is_key = |other: &K| key.equivalent(other);
-        let wait = verb.map(|_| actor());
-        let (mut was_there, part) = core.fence(hash, &is_key, wait, Event::Explicit, read);
-        if let Some((part, verb)) = part.zip(verb) {
+        let (mut was_there, fill) =
+            core.remove(hash, &is_key, verb.is_some(), Event::Explicit, read);
+        if let Some((fill, verb)) = fill.zip(verb) {
             // Entries that are removed by now are told of and dropped before the wait.
             core.tidy();
-            let left = part.again();
-            was_there |= if part.wait(hash, None, verb).is_err() {
-                core.give_up(hash, &left, read)
+            was_there = if fill.part.again().wait(hash, None, verb).is_err() {
+                core.give_up(&fill, was_there, read)
             } else {
-                core.claim(&left, read)
+                core.claim(&fill, was_there, read)
             };
         }
         core.tidy();
@@ -891,11 +890,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     #[track_caller]
     fn take_all(&self, verb: &Verb) {
         let core = &*self.core;
-        let fenced = core.fence_all(Some(actor()), None);
+        let fenced = core.remove_all(true, None);
         let all = fenced.into_iter().map(|it| Awaited::new(it, actor()));
         Awaited::block_all(all.collect(), None, verb, &mut |fenced, is_cycle| {
             if is_cycle {
-                core.give_up(core.hash(fenced.part.key()), &fenced.part, &mut |_| {});
+                core.give_up(fenced, false, &mut |_| {});
             }
             None
         });
@@ -918,7 +917,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// assert_eq!((value, cache.get(&1)), (10, None));
     /// ```
     pub fn invalidate_all_nowait(&self) {
-        self.core.fence_all(None, None);
+        self.core.remove_all(false, None);
         self.core.tidy_all();
     }
 
@@ -993,11 +992,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     #[track_caller]
     pub fn invalidate_if(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
-        let fenced = core.fence_all(Some(actor()), Some(&mut which));
+        let fenced = core.remove_all(true, Some(&mut which));
         let all = fenced.into_iter().map(|it| Awaited::new(it, actor()));
         let verb = &verbs::INVALIDATE_IF;
         Awaited::block_all(all.collect(), None, verb, &mut |fenced, is_cycle| {
-            core.judge_ended(fenced, is_cycle, actor(), &mut which)
+            core.judge_ended(fenced, is_cycle, &mut which)
         });
         core.tidy_all();
     }
@@ -1022,9 +1021,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// ```
     pub fn invalidate_if_nowait(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
-        for fenced in core.fence_all(None, Some(&mut which)) {
-            let hash = core.hash(fenced.part.key());
-            core.give_up_unjudged(hash, &fenced.part, &mut which);
+        for fenced in core.remove_all(false, Some(&mut which)) {
+            core.give_up_unjudged(&fenced.part, &mut which);
         }
         core.tidy_all();
     }

@@ -8,17 +8,17 @@
 
 mod claim;
 mod expiring;
-mod fence;
 mod heat;
 mod in_flight;
-mod part;
+mod lead;
 mod polled;
 mod release;
+mod remove;
 mod room;
 #[cfg(all(test, not(atomic_cache_loom)))]
 mod schedules;
+mod wait;
 
-use crate::actor::is_fill;
 use crate::bound::{Bound, MAX_WEIGHT, Weight};
 use crate::error::OversizeError;
 
@@ -27,11 +27,10 @@ use crate::flight::{Flight, Job, Outcome, WaitFor};
 use crate::foreign::{answer_of, contain};
 use crate::interlude::come_by;
 use crate::janitor::Janitor;
-use crate::linger::Lingering;
 use crate::listener::{Bulletin, Listener, is_listening};
 use crate::reclaim::{Domain, Garbage, Home, Pin, Reaped, deref, is_pinned, is_reaping, pin};
 use crate::slab::Slab;
-use crate::slot::Slot;
+use crate::slot::{Slot, State};
 use crate::stats::{CacheStats, Event, Stats, Striped};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, relax};
 pub(crate) use crate::table::Glance;
@@ -46,13 +45,14 @@ use std::time::Duration;
 
 use claim::{Claimed, Ready};
 pub(crate) use claim::{Held, Spare, Wanted};
-pub(crate) use fence::Fenced;
 use in_flight::Closed;
 pub(crate) use in_flight::Watch;
-pub(crate) use part::{Awaited, Blank, Found, Leader, Part, Wait, Waited};
+pub(crate) use lead::{Blank, Found, Leader};
 pub(crate) use polled::{BoxFill, TaskLead};
 pub(crate) use release::Afterwards;
+pub(crate) use remove::Detached;
 use room::{Charge, Room};
+pub(crate) use wait::{Awaited, Part, Wait, Waited};
 
 /// What the table's words point to: a key and its slot.
 pub(crate) struct Node<K, V> {
@@ -125,8 +125,6 @@ pub(crate) struct Core<K, V, S> {
     next_deadline: AtomicU64,
     /// Where the search for expired entries goes on.
     hand: CachePadded<AtomicUsize>,
-    /// Removed, and about to be read by waiters, or to be told of.
-    lingering: CachePadded<Lingering>,
     bulletin: Option<Bulletin<K, V, Node<K, V>>>,
     janitor: OnceLock<Janitor>,
     spawner: Option<Spawner>,
@@ -197,7 +195,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             stats: Stats::new(config.record_stats),
             next_deadline: AtomicU64::new(0),
             hand: CachePadded::new(AtomicUsize::new(0)),
-            lingering: CachePadded::new(Lingering::new()),
             bulletin: config.listener.map(Bulletin::new),
             janitor: OnceLock::new(),
             spawner: config.spawner,
@@ -246,23 +243,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let glance = self.table.glance(hash, pin, |node| {
-            // SAFETY: linked at the load of its word, under this pin.
-            key.equivalent(unsafe { &deref(node, pin).key })
-        });
+        let glance = self
+            .table
+            .glance(hash, pin, |node| key.equivalent(&node.key));
         let spot = match glance {
             Glance::Found(spot) => spot,
             Glance::Absent => return Glance::Absent,
             Glance::Unclear => return Glance::Unclear,
         };
-        // SAFETY: as above.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        if node.slot.state().is_live() && self.is_fresh(node) {
-            self.touch(&spot);
-            // SAFETY: live was loaded, the pin keeps it.
-            return Glance::Found(unsafe { node.slot.value() });
-        }
-        Glance::Unclear
+        let node = spot.object();
+        let Some(value) = self.serves(node) else {
+            return Glance::Unclear;
+        };
+        self.touch(&spot);
+        Glance::Found(value)
     }
 
     /// Whether a hit is nothing but a look: this cache counts no look-ups.
@@ -279,30 +273,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         hash: u64,
         key: &Q,
         pin: &'p Pin,
-        used: impl FnOnce(&Spot<'p>),
+        used: impl FnOnce(&Spot<'p, Node<K, V>>),
     ) -> Option<&'p V>
     where
         Q: ?Sized + Hash + Equivalent<K>,
     {
-        let spot = self.table.find(hash, pin, |node| {
-            // SAFETY: linked at the load of its word, under this pin.
-            key.equivalent(unsafe { &deref(node, pin).key })
-        })?;
-        // SAFETY: as above.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        if node.slot.state().is_live() && self.is_fresh(node) {
-            used(&spot);
-            // SAFETY: live was loaded, the pin keeps it.
-            return Some(unsafe { node.slot.value() });
-        }
-        self.look_again(hash, key, pin)
+        let spot = self
+            .table
+            .find(hash, pin, |node| key.equivalent(&node.key))?;
+        let node = spot.object();
+        let Some(value) = self.serves(node) else {
+            return self.look_again(hash, key, pin);
+        };
+        used(&spot);
+        Some(value)
     }
 
-    /// As [`look`](Self::look), when what stands in the key's place is not live itself. (What is found
-    /// then is not noted as used: a fill is under way.)
+    /// The slow path of [`look`](Self::look): the node in the table has no live value. Not a use.
     ///
-    /// There is nothing to be read only if that was so while the node stood there: one that was
-    /// replaced, or has put back what was before it, is looked past.
+    /// A node that is seen once may have been replaced just now. One that is seen twice was in the table without a value.
     #[cold]
     #[inline(never)]
     fn look_again<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
@@ -311,124 +300,50 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     {
         let mut last = std::ptr::null();
         loop {
-            let spot = self.table.find(hash, pin, |node| {
-                // SAFETY: linked at the load of its word, under this pin.
-                key.equivalent(unsafe { &deref(node, pin).key })
-            })?;
-            // SAFETY: as above.
-            let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            if let Some(serving) = self.serving(node, pin) {
-                // SAFETY: it serves: live was loaded, the pin keeps it.
-                return Some(unsafe { serving.slot.value() });
+            let spot = self
+                .table
+                .find(hash, pin, |node| key.equivalent(&node.key))?;
+            let node = spot.object();
+            if let Some(value) = self.serves(node) {
+                return Some(value);
             }
-            if std::ptr::eq(node, last) {
+            if node.slot.state().is_filling() || std::ptr::eq(node, last) {
                 return None;
             }
             last = node;
         }
     }
 
-    /// The node whose value is read of a node in a key's place: itself; or, while it fills, what
-    /// it is to replace.
-    fn serving<'p>(&'p self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+    /// The value of a node, if newcomers may have it and its TTL is not over.
+    #[inline(always)]
+    fn serves<'p>(&self, node: &'p Node<K, V>) -> Option<&'p V> {
+        node.slot.live().filter(|_| self.is_unexpired(node))
+    }
+
+    /// The state of a node, and the successor that is filled to replace its value.
+    fn state_of<'p>(&self, node: &'p Node<K, V>, pin: &'p Pin) -> (State, Option<&'p Node<K, V>>) {
         let state = node.slot.state();
-        if state.is_live() && self.is_fresh(node) {
-            return Some(node);
-        }
-        if state.hides_prior() {
-            return None;
-        }
-        let Some(prior) = node.slot.prior() else {
-            // Nothing, or it was published since: then that shows by now.
-            let served = node.slot.state().is_live() && self.is_fresh(node);
-            return served.then_some(node);
-        };
-        // SAFETY: held by the filling slot, which had it at the load, under this pin.
-        let prior = unsafe { deref(prior as *const Node<K, V>, pin) };
-        (prior.slot.state().is_live() && self.is_fresh(prior)).then_some(prior)
+        let successor = state.successor().map(|address| {
+            // SAFETY: the leader takes a successor off before it gives up its hold, so the successor was held at the
+            // load, which was made under this pin.
+            unsafe { deref(address as *const Node<K, V>, pin) }
+        });
+        (state, successor)
     }
 
-    /// As [`serving`](Self::serving), of who takes the node out of the table: one that is being published is served
-    /// in a moment, and has its value. Nobody waits for the leader, which may have been descheduled there; it goes on
-    /// to let go of what its slot stood before.
-    fn going<'p>(&'p self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
-        if node.slot.is_publishing() {
-            return Some(node);
-        }
-        self.serving(node, pin)
-    }
-
-    /// Fences a flight off, and lets go of what it stands before; of a compute its leader does that, when it ends.
-    /// `Err`, with the state: it has ended, or somebody else has fenced it off and does not wait for it.
-    fn cut(
-        &self,
-        node: &Node<K, V>,
-        event: Event,
-    ) -> Result<crate::slot::State, crate::slot::State> {
-        let before = node.slot.cut()?;
-        if !before.is_compute() {
-            self.drop_prior(node, event);
-        }
-        Ok(before)
-    }
-
-    /// A compute has ended without a value, or is never to have one, and removals wait for it: what it stands before
-    /// is removed, and left to them to claim. Under a pin.
-    fn remove_prior(&self, node: &Node<K, V>) {
-        let Some(prior) = node.slot.prior() else {
-            return;
-        };
-        // SAFETY: held by that slot at the load, under the caller's pin.
-        let prior = unsafe { &*(prior as *const Node<K, V>) };
-        if !self.is_fresh(prior) {
-            self.drop_prior(node, self.unless_expired(prior, Event::Explicit));
-            return;
-        }
-        let tell = self.bulletin.is_some();
-        if let Ok(before) = prior.slot.remove_prior(tell) {
-            self.counts_out();
-            self.stats.count(Event::Explicit);
-            self.discharge(before.weight());
-            self.post_told(prior);
-        }
-    }
-
-    /// Tells the listener of a value that has been removed and is held for it, if there is one.
-    fn post_told(&self, node: &Node<K, V>) {
-        if let Some(bulletin) = &self.bulletin {
-            bulletin.post(node, crate::RemovalCause::Explicit);
-        }
-    }
-
-    /// The last one leaves a flight: lets go of what a compute stood before, if that was removed and nobody has
-    /// claimed it.
-    fn drop_unclaimed(&self, node: &Node<K, V>) {
-        let state = node.slot.state();
-        if !state.is_compute() || !state.is_cut() || state.restores() {
-            return;
-        }
-        let _pin = pin();
-        if let Some(prior) = node.slot.prior() {
-            // SAFETY: held by that slot at the load, under the pin.
-            let prior = unsafe { &*(prior as *const Node<K, V>) };
-            // If it is not removed yet, who has superseded the compute is about to take it.
-            if prior.slot.state().is_cut() {
-                self.drop_prior(node, Event::Explicit);
-            }
-        }
-    }
-
-    fn drop_prior(&self, node: &Node<K, V>, event: Event) {
-        if let Some(prior) = node.slot.take_prior() {
-            // SAFETY: held by that slot until `take_prior`, which answers once.
-            self.released(unsafe { &*(prior as *const Node<K, V>) }, event);
-        }
+    /// The weight of a node's value.
+    fn weight_of(&self, node: &Node<K, V>, pin: &Pin) -> u64 {
+        let (state, successor) = self.state_of(node, pin);
+        successor.map_or(state.weight_of_value(), |successor| {
+            let newer = || successor.slot.state().weight_of_value();
+            successor.slot.parked().unwrap_or_else(newer)
+        })
     }
 
     #[inline(always)]
-    fn is_fresh(&self, node: &Node<K, V>) -> bool {
+    fn is_unexpired(&self, node: &Node<K, V>) -> bool {
         node.slot
-            .is_fresh(|deadline| self.clock.is_before(deadline))
+            .is_unexpired(|deadline| self.clock.is_before(deadline))
     }
 
     fn deadline(&self) -> Deadline {
@@ -458,104 +373,118 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let spot = match self.table.claim(hash, &mut key, &pin, self, &self.domain) {
                 Claim::Placed(node) => {
                     spare.used();
-                    let leader = Leader::new(self, node, hash, spare.actor);
+                    let leader = Leader::new(self, node, std::ptr::null(), hash, spare.actor);
                     self.sweep(&pin);
                     return Turn::Lead(leader, None);
                 }
                 Claim::Found(spot) => spot,
             };
-            // SAFETY: linked at the load of its word, under this pin.
-            let there = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
+            let there = spot.object();
             match self.judge(there, aim, &pin) {
-                Judged::Serve(node) => {
-                    let node = std::ptr::from_ref(node);
+                Judged::Serve => {
+                    let there = std::ptr::from_ref(there);
                     // SAFETY: judged live, linked at the load under this pin.
-                    return Turn::Ready(unsafe { Found::new(pin, node) });
+                    return Turn::Ready(unsafe { Found::new(pin, there) });
                 }
-                Judged::Join(waits_for) => {
-                    if let Some(part) = self.join(there, waits_for, spare.actor) {
+                Judged::Join(filling, waits_for) => {
+                    let current = (!std::ptr::eq(filling, there)).then_some(there);
+                    if let Some(part) = self.join(filling, current, waits_for) {
                         self.stats.count(Event::Joined);
                         return Turn::Wait(part);
                     }
                 }
-                Judged::Replace { prior } => {
-                    let before = prior.then(|| std::ptr::from_ref(there).expose_provenance());
-                    let node = spare.filling(wanted, before);
-                    if self.table.replace(&spot, node) {
+                Judged::Refresh(state) => {
+                    let node = spare.filling(wanted, Some(state.weight()));
+                    if there.slot.begin_refresh(state, node.expose_provenance()) {
                         spare.used();
-                        let leader = Leader::new(self, node, hash, spare.actor);
-                        if prior {
-                            self.note_beginning(&leader);
-                        }
-                        if !prior {
-                            self.released(there, Event::Expired);
-                        }
+                        let leader = Leader::new(self, node, there, hash, spare.actor);
+                        self.note_beginning(&leader);
                         self.sweep(&pin);
-                        // What was there at the very swap: who cuts the flight off before its
-                        // leader has looked takes it away.
                         let there = std::ptr::from_ref(there);
-                        let seen = (prior && aim == Aim::Lead).then(|| {
+                        let seen = (aim == Aim::Lead).then(|| {
                             // SAFETY: judged live, linked at the load under this pin.
                             unsafe { Found::new(pin, there) }
                         });
                         return Turn::Lead(leader, seen);
                     }
                 }
-                // Somebody is between two steps.
+                Judged::Replace(state) => {
+                    // First: to make the key is user code, and may panic.
+                    let node = spare.filling(wanted, None);
+                    let gone = !state.is_live() || self.remove_live(there, None, Event::Expired);
+                    if gone && self.table.replace(&spot, node) {
+                        spare.used();
+                        let leader = Leader::new(self, node, std::ptr::null(), hash, spare.actor);
+                        self.unlinked(there);
+                        self.sweep(&pin);
+                        return Turn::Lead(leader, None);
+                    }
+                }
+                // A leader is between two steps.
                 Judged::Again => relax(turn),
             }
         }
         unreachable!("the turns do not end before one returns")
     }
 
-    /// What a node that stands for a key means for one who aims at something.
-    fn judge<'p>(&'p self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
-        let state = node.slot.state();
-        // Before we ask what it serves: if it has come to that by now, it serves its value.
-        let publishing = node.slot.is_publishing();
-        let serving = self.serving(node, pin);
+    /// What a node that stands for a key means to a caller that aims at something.
+    fn judge<'p>(&self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
+        let (state, successor) = self.state_of(node, pin);
         come_by("judge");
-        match (serving, aim) {
-            (Some(serving), Aim::Value) => return Judged::Serve(serving),
-            (Some(serving), _) if std::ptr::eq(serving, node) => {
-                return Judged::Replace { prior: true };
-            }
-            _ => {}
+        if state.is_filling() {
+            return self.judge_fill(node, state, aim);
         }
-        if !state.is_filling() {
-            // Expired, or without a value; or its leader is just about to serve it, or to put back
-            // what was there before.
-            return if publishing || serving.is_some() {
-                Judged::Again
+        let unexpired = state.is_live() && self.is_unexpired(node);
+        if unexpired && aim == Aim::Value {
+            return Judged::Serve;
+        }
+        let Some(successor) = successor else {
+            return if unexpired {
+                Judged::Refresh(state)
             } else {
-                Judged::Replace { prior: false }
+                Judged::Replace(state)
             };
+        };
+        let fill = successor.slot.state();
+        if fill.is_filling() {
+            return self.judge_fill(successor, fill, aim);
         }
-        match (state.is_cut(), state.is_linked()) {
-            // Fenced off, and in its place until its fill has ended: fills do not overlap.
-            (true, true) => Judged::Join(WaitFor::End),
-            // Fenced off and out of the table by now.
-            (true, false) => Judged::Again,
-            (false, _) if aim == Aim::Lead => Judged::Join(WaitFor::End),
-            (false, _) => Judged::Join(WaitFor::Value),
+        // Its leader is about to put it in the place of the node, or to take it off.
+        if state.is_live() {
+            Judged::Again
+        } else {
+            Judged::Replace(state)
         }
     }
 
-    /// Takes part in the flight of a slot that fills. `None`: it is over, or fenced off since.
+    /// What a fill means to a caller that cannot have the current value.
+    fn judge_fill<'p>(&self, node: &'p Node<K, V>, fill: State, aim: Aim) -> Judged<'p, K, V> {
+        if fill.is_unhooked() {
+            // A thread is about to take it out of the table, or off the current value. It may hash keys before it does the
+            // first.
+            if node.slot.parked().is_some() {
+                Judged::Again
+            } else {
+                Judged::Replace(fill)
+            }
+        } else if fill.is_detached() || aim == Aim::Lead {
+            // Detached, and in its place until its fill has ended: fills do not overlap.
+            Judged::Join(node, WaitFor::End)
+        } else {
+            Judged::Join(node, WaitFor::Value)
+        }
+    }
+
+    /// Takes part in the flight of `node`, which fills; as the successor of `current`, if there is one. `None`: it is over,
+    /// or has been detached.
     fn join<'c>(
         &'c self,
         node: &Node<K, V>,
+        current: Option<&Node<K, V>>,
         waits_for: WaitFor,
-        actor: u64,
     ) -> Option<Part<'c, K, V, S>> {
-        if is_fill(actor) {
-            // Before we take part: who cuts the flight off after that sees it.
-            if let Some(generation) = node.slot.hold_for_tasks() {
-                self.lingering.leave(generation);
-            }
-        }
-        let joinable = |state: crate::slot::State| {
-            state.is_filling() && (waits_for == WaitFor::End || !state.is_cut())
+        let joinable = |state: State| {
+            state.is_filling() && (waits_for == WaitFor::End || !state.is_detached())
         };
         let flight = match node.slot.hang(joinable) {
             Ok(flight) => Some(flight),
@@ -565,12 +494,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 // SAFETY: a flight ripens after every pin that could load its address.
                 .filter(|&flight| unsafe { &*flight }.join()),
         };
-        Some(Part {
-            core: self,
-            node,
-            flight: flight?,
-            waits_for,
-        })
+        let current = current.map_or(std::ptr::null(), std::ptr::from_ref);
+        flight.map(|flight| Part::new(self, node, current, flight, waits_for))
     }
 
     /// Puts a value in, over whatever there is. One that is too heavy takes the older value out, is handed to those who
@@ -588,7 +513,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             return Ok(());
         };
         let is_key = |other: &K| *other == key;
-        self.fence(hash, &is_key, None, Event::Evicted, &mut |_| {});
+        self.remove(hash, &is_key, false, Event::Evicted, &mut |_| {});
         self.tidy();
         Err(OversizeError::new(value, heavy.weight, heavy.capacity))
     }
@@ -605,12 +530,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut spare = Spare::with(self, 0, key, Slot::ready(value, deadline, weight));
         let kept = deadline != Deadline::Past;
         let charge = Charge::new(self, if kept { weight } else { 0 });
-        let fenced = {
+        let waiting = {
             let pin = pin();
             // SAFETY: ours until it is in the table, and kept by the pin after that.
             let node = unsafe { &*spare.node };
             let mut replaced = 0;
-            let fenced = self.put(hash, node, event, &mut replaced, &pin);
+            let waiting = self.put(hash, node, event, &mut replaced, &pin);
+            // Also if it has been removed by now: that was counted.
+            if kept {
+                self.counts_in();
+            }
             spare.used();
             if fits {
                 self.stats.count(Event::Inserted);
@@ -619,13 +548,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             // already would each evict others for the sake of what the rest is about to discharge.
             let owed = charge.passes_to_the_entry().saturating_sub(replaced);
             if !kept {
-                self.unlink_node(hash, node, Event::Expired, &pin);
+                self.unlink_node(hash, node, &pin);
             }
             self.sweep(&pin);
             self.make_room(owed, hash, node, &pin);
-            fenced
+            waiting
         };
-        if let Some((part, node)) = fenced {
+        if let Some((part, node)) = waiting {
             // Wakers are foreign code: no pin. The new node is held for the waiters until the
             // last of them has left, or, if they had an outcome already, by us.
             let outcome = Outcome::Replaced(node.expose_provenance());
@@ -638,8 +567,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.domain.tidy_after_miss();
     }
 
-    /// Puts a ready node in its place. If that cut a flight off, returns a part in it, and the
-    /// node, held, for its waiters.
+    /// Puts a ready node in its place. If that detached a flight, returns a share in it, and the node, held, for its
+    /// waiters.
     #[allow(clippy::type_complexity)]
     fn put<'c>(
         &'c self,
@@ -658,69 +587,89 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 pin,
             };
             let spot = match self.table.claim(hash, &mut key, pin, self, &self.domain) {
-                Claim::Placed(_) => {
-                    self.count_in(node);
-                    return None;
-                }
+                Claim::Placed(_) => return None,
                 Claim::Found(spot) => spot,
             };
-            // SAFETY: linked at the load of its word, under this pin.
-            let old = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            let filling = old.slot.state().is_filling();
-            node.slot.set_held(filling);
+            let old = spot.object();
+            let (state, successor) = self.state_of(old, pin);
+            come_by("displace");
+            let filling = if state.is_filling() {
+                Some(old)
+            } else {
+                successor
+            };
+            // (The waiters of a refresh that begins right now get its own value.)
+            let held = filling.is_some_and(|filling| filling.slot.state().is_filling());
+            node.slot.set_held(held);
             if !self.table.replace(&spot, node) {
                 // The next claim may put it in where there are no waiters.
                 node.slot.set_held(false);
                 continue;
             }
-            self.count_in(node);
-            // First out of the table, then fenced off: who comes between joins for the value, which
-            // we bring. The other way round it would see a flight that is fenced off in its place,
-            // and wait for the fill to end.
-            *replaced = self.released(old, self.unless_expired(old, event));
-            let part = if filling { self.cut_off(old) } else { None };
-            if old.slot.state().has_tasks() {
-                if let Some(generation) = node.slot.hold_for_tasks() {
-                    self.lingering.leave(generation);
-                }
-            }
-            if part.is_none() && filling {
+            // First out of the table, then detached: a caller that comes between joins for the value, which
+            // we bring. The other way round it would see a detached flight in its place, and wait for the fill to end.
+            let flight = self.displace(old, event, replaced, pin);
+            let part = flight.filter(|_| held).and_then(|(filling, flight)| {
+                // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
+                unsafe { &*flight }
+                    .join()
+                    .then(|| Part::new(self, filling, std::ptr::null(), flight, WaitFor::Value))
+            });
+            if part.is_none() && held {
                 self.release_held(node);
             }
             return part.map(|part| (part, std::ptr::from_ref(node)));
         }
     }
 
-    /// A node that has its value from the start is in the table.
-    fn count_in(&self, node: &Node<K, V>) {
-        if node.slot.state().is_live() {
-            self.counts_in();
+    /// Lets go of a node that an insert has just taken out of the table: removes its value, and detaches its fill. Returns
+    /// the flight of that, with its node.
+    fn displace<'p>(
+        &self,
+        old: &'p Node<K, V>,
+        event: Event,
+        replaced: &mut u64,
+        pin: &'p Pin,
+    ) -> Option<(&'p Node<K, V>, *const Flight)> {
+        let event = self.unless_expired(old, event);
+        let mut flight = None;
+        loop {
+            let (state, successor) = self.state_of(old, pin);
+            come_by("displace");
+            let filling = if state.is_filling() {
+                Some(old)
+            } else {
+                successor
+            };
+            let detached = filling.map(|filling| filling.slot.detach_replaced());
+            if let (Some(filling), Some(Ok(before))) = (filling, detached) {
+                flight = before.flight().map(|flight| (filling, flight));
+            }
+            if state.is_filling() {
+                if matches!(detached, Some(Err(_))) {
+                    continue;
+                }
+                self.unlinked(old);
+                return flight;
+            }
+            if let (Some(filling), Some(Ok(before))) = (filling, detached) {
+                if before.unhooks() {
+                    *replaced = self.unhook(old, filling, event, true);
+                    return flight;
+                }
+            }
+            if !state.is_live() {
+                self.unlinked(old);
+                return flight;
+            }
+            let weight = self.weight_of(old, pin);
+            if let Some(released) = self.try_remove_live(old, successor, event, true) {
+                let accounts = successor.is_none_or(|it| !it.slot.state().accounts_for_current());
+                *replaced = if accounts { weight } else { 0 };
+                self.end_hold(old, released);
+                return flight;
+            }
         }
-    }
-
-    /// Fences off a flight whose slot has been replaced; a part in it if anybody waits.
-    fn cut_off<'c>(&'c self, old: &Node<K, V>) -> Option<Part<'c, K, V, S>> {
-        let before = old.slot.cut_replaced().ok()?;
-        let superseded = before.leaves_to_removals();
-        if superseded {
-            come_by("superseded");
-            self.remove_prior(old);
-        } else {
-            self.drop_prior(old, Event::Replaced);
-        }
-        let flight = before.flight()?;
-        // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
-        let joined = unsafe { &*flight }.join();
-        if superseded && !joined {
-            // Nobody is left to claim it.
-            self.drop_prior(old, Event::Explicit);
-        }
-        joined.then(|| Part {
-            core: self,
-            node: old,
-            flight,
-            waits_for: WaitFor::Value,
-        })
     }
 
     /// One stretch of a walk over all entries: shows each to `visit`, returns where to go on.
@@ -733,15 +682,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let mut spots = Vec::new();
         let next = self.table.scan(from, pin, self, &self.domain, &mut spots);
         for spot in spots {
-            // SAFETY: linked at the load of its word, under this pin.
-            let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-            // SAFETY: it serves: live was loaded, the pin keeps it.
-            let value = self
-                .serving(node, pin)
-                .map(|node| unsafe { node.slot.value() });
-            // What does not serve may have been replaced since.
-            let hash = || self.rehash(node);
-            if let Some(value) = value.or_else(|| self.look(hash()?, &node.key, pin)) {
+            let node = spot.object();
+            // A node that does not serve may have been replaced since.
+            let newer = || self.look(self.rehash(node)?, &node.key, pin);
+            if let Some(value) = self.serves(node).or_else(newer) {
                 visit(&node.key, value);
             }
         }
@@ -750,16 +694,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Shows every node in the table to `show`, once: a stretch of the table under each pin. After each stretch it runs
     /// `between`, with no pin.
-    fn each_node(&self, mut show: impl FnMut(&Spot<'_>, &Node<K, V>, &Pin), between: impl Fn()) {
+    fn each_node(
+        &self,
+        mut show: impl for<'p> FnMut(Spot<'p, Node<K, V>>, &'p Pin),
+        between: impl Fn(),
+    ) {
         let mut from = Some(0);
         while let Some(hash) = from {
             let pin = pin();
             let mut spots = Vec::new();
             from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
             for spot in spots {
-                // SAFETY: linked at the load of its word, under this pin.
-                let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-                show(&spot, node, &pin);
+                show(spot, &pin);
             }
             drop(pin);
             between();
@@ -773,14 +719,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
         let now = self.clock.lately();
         let hand = self.hand.fetch_add(SWEEP, Ordering::Relaxed);
-        self.table.sweep(hand, SWEEP, pin, &mut |spot: Spot<'_>| {
+        self.table.sweep(hand, SWEEP, pin, &mut |spot| {
             self.take_expired(&spot, now, pin);
         });
     }
 
-    fn take_expired(&self, spot: &Spot<'_>, now: u64, pin: &Pin) {
-        // SAFETY: linked at the load of its word, under this pin.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+    fn take_expired(&self, spot: &Spot<'_, Node<K, V>>, now: u64, pin: &Pin) {
+        let node = spot.object();
         if node.slot.state().is_live() && node.slot.is_expired(now) {
             self.take_out_expired(spot, None, pin);
         }
@@ -793,61 +738,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     {
         let pin = pin();
         let spot = self.find(hash, &pin, &|other| key.equivalent(other))?;
-        // SAFETY: linked at the load of its word, under this pin.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-        let serving = self.serving(node, &pin)?;
-        Some(serving.slot.state().weight())
+        let node = spot.object();
+        self.serves(node)?;
+        Some(self.weight_of(node, &pin))
     }
 
-    fn find<'p>(&self, hash: u64, pin: &'p Pin, is_key: &dyn Fn(&K) -> bool) -> Option<Spot<'p>> {
-        self.table
-            .find_to_change(hash, pin, self, &self.domain, &|node| {
-                // SAFETY: in the table at the load of its word, under this pin.
-                is_key(unsafe { &deref(node, pin).key })
-            })
-    }
-
-    /// Takes a node out of the table; false if it is not there.
-    fn unlink_node(&self, hash: u64, node: &Node<K, V>, event: Event, pin: &Pin) -> bool {
-        let linked = || node.slot.state().is_linked();
-        self.unlink_while(hash, node, event, pin, &linked)
-    }
-
-    /// As [`unlink_node`](Self::unlink_node), while it may be there.
-    fn unlink_while(
+    fn find<'p>(
         &self,
         hash: u64,
-        node: &Node<K, V>,
-        event: Event,
-        pin: &Pin,
-        linked: &dyn Fn() -> bool,
-    ) -> bool {
-        let exchange = || {
-            self.table
-                .exchange(hash, node, None, pin, self, &self.domain, linked)
-        };
-        let Some(mark) = linked().then(exchange).flatten() else {
-            return false;
-        };
-        self.remember(mark, || Some(hash), pin);
-        self.released(node, event);
-        true
-    }
-
-    /// Puts `prior` back in the place of `node`. False: that has lost its place.
-    fn restore(&self, hash: u64, node: &Node<K, V>, prior: *const Node<K, V>, pin: &Pin) -> bool {
-        let linked = || node.slot.state().is_linked();
-        let restored = linked()
-            && self
-                .table
-                .exchange(hash, node, Some(prior), pin, self, &self.domain, &linked)
-                .is_some();
-        if restored {
-            self.let_go(node, Event::Replaced);
-            // SAFETY: in the table by now; what is taken out of it is kept by our pin.
-            self.make_room(0, hash, unsafe { &*prior }, pin);
-        }
-        restored
+        pin: &'p Pin,
+        is_key: &dyn Fn(&K) -> bool,
+    ) -> Option<Spot<'p, Node<K, V>>> {
+        self.table
+            .find_to_change(hash, pin, self, &self.domain, &|node| is_key(&node.key))
     }
 
     /// One who took part in a flight leaves it; with `None` it was a leader nobody waited for.
@@ -864,7 +767,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if !over.leave() {
             return;
         }
-        self.drop_unclaimed(node);
         self.release_held(node);
         // SAFETY: made by `Arc::into_raw`; `leave` is true once; the slot that led here has
         // ended, so nobody finds it any more.
@@ -889,12 +791,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
 /// See [`Core::judge`].
 enum Judged<'p, K, V> {
-    Serve(&'p Node<K, V>),
-    Join(WaitFor),
-    /// Put a filling slot in its place; with `prior`, one that stands before it.
-    Replace {
-        prior: bool,
-    },
+    Serve,
+    /// Joins the flight of this node, the one in the table or its successor.
+    Join(&'p Node<K, V>, WaitFor),
+    /// Hang a refresh on the value, whose state was this.
+    Refresh(State),
+    /// Put a filling slot in its place, whose state was this.
+    Replace(State),
     Again,
 }
 
@@ -988,7 +891,9 @@ where
     }
 
     fn lost(&self, node: &Node<K, V>) {
-        self.released(node, Event::Explicit);
+        let pin = pin();
+        // As if an insert had replaced it, and were evicted: a caller that has joined gets the fill's value.
+        self.displace(node, Event::Explicit, &mut 0, &pin);
     }
 }
 
@@ -1004,14 +909,8 @@ impl<K, V, S> Drop for Core<K, V, S> {
         }
         let home: Home = std::ptr::from_ref(&*self.slab).cast();
         for node in self.table.drain() {
-            // SAFETY: linked, and we are alone; each is listed once. What it stands before is
-            // linked to it alone.
-            unsafe {
-                if let Some(prior) = (*node).slot.take_prior() {
-                    Node::<K, V>::reap(prior as *mut (), home);
-                }
-                Node::<K, V>::reap(node.cast_mut().cast(), home);
-            }
+            // SAFETY: linked, and we are alone; each is listed once. No fill runs, because its leader has a handle.
+            unsafe { Node::<K, V>::reap(node.cast_mut().cast(), home) };
         }
     }
 }

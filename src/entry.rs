@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 
-/// One key, and what is to be done with it: see [`Cache::entry`].
+/// Holds one key, for the one operation on it that is called next: see [`Cache::entry`].
 #[must_use = "an entry does nothing until one of its methods is called"]
 pub struct EntrySelector<'c, K, V, S = DefaultHashBuilder> {
     pub(crate) cache: &'c Cache<K, V, S>,
@@ -26,7 +26,7 @@ impl<K: fmt::Debug, V, S> fmt::Debug for EntrySelector<'_, K, V, S> {
     }
 }
 
-/// A value, and whether this call computed it.
+/// Holds a value, and says whether this call computed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<V> {
     value: V,
@@ -54,37 +54,37 @@ impl<V> Entry<V> {
     }
 }
 
-/// What [`EntrySelector::and_compute_with`] is to do with the key.
+/// Says how [`EntrySelector::and_compute_with`] changes the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op<V> {
-    /// Put this value in.
+    /// Puts this value in.
     Put(V),
-    /// Remove the entry.
+    /// Removes the entry.
     Remove,
-    /// Leave everything as it is.
+    /// Leaves everything as it is.
     Nop,
 }
 
-/// What [`EntrySelector::and_compute_with`] has done: one step, at one moment. Values are those of that moment; others may
-/// have put in or removed something since.
+/// Says how [`EntrySelector::and_compute_with`] has changed the key: in one step, at one moment. The values are those of that
+/// moment; other calls may have put in or removed a value since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompResult<V> {
-    /// There was none; this was put in.
+    /// The key had no value; this one was put in.
     Inserted(V),
-    /// There was one; this is in its place.
+    /// The key had a value; this one is in its place.
     ReplacedWith(V),
-    /// This was there, and the compute has removed it.
+    /// The key had this value, and the compute has removed it.
     Removed(V),
-    /// [`Op::Nop`]: this is what the compute has read, and it has left it alone.
+    /// The compute has read this value and left it alone: [`Op::Nop`].
     Unchanged(V),
-    /// There was none, and the compute has put none in.
+    /// The key had no value, and the compute has put none in.
     StillNone,
-    /// The compute has done nothing, because something came between its reading and its end; this is what it was to do, an
-    /// [`Op::Put`] or an [`Op::Remove`]. To do it to what the key has now, call again. It is one of these that came between:
+    /// The compute has had no effect, because another operation came between its reading and its end. This is the operation
+    /// that it would have done, an [`Op::Put`] or an [`Op::Remove`]. To do it to the value that the key has now, call again. It is
+    /// one of these that came between:
     ///
     /// * a removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), also of a key without a value;
     /// * any removal of the key from inside this compute;
-    /// * an [`insert`](Cache::insert) beside a removal that waits for the compute;
     /// * a [`takeover`](Cache::takeover), or the builder's [`fill_timeout`](crate::Builder::fill_timeout).
     Superseded(Op<V>),
 }
@@ -102,7 +102,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// Returns the value of the key, or puts `value` in and returns that. Waits for a running fill.
     ///
     /// # Panics
-    /// As [`Cache::get_with`].
+    /// Panics as [`Cache::get_with`] does.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<u32, u32> = atomic_cache::Cache::unbounded();
@@ -117,7 +117,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// Does what [`Cache::get_with`] does, with a key that is given away.
     ///
     /// # Panics
-    /// As [`Cache::get_with`].
+    /// Panics as [`Cache::get_with`] does.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, usize> = atomic_cache::Cache::unbounded();
@@ -133,10 +133,10 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// Does what [`Cache::try_get_with`] does, with a key that is given away.
     ///
     /// # Errors
-    /// As [`Cache::try_get_with`].
+    /// Fails as [`Cache::try_get_with`] does.
     ///
     /// # Panics
-    /// As [`Cache::try_get_with`].
+    /// Fails as [`Cache::try_get_with`] does.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
@@ -188,14 +188,14 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// beside `f`, so two increments are both kept. Waits for a running fill or compute of the key.
     ///
     /// `f` is called exactly once, with a clone of the live value, if there is one. Readers go on getting
-    /// that until `f` has returned. If `f` panics, the entry is what it was. What comes while `f` runs:
+    /// that value until `f` has returned. If `f` panics, the entry stays as it was. Other calls while `f` runs:
     ///
-    /// * An [`insert`](Cache::insert) wins: what `f` does is done as if just before it.
-    /// * A removal that waits, such as [`remove`](Cache::remove), comes after: it takes out what `f` leaves. Called from inside
-    ///   `f` it cannot wait, and is of the next kind.
-    /// * A removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), comes before: it takes out what `f`
-    ///   has read. Then the compute puts in and removes nothing, and answers [`CompResult::Superseded`]; so it does after
-    ///   a [`takeover`](Cache::takeover). Call again, to go on from what the key has now:
+    /// * An [`insert`](Cache::insert) wins: the compute takes effect as if just before it.
+    /// * A removal that waits, such as [`remove`](Cache::remove), takes out the value that `f` leaves. From the moment it is
+    ///   called the key has no value for other callers. Called from inside `f` it cannot wait, and is of the next kind.
+    /// * A removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), takes out the value that `f` has read, if
+    ///   no removal that waits came first. Then the compute has no effect, and returns [`CompResult::Superseded`]; so it does
+    ///   after a [`takeover`](Cache::takeover). Call again, to go on from the value that the key has now:
     ///
     /// ```
     /// use atomic_cache::{Cache, CompResult, Op};
@@ -220,7 +220,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// # Panics
     /// With the text of a [`CycleError`](crate::CycleError) if that wait would never end: from a fill or compute of
     /// the same key, for one. With the text of a [`ClosedError`](crate::ClosedError) if the cache has been closed. If it would
-    /// have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait). And with whatever `f` panics with.
+    /// have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait). And with the panic of `f`.
     ///
     /// ```
     /// use atomic_cache::{Cache, CompResult, Op};

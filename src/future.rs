@@ -9,7 +9,7 @@ use crate::atomic_cache::{AtomicCache, Keep, StoredFill};
 use crate::blocking::in_poll;
 use crate::builder::{Builder, Naming};
 use crate::cache::{Cache, NoValue, sure};
-use crate::core::{Aim, Awaited, Blank, BoxFill, Core, Fenced, Leader, Part, Spare, Wait};
+use crate::core::{Aim, Awaited, Blank, BoxFill, Core, Detached, Leader, Part, Spare, Wait};
 use crate::entry::{CompResult, Entry, EntrySelector, Op};
 use crate::error::{BuildError, CycleError, TryGetError};
 use crate::fill::Borrowed;
@@ -276,9 +276,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         let hash = core.hash(key);
         let is_key = |other: &K| key.equivalent(other);
-        let wait = Some(new_fill());
-        let (was_there, part) = core.fence(hash, &is_key, wait, Event::Explicit, &mut |_| {});
-        core.ended(part, hash, &mut |_| {}).await || was_there
+        let removed = core.remove(hash, &is_key, true, Event::Explicit, &mut |_| {});
+        core.ended(removed, hash, &mut |_| {}).await
     }
 
     /// Removes a key, waits, without blocking the thread, for a running fill of it, and returns a
@@ -293,16 +292,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let core = &*self.core;
         let hash = core.hash(key);
         let is_key = |other: &K| key.equivalent(other);
-        let mut removed = None;
-        let wait = Some(new_fill());
-        let part = {
-            let mut read = |value: &V| removed = Some(value.clone());
-            core.fence(hash, &is_key, wait, Event::Explicit, &mut read)
-                .1
+        let mut value = None;
+        let removed = {
+            let mut read = |removed: &V| value = Some(removed.clone());
+            core.remove(hash, &is_key, true, Event::Explicit, &mut read)
         };
-        core.ended(part, hash, &mut |value| removed = Some(value.clone()))
-            .await;
-        removed
+        let mut read = |left: &V| value = Some(left.clone());
+        let was_there = core.ended(removed, hash, &mut read).await;
+        value.filter(|_| was_there)
     }
 
     /// Removes every key, and waits, without blocking the thread, for the running fills:
@@ -312,11 +309,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub async fn invalidate_all_async(&self) {
         let core = &*self.core;
         let _tidied = Tidied(core);
-        let fenced = core.fence_all_in_poll(None);
+        let fenced = core.remove_all_in_poll(None);
         let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
         all_ended(all.collect(), &mut |fenced, is_cycle| {
             if is_cycle {
-                core.give_up(core.hash(fenced.part.key()), &fenced.part, &mut |_| {});
+                core.give_up(fenced, false, &mut |_| {});
             }
             None
         })
@@ -343,10 +340,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub async fn invalidate_if_async(&self, mut which: impl FnMut(&K, &V) -> bool) {
         let core = &*self.core;
         let _tidied = Tidied(core);
-        let fenced = core.fence_all_in_poll(Some(&mut which));
+        let fenced = core.remove_all_in_poll(Some(&mut which));
         let all = fenced.into_iter().map(|it| Awaited::new(it, new_fill()));
         all_ended(all.collect(), &mut |fenced, is_cycle| {
-            core.judge_ended(fenced, is_cycle, new_fill(), &mut which)
+            core.judge_ended(fenced, is_cycle, &mut which)
         })
         .await;
         core.tidy_all_in_poll();
@@ -356,7 +353,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 /// Waits for the ends of fills, and shows each to `over` as it ends: see [`Awaited::poll_all`].
 async fn all_ended<'c, K: Hash + Eq, V, S: BuildHasher>(
     mut all: Vec<Awaited<'c, K, V, S>>,
-    over: &mut impl FnMut(&Fenced<'c, K, V, S>, bool) -> Option<Part<'c, K, V, S>>,
+    over: &mut impl FnMut(&Detached<'c, K, V, S>, bool) -> Option<Detached<'c, K, V, S>>,
 ) {
     poll_fn(|cx| {
         if Awaited::poll_all(&mut all, cx.waker(), over) {
@@ -419,25 +416,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Waits for the end of a fill that has been detached. If that fill waits for us, unlinks it
-    /// instead. Returns whether a compute has left a value, which `read` is shown.
+    /// Waits for the fill that a removal has detached, if there is one; a fill that waits for this task is let go of. Returns
+    /// whether the removal has removed a value. What a compute has left is shown to `read`.
     async fn ended(
         &self,
-        part: Option<Part<'_, K, V, S>>,
+        (was_there, fill): (bool, Option<Detached<'_, K, V, S>>),
         hash: u64,
         read: &mut impl FnMut(&V),
     ) -> bool {
         // Entries that are removed by now are told of and dropped before the wait.
         self.tidy_in_poll();
-        let Some(part) = part else {
-            return false;
+        let Some(fill) = fill else {
+            return was_there;
         };
         let _tidied = Tidied(self);
-        let left = part.again();
-        if Ended::new(part, hash).await.is_err() {
-            self.give_up(hash, &left, read)
+        let wait = Ended::new(fill.part.again(), hash);
+        if wait.await.is_err() {
+            self.give_up(&fill, was_there, read)
         } else {
-            self.claim(&left, read)
+            self.claim(&fill, was_there, read)
         }
     }
 
@@ -453,13 +450,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.tidy_all();
     }
 
-    /// Calls [`fence_all`](Self::fence_all) inside a future of ours.
-    fn fence_all_in_poll<'c>(
+    /// Calls [`remove_all`](Self::remove_all) inside a future of ours.
+    fn remove_all_in_poll<'c>(
         &'c self,
         which: Option<&mut dyn FnMut(&K, &V) -> bool>,
-    ) -> Vec<Fenced<'c, K, V, S>> {
+    ) -> Vec<Detached<'c, K, V, S>> {
         let _inside = in_poll();
-        self.fence_all(Some(new_fill()), which)
+        self.remove_all(true, which)
     }
 }
 

@@ -3,7 +3,7 @@
 //! `cache.get(&key)` of a `Cache<u64, u64>`, for an entry that is there and has been asked for a
 //! few times. All of it is one straight line of some seventy instructions, with no call, no locked
 //! instruction, and no store to a line that other hits touch. (`scripts/instructions.sh` counts
-//! them, with the loop around, and fails if they become more; `tests/suite/quiet.rs` runs hits over
+//! them, with the loop around, and fails if they become more; `tests/suite/contract/c07_quiet.rs` runs hits over
 //! a cache in write-protected memory.) All other cases, from the first pin of a thread to a table
 //! that is resized, are in functions of their own, and are reached by a jump.
 //!

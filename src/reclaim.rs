@@ -53,7 +53,7 @@ use crossbeam as engine;
 
 #[cfg(atomic_cache_loom)]
 pub(crate) use crate::tests::reclaim_checker::{
-    Brief, Domain, Pin, deref, is_pinned, is_reaping, pin, pin_briefly,
+    Brief, Domain, Pin, deref, is_pinned, is_reaping, pin, pin_briefly, reach,
 };
 #[cfg(not(atomic_cache_loom))]
 pub(crate) use domain::{Domain, is_reaping};
@@ -163,6 +163,17 @@ impl Garbage {
     pub(crate) fn address(&self) -> usize {
         self.object as usize
     }
+}
+
+/// Lends a shared object for as long as the pin that `'p` borrows. (The models check here that it has not been freed.)
+///
+/// # Safety
+/// `object` was reachable, or held, at some moment since that pin was taken.
+#[cfg(not(atomic_cache_loom))]
+#[inline(always)]
+pub(crate) unsafe fn reach<'p, T>(object: *const T) -> &'p T {
+    // SAFETY: the caller's promise: what is unlinked after the pin was taken is freed only after the pin is dropped.
+    unsafe { &*object }
 }
 
 /// Borrows a shared object, which `_pin` protects. (The models check here that it is not freed.)

@@ -1,45 +1,60 @@
-//! One value's life.
+//! The cell of one value, and the state word that says what may be done with it.
 //!
-//! A slot is written once: it is `FILLING`, then `READY` with a value or `GONE` without one, and
-//! never goes back. A refill is another slot. The slot knows neither its key nor where it is.
+//! A slot is written once. It is `FILLING`, then `READY` with a value or `GONE` without one, and never goes back. The slot
+//! knows neither its key nor its place in the table.
 //!
+//! # A refresh hangs on the value it refreshes
+//! A first fill has its slot in the table while it runs. A refresh, or a compute over a value, does not: the `READY` slot
+//! of the *current* value stays in the table and is served, and its payload is the address of the *successor*, the slot that
+//! is being filled. When the successor is `READY`, its leader swaps the table's word from the current slot to the successor.
+//! When the fill fails, the leader only takes the successor off the current slot. So nothing is ever put back.
+//!
+//! # States
 //! ```text
-//!              publish                         Holds, in any phase: LINKED (the table points here)
-//!   FILLING ------------> READY                and HELD (a leader fills it, or waiters of its
-//!      |                                       flight still read it). After LINKED, TOLD (the
-//!      |  finish                               listener is still to be told). Who clears the
-//!      '------------> GONE                     last of them retires the slot.
-//!
-//!   FLIGHT: somebody waits; the word           CUT, in any phase: not for newcomers. Set while
-//!   holds the flight's address                 filling by whoever fences the flight off.
+//!              publish                    Holds: LINKED (the table or a current slot points here), HELD (a leader and its flight use the
+//!   FILLING ------------> READY           slot), NOTIFY (the listener is still to be told), and a successor. The thread
+//!      |                                  that ends the last hold retires the slot.
+//!      |  finish
+//!      '------------> GONE                DETACHED, in any phase: not for newcomers. It never goes away.
 //! ```
+//! | phase | payload | may have | must have |
+//! |---|---|---|---|
+//! | `FILLING` | the leader's number, or with `POINTER` the flight | `LINKED`, `DETACHED`, `COMPUTE`, `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `SLOW` | `HELD` |
+//! | `READY` | the weight, or with `POINTER` the successor | all holds, `DETACHED`, `COMMITTED`, `EMPTY`, what it had while `FILLING` | with `NOTIFY`: `DETACHED` |
+//! | `GONE` | nothing | `LINKED`, `HELD`, `COMMITTED`, `EMPTY`, what it had while `FILLING` | no `POINTER`, no `NOTIFY` |
 //!
-//! # Computes
-//! A compute reads what its slot stands before (the prior), and then puts something in its place: nobody else may
-//! answer with the prior in between. Who removes the key says so with one read-modify-write of the state, which is
-//! before the one that ends the compute, or finds that it has ended:
+//! `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `AWAITED` and `REMOVED` come with `DETACHED`. [`State::is_legal`] holds the table.
 //!
-//! * A removal that waits takes part in the flight, then sets `CUT`. The prior is served until the compute ends. With a
-//!   value that is `READY` and `CUT`, removed in the same step, and the first who sets `CLAIMED` answers with it. Without
-//!   one the leader removes the prior (`remove_prior`), which stays where it is; who takes it answers with it. The
-//!   last part to leave the flight lets go of what nobody has claimed.
-//! * One that does not wait sets `CUT` and `SUPERSEDED`, then takes the prior, and answers with it. The compute finds
-//!   `SUPERSEDED` when it ends, and has no effect. So does a takeover, which gives the prior back, and an insert that
-//!   meets a removal which waits: that has the prior, and the insert comes after it.
+//! # A live value leaves in one step
+//! `READY` without `DETACHED` is *live*. Whatever removes the value (an eviction, a removal, an insert, the successor) sets
+//! `DETACHED` with one read-modify-write, and the thread that did so accounts for the entry. A refresh begins with a
+//! read-modify-write of the same word that asks for a live value. So a value is not removed behind a refresh, nor refreshed
+//! behind a removal.
+//!
+//! # One order of a fill's end and all that comes between
+//! The end of a fill (`publish`, `finish`) and each operation that detaches it are read-modify-writes of the *filling* slot's
+//! state, also of a successor. So one is before the other:
+//!
+//! * An operation that comes first is seen by the end: the value goes to the callers who joined, and is not kept.
+//! * An end that comes first is seen by the operation. Of a successor that is `COMMITTED` the leader accounts for the current
+//!   value; the operation removes both.
+//!
+//! A compute reads the current value and then puts something in its place; no other operation may answer with the current
+//! value in between. A removal that waits detaches the compute, hides the current value, and answers with what the compute
+//! leaves ([`State::is_awaited`]): the compute comes first. A removal that does not wait adds `SUPERSEDED`: the
+//! removal comes first, and the compute has no effect. An insert (`REPLACED`) comes after the compute.
 //!
 //! # Orderings
 //! Every change of the state word is a read-modify-write with `AcqRel` at least, every load `Acquire`:
 //!
-//! * `publish` writes value and deadline, then the state (Release). A hit loads the state
-//!   (Acquire), sees `READY`, and so sees both.
-//! * Who publishes, and then asks whether a debt was left (bound.rs), and who leaves one, and then looks at
+//! * `publish` writes value and deadline, then the state (Release). A hit loads the state (Acquire), sees `READY`, and so sees
+//!   both. A successor's deadline is written after its state, and before the table's word (Release) leads to it.
+//! * A leader that publishes and then asks whether a debt was left (bound.rs), and a thread that leaves one and then looks at
 //!   the state, are one before the other: `publish` and `state_now` are `SeqCst`.
-//! * `release` (Release) comes after its caller's last look at the slot; the release that clears
-//!   the last hold (Acquire) therefore comes after every such look, and its caller may retire.
+//! * `release` (Release) comes after its caller's last look at the slot. The release that clears the last hold (Acquire)
+//!   therefore comes after every such look, and its caller may retire the slot.
 
 use crate::flight::Flight;
-use crate::interlude::come_by;
-use crate::linger::Lingering;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
 use crate::time::{Deadline, NEVER};
 use std::mem::MaybeUninit;
@@ -50,66 +65,52 @@ const FILLING: u64 = 0;
 const READY: u64 = 1;
 const GONE: u64 = 2;
 
-/// The table's hold.
+/// The table's hold: a word points here, or a current slot does.
 const LINKED: u64 = 1 << 2;
-/// The hold of a leader, and of the flight it leads.
+/// The hold of a leader and of the flight it leads.
 const HELD: u64 = 1 << 3;
-/// Fenced off: joined waiters get the outcome, newcomers do not.
-const CUT: u64 = 1 << 4;
-/// The payload is a flight's address; else, while filling, the leader's actor number.
-const FLIGHT: u64 = 1 << 5;
-
-/// Out of the table with its value, and held for waiters or for the listener: counted as
-/// lingering, in the generation that the bit above says.
-const LINGERS: u64 = 1 << 6;
-const GENERATION_SHIFT: u32 = 7;
-
+/// Not for newcomers: a caller that joined gets the outcome, a later one does not.
+const DETACHED: u64 = 1 << 4;
+/// The payload is an address: of the flight, while filling; of the successor, of a `READY` slot, which this holds too.
+const POINTER: u64 = 1 << 5;
 /// The hold of the listener, which is to be told that the value was removed.
-const TOLD: u64 = 1 << 8;
-
-/// The flight's hold is also one for tasks, which come when they are polled, if ever: the slot does
-/// not linger.
-const TASKS: u64 = 1 << 9;
-
-/// Somebody has been told that the fill is slow.
-const SLOW: u64 = 1 << 10;
-
-/// Fenced off by a takeover, with `CUT`. Nobody else fences the slot off.
-const TAKEN: u64 = 1 << 11;
-
-/// And nobody had before: what the slot stands before goes on being served until it is back in its place. It belongs
-/// to whoever takes the slot out of the table; if it was out already, to whoever took over.
-const RESTORES: u64 = 1 << 12;
-
-/// The fill is a compute, which has read what its slot stands before. Who removes beside it either waits for its end
-/// (`CUT`) and has what it leaves, or comes first (`SUPERSEDED`). Not of a compute that an insert has detached: that
-/// is as if just before the insert.
-const COMPUTE: u64 = 1 << 13;
-
-/// With `COMPUTE` and `CUT`: what the compute has read was taken out meanwhile, so it has no effect.
-const SUPERSEDED: u64 = 1 << 14;
-
-/// With `COMPUTE` and `CUT`: if `READY`, a removal has answered with the value, or none may; if `GONE`, the compute has
-/// removed what it stood before, and none may.
-const CLAIMED: u64 = 1 << 15;
+const NOTIFY: u64 = 1 << 6;
+/// The listener of slow fills has been told of this one.
+const SLOW: u64 = 1 << 7;
+/// The fill is a compute, which has read the current value.
+const COMPUTE: u64 = 1 << 8;
+/// The compute has no effect: a removal that does not wait, or an abandonment, came first.
+const SUPERSEDED: u64 = 1 << 9;
+/// An insert detached the fill, before any removal did.
+const REPLACED: u64 = 1 << 10;
+/// The thread that set it takes the successor off the current slot, or the slot out of the table. The leader does not, and no
+/// removal waits for this fill.
+const UNHOOKED: u64 = 1 << 11;
+/// Of a successor: its end removes the current value, and its leader accounts for that.
+const COMMITTED: u64 = 1 << 12;
+/// Of a compute: it leaves nothing to a removal that waits for it.
+const EMPTY: u64 = 1 << 13;
+/// The compute was detached by a removal that waits for it, which answers with what it leaves.
+const AWAITED: u64 = 1 << 14;
+/// A removal was the first to detach the fill: no other operation answers with the current value.
+const REMOVED: u64 = 1 << 15;
 
 /// Any of the holds.
-const HOLDS: u64 = LINKED | HELD | TOLD;
+const HOLDS: u64 = LINKED | HELD | NOTIFY;
 
 const FLAGS: u64 = (1 << PAYLOAD_SHIFT) - 1;
 const PAYLOAD_SHIFT: u32 = 16;
 
-/// While filling, `aux` with this bit is the address of the object that this one stands before;
-/// a deadline never has it.
-const PRIOR: u64 = 1 << 63;
+/// Of `aux`, while filling: the other bits are the weight of the current value. A deadline never has this bit.
+const PARKED: u64 = 1 << 63;
 
 /// The cell of one value.
 pub(crate) struct Slot<V> {
     state: AtomicU64,
-    /// Once `READY`: the deadline. While filling: `PRIOR` and an address; or one more than when it
-    /// began, or 0 if that is not known.
+    /// Once `READY`: the deadline. While filling, of a successor: `PARKED` and the weight of the current value, whose state
+    /// word has no room for it. Of a first fill: one more than the time when it began, or 0 if that is not known.
     aux: AtomicU64,
-    /// Written by the leader alone, before `READY`; read by anybody after.
+    /// Written by the leader alone, before `READY`; read by every thread after that.
     value: UnsafeCell<MaybeUninit<V>>,
 }
 
@@ -118,64 +119,18 @@ pub(crate) struct Slot<V> {
 pub(crate) struct State(u64);
 
 impl State {
+    const fn has(self, flags: u64) -> bool {
+        self.0 & flags == flags
+    }
+
     /// Has a value that newcomers may be given, its deadline aside.
     #[inline(always)]
     pub(crate) const fn is_live(self) -> bool {
-        self.0 & (PHASE | CUT) == READY
+        self.0 & (PHASE | DETACHED) == READY
     }
 
     pub(crate) const fn is_filling(self) -> bool {
         self.0 & PHASE == FILLING
-    }
-
-    /// Fenced off by a takeover.
-    pub(crate) const fn is_taken(self) -> bool {
-        self.0 & TAKEN != 0
-    }
-
-    /// Fenced off by a takeover and by nobody else: what the slot stands before is served.
-    pub(crate) const fn restores(self) -> bool {
-        self.0 & RESTORES != 0
-    }
-
-    /// Whether tasks take part in the flight.
-    pub(crate) const fn has_tasks(self) -> bool {
-        self.0 & (HELD | TASKS) == HELD | TASKS
-    }
-
-    pub(crate) const fn is_cut(self) -> bool {
-        self.0 & CUT != 0
-    }
-
-    /// The fill is a compute: see [`COMPUTE`].
-    pub(crate) const fn is_compute(self) -> bool {
-        self.0 & COMPUTE != 0
-    }
-
-    /// A compute that has no effect.
-    pub(crate) const fn is_superseded(self) -> bool {
-        self.0 & SUPERSEDED != 0
-    }
-
-    /// The compute has ended by taking out what it stood before: no removal that waits has that.
-    pub(crate) const fn has_removed(self) -> bool {
-        self.0 & (PHASE | COMPUTE | CLAIMED) == GONE | COMPUTE | CLAIMED
-    }
-
-    /// What the slot stands before is not served: it was detached. A removal that waits for a compute leaves that
-    /// served until the compute has ended.
-    pub(crate) const fn hides_prior(self) -> bool {
-        let until_the_end = self.is_filling() && self.0 & (COMPUTE | SUPERSEDED | TAKEN) == COMPUTE;
-        self.is_cut() && !self.restores() && !until_the_end
-    }
-
-    /// A removal that waits for this compute has what it leaves.
-    pub(crate) const fn leaves_to_removals(self) -> bool {
-        self.0 & (COMPUTE | CUT | SUPERSEDED | TAKEN) == COMPUTE | CUT
-    }
-
-    pub(crate) const fn is_linked(self) -> bool {
-        self.0 & LINKED != 0
     }
 
     /// Has a value, also one that is not for newcomers.
@@ -183,114 +138,187 @@ impl State {
         self.0 & PHASE == READY
     }
 
-    /// Has a value that is not for newcomers: of a slot that had been live, it was removed.
-    pub(crate) const fn was_removed(self) -> bool {
-        self.has_value() && self.is_cut()
+    pub(crate) const fn is_linked(self) -> bool {
+        self.has(LINKED)
     }
 
-    /// What the value weighs; of a slot with a value.
+    pub(crate) const fn is_detached(self) -> bool {
+        self.has(DETACHED)
+    }
+
+    /// An insert detached the fill, before any removal did.
+    pub(crate) const fn is_replaced(self) -> bool {
+        self.has(REPLACED)
+    }
+
+    /// The thread that detached the fill also ends what binds it to the table: no leader does, and no removal waits for it.
+    pub(crate) const fn is_unhooked(self) -> bool {
+        self.has(UNHOOKED)
+    }
+
+    /// A removal was the first to detach the fill, and answers with the current value.
+    pub(crate) const fn is_removed(self) -> bool {
+        self.has(REMOVED)
+    }
+
+    pub(crate) const fn is_compute(self) -> bool {
+        self.has(COMPUTE)
+    }
+
+    /// A compute that has no effect.
+    pub(crate) const fn is_superseded(self) -> bool {
+        self.has(SUPERSEDED)
+    }
+
+    /// Of a successor: its end removes the current value, and its leader accounts for that.
+    pub(crate) const fn is_committed(self) -> bool {
+        self.has(COMMITTED)
+    }
+
+    /// A removal has detached this compute and waits for its end, to answer with what it leaves. The thread that ends the
+    /// compute accounts for the current value.
+    pub(crate) const fn is_awaited(self) -> bool {
+        self.has(AWAITED)
+    }
+
+    /// The thread that takes this successor off the current value accounts for that.
+    pub(crate) const fn accounts_for_current(self) -> bool {
+        self.0 & (AWAITED | COMMITTED) != 0
+    }
+
+    /// Whether a thread that detaches this fill and does not wait for it unhooks it: not if another has, nor an awaited
+    /// compute, whose current value is accounted for by what comes of it.
+    pub(crate) const fn unhooks(self) -> bool {
+        self.0 & (UNHOOKED | AWAITED) == 0
+    }
+
+    /// A compute that leaves nothing to a removal that waited for it.
+    pub(crate) const fn is_empty(self) -> bool {
+        self.has(EMPTY)
+    }
+
+    /// The weight of the value; of a slot with a value and without a successor.
     pub(crate) const fn weight(self) -> u64 {
         self.0 >> PAYLOAD_SHIFT
     }
 
-    /// What the value weighs, if it has one; also one that is not for newcomers.
+    /// The weight of the value, if there is one, also one that is not for newcomers.
     pub(crate) const fn weight_of_value(self) -> u64 {
-        if self.0 & PHASE == READY {
+        if self.0 & (PHASE | POINTER) == READY {
             self.weight()
         } else {
             0
         }
     }
 
-    /// The generation in which the slot lingers, if it does.
-    const fn lingers(self) -> Option<usize> {
-        if self.0 & LINGERS == 0 {
-            return None;
-        }
-        Some((self.0 >> GENERATION_SHIFT & 1) as usize)
+    /// Its value is removed, and no hold is left but the table's: it gets no other.
+    pub(crate) const fn is_last_linked(self) -> bool {
+        self.0 & (PHASE | DETACHED | POINTER | HOLDS) == READY | DETACHED | LINKED
     }
 
-    /// Counted in the cache's length: live and in the table.
-    pub(crate) const fn counts(self) -> bool {
-        self.is_live() && self.is_linked()
+    fn pointer(self) -> usize {
+        (self.0 >> PAYLOAD_SHIFT) as usize
     }
 
-    /// See [`Slot::cut`].
-    const fn may_be_cut(self) -> bool {
-        let here = !self.is_compute() || self.is_linked();
-        self.is_filling() && !self.is_taken() && !self.is_superseded() && here
-    }
-
-    /// While filling: nobody waits, and the table holds the slot too. Then the leader's hold ends
-    /// in the same step as its flight.
-    pub(crate) const fn lets_go(self) -> bool {
-        self.0 & (LINKED | FLIGHT) == LINKED
-    }
-
-    /// The flight, if anybody has had to wait.
+    /// The flight, if a caller has had to wait for this fill.
     pub(crate) fn flight(self) -> Option<*const Flight> {
-        if self.0 & FLIGHT == 0 {
-            return None;
-        }
-        Some(std::ptr::with_exposed_provenance(
-            (self.0 >> PAYLOAD_SHIFT) as usize,
-        ))
+        (self.0 & (PHASE | POINTER) == FILLING | POINTER)
+            .then(|| std::ptr::with_exposed_provenance(self.pointer()))
     }
 
-    /// The leader, while nobody waits.
+    /// The address of the successor, if a refresh hangs on this value.
+    pub(crate) fn successor(self) -> Option<usize> {
+        (self.0 & (PHASE | POINTER) == READY | POINTER).then(|| self.pointer())
+    }
+
+    /// The leader, while no caller waits.
     pub(crate) const fn leader(self) -> u64 {
         self.0 >> PAYLOAD_SHIFT
     }
 
+    /// Whether the slot is kept by anything.
+    fn is_held(self) -> bool {
+        self.0 & HOLDS != 0 || self.successor().is_some()
+    }
+
     const fn with_payload(self, payload: u64, flag: u64) -> Self {
-        Self(self.0 & FLAGS & !FLIGHT | flag | payload << PAYLOAD_SHIFT)
+        Self(self.0 & FLAGS & !POINTER | flag | payload << PAYLOAD_SHIFT)
     }
 
     const fn in_phase(self, phase: u64, more: u64) -> Self {
         Self(self.with_payload(0, 0).0 & !PHASE | phase | more)
     }
+
+    /// Whether the state is one of the module's table.
+    const fn is_legal(self) -> bool {
+        let detached = self.has(DETACHED)
+            || self.0 & (SUPERSEDED | REPLACED | UNHOOKED | AWAITED | REMOVED) == 0;
+        let of_phase = match self.0 & PHASE {
+            FILLING => self.has(HELD) && self.0 & (NOTIFY | COMMITTED | EMPTY) == 0,
+            READY => self.has(DETACHED) || !self.has(NOTIFY),
+            GONE => self.0 & (POINTER | NOTIFY) == 0,
+            _ => false,
+        };
+        detached && of_phase
+    }
 }
 
 /// What came of giving up a hold.
+#[derive(Clone, Copy)]
 pub(crate) struct Released {
-    /// The state before.
-    pub(crate) before: State,
-    /// It was the last one: the slot is to be retired, by us.
+    /// The value was live before.
+    pub(crate) was_live: bool,
+    /// It was the last one: the caller retires the slot.
     pub(crate) last: bool,
 }
 
 impl Released {
-    fn new(before: State, hold: u64) -> Self {
-        debug_assert!(before.0 & hold != 0, "a hold is released once");
-        let last = before.0 & HOLDS == hold;
-        Self { before, last }
-    }
-
-    /// The generation that the slot has ended to linger in.
-    pub(crate) fn lingered(&self) -> Option<usize> {
-        self.before.lingers().filter(|_| self.last)
+    fn new(before: State, after: State) -> Self {
+        Self {
+            was_live: before.is_live(),
+            last: before.is_held() && !after.is_held(),
+        }
     }
 }
 
 impl<V> Slot<V> {
-    /// A slot that `leader` is going to fill.
+    /// A slot of a first fill, that `leader` is going to fill.
     pub(crate) fn filling(leader: u64) -> Self {
         Self {
             state: AtomicU64::new(FILLING | LINKED | HELD | leader << PAYLOAD_SHIFT),
-            // See `set_prior`.
+            // See `prepare`.
             aux: AtomicU64::new(0),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }
     }
 
-    /// A slot that has its value from the start; one whose time is over at once is for waiters.
+    /// A slot that has its value from the start. One whose TTL is zero is for waiters alone.
     pub(crate) fn ready(value: V, deadline: Deadline, weight: u64) -> Self {
-        let cut = if deadline == Deadline::Past { CUT } else { 0 };
+        let detached = if deadline == Deadline::Past {
+            DETACHED
+        } else {
+            0
+        };
         Self {
-            state: AtomicU64::new(READY | LINKED | cut | weight << PAYLOAD_SHIFT),
+            state: AtomicU64::new(READY | LINKED | detached | weight << PAYLOAD_SHIFT),
             aux: AtomicU64::new(deadline.to_bits()),
             value: UnsafeCell::new(MaybeUninit::new(value)),
         }
+    }
+
+    /// Says of a slot that no other thread changes yet what it is going to be filled for: a successor of a value that weighs
+    /// `parked`, or a first fill that begins at `begins`; and whether the fill is a compute.
+    pub(crate) fn prepare(&self, leader: u64, parked: Option<u64>, begins: u64, compute: bool) {
+        let compute = if compute { COMPUTE } else { 0 };
+        // Relaxed, twice: the read-modify-write that lets others find the slot releases them.
+        self.state.store(
+            FILLING | LINKED | HELD | compute | leader << PAYLOAD_SHIFT,
+            Ordering::Relaxed,
+        );
+        self.aux.store(
+            parked.map_or(begins + 1, |weight| PARKED | weight),
+            Ordering::Relaxed,
+        );
     }
 
     /// The slot's name in the wait-for graph.
@@ -304,7 +332,7 @@ impl<V> Slot<V> {
         State(self.state.load(Ordering::Acquire))
     }
 
-    /// As [`state`](Self::state), of one who has said something that who publishes will ask for.
+    /// Loads the state as [`state`](Self::state) does, for a thread that has written what a publishing leader reads.
     pub(crate) fn state_now(&self) -> State {
         State(self.state.load(Ordering::SeqCst))
     }
@@ -323,63 +351,93 @@ impl<V> Slot<V> {
             .with(|value| unsafe { (*value).assume_init_ref() })
     }
 
-    /// Whether a live slot's value is still served; `is_before` says of a deadline whether it has not come.
-    #[inline(always)]
-    pub(crate) fn is_fresh(&self, is_before: impl FnOnce(u64) -> bool) -> bool {
-        // Relaxed: the state was loaded with Acquire before, and `publish` wrote this first.
-        let deadline = self.aux.load(Ordering::Relaxed);
-        // Between the two stores of a publish that has a prior there is an address here still,
-        // above every deadline: not yet.
-        deadline == NEVER || (deadline < PRIOR && is_before(deadline))
+    /// Lends the value, if newcomers may have it, its deadline aside.
+    pub(crate) fn live(&self) -> Option<&V> {
+        // SAFETY: `READY` was loaded, and the slot is there for as long as it is borrowed.
+        self.state().is_live().then(|| unsafe { self.value() })
     }
 
-    /// Whether a live slot's time is over.
+    /// Lends the value, if there is one, also one that is not for newcomers.
+    pub(crate) fn read(&self) -> Option<&V> {
+        // SAFETY: as of `live`.
+        self.state().has_value().then(|| unsafe { self.value() })
+    }
+
+    /// Whether a live slot's value is still served; `is_before` says of a deadline whether it has not come.
+    #[inline(always)]
+    pub(crate) fn is_unexpired(&self, is_before: impl FnOnce(u64) -> bool) -> bool {
+        // Relaxed: written before the state or the table's word that led here, which was loaded with Acquire.
+        let deadline = self.aux.load(Ordering::Relaxed);
+        deadline == NEVER || is_before(deadline)
+    }
+
+    /// Whether a live slot's TTL is over.
     pub(crate) fn is_expired(&self, now: u64) -> bool {
         // Relaxed: as above.
         self.aux.load(Ordering::Relaxed) <= now
     }
 
-    /// The deadline, if the slot is live. Of one who asks whether it has been published since he has said something, as
-    /// [`state_now`](Self::state_now).
+    /// The deadline, if the slot is live. For a thread that asks whether it has been published since that thread wrote
+    /// what a publishing leader reads, as [`state_now`](Self::state_now).
     pub(crate) fn deadline(&self) -> Option<u64> {
         let live = self.state_now().is_live();
-        // Relaxed: as above.
+        // Relaxed: as above. (A successor that is not in the table yet has no deadline yet.)
         let deadline = live.then(|| self.aux.load(Ordering::Relaxed));
-        deadline.filter(|&deadline| deadline < PRIOR)
+        deadline.filter(|&deadline| deadline & PARKED == 0)
     }
 
-    /// While filling: the address of what this slot stands before. A look that races `publish`
-    /// sees that there is nothing any more, never a deadline taken for an address.
-    pub(crate) fn prior(&self) -> Option<usize> {
+    /// The weight of the current value; of its successor, as long as that has no deadline of its own.
+    pub(crate) fn parked(&self) -> Option<u64> {
         let aux = self.aux.load(Ordering::Acquire);
-        (aux & PRIOR != 0).then_some((aux & !PRIOR) as usize)
+        (aux & PARKED != 0).then_some(aux & !PARKED)
     }
 
-    /// Between the two stores of a publish over what this slot stands before: it is neither served nor filled,
-    /// and will be served in a moment.
-    pub(crate) fn is_publishing(&self) -> bool {
-        self.state().is_live() && self.prior().is_some()
-    }
-
-    /// Takes what this slot stands before from it, for whoever asks first.
-    pub(crate) fn take_prior(&self) -> Option<usize> {
-        let aux = self.aux.load(Ordering::Acquire);
-        let taken = aux & PRIOR != 0
-            && self
-                .aux
-                .compare_exchange(aux, 0, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok();
-        taken.then_some((aux & !PRIOR) as usize)
-    }
-
-    /// Changes the state as `change` says, unless it answers `None`; returns the state before.
+    /// Changes the state as `change` says, unless it answers `None`. Returns the state before.
     fn update(&self, change: impl Fn(State) -> Option<State>) -> Result<State, State> {
         self.state
             .fetch_update(Ordering::SeqCst, Ordering::Acquire, |state| {
-                change(State(state)).map(|state| state.0)
+                let to = change(State(state))?;
+                debug_assert!(to.is_legal(), "from {state:#x} to {:#x}", to.0);
+                Some(to.0)
             })
             .map(State)
             .map_err(State)
+    }
+
+    /// Changes the state from `seen` to `to`, if it is still that.
+    fn swap(&self, seen: State, to: State) -> bool {
+        debug_assert!(to.is_legal(), "from {:#x} to {:#x}", seen.0, to.0);
+        self.state
+            .compare_exchange(seen.0, to.0, Ordering::SeqCst, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Hangs the refresh of `successor` on this value, whose live state was `seen`. False: the state has changed.
+    pub(crate) fn begin_refresh(&self, seen: State, successor: usize) -> bool {
+        debug_assert!(seen.is_live() && seen.successor().is_none());
+        let to = seen.with_payload(address_as_payload(successor), POINTER);
+        // Release: the successor is whole for each thread that loads its address.
+        self.swap(seen, to)
+    }
+
+    /// Takes the successor off this value, which weighs `weight`, and gives the refresh's hold up. As `how` says the value is
+    /// removed in the same step, and the table's hold given up.
+    pub(crate) fn end_refresh(&self, weight: u64, how: Removal) -> Released {
+        let change = |state: State| {
+            debug_assert!(state.successor().is_some());
+            how.apply(state.with_payload(weight, 0))
+        };
+        match self.update(|state| Some(change(state))) {
+            Ok(before) => Released::new(before, change(before)),
+            Err(_) => unreachable!("it always changes"),
+        }
+    }
+
+    /// Removes this live value, whose state was `seen`: the one step that does. False: the state has changed.
+    pub(crate) fn remove(&self, seen: State, how: Removal) -> Option<Released> {
+        debug_assert!(seen.is_live());
+        let to = how.apply(seen);
+        self.swap(seen, to).then(|| Released::new(seen, to))
     }
 
     /// Writes the value into its cell, which is the leader's until the flight has ended: it is not there for anybody
@@ -413,151 +471,138 @@ impl<V> Slot<V> {
             .with_mut(|cell| unsafe { (*cell).assume_init_drop() });
     }
 
-    /// Ends the flight with the value that is in its cell: the leader's one success. Returns the state before, and what
-    /// the slot stood before. If the state before [`lets_go`](State::lets_go), the leader's hold
-    /// is gone with it, and what keeps the slot is the caller's pin.
+    /// Ends the flight with the value that is in its cell: the leader's one success. Returns the state before. If the slot
+    /// is in the table and the state before has no flight, the leader's hold is gone with it, and the caller's pin keeps the
+    /// slot.
     ///
-    /// If it is not to be kept the value is for those who joined, as if the flight had been cut off; so it
-    /// is if its time is over at once.
+    /// If the value is not to be kept it is for the callers who joined, as if the flight had been detached; so it is with a
+    /// TTL of zero. The value of a compute that [a removal waits for](State::is_awaited) is removed in this step,
+    /// and held for the listener with `tell`.
     ///
-    /// `None`, and neither has the flight ended, if that is a compute which is superseded. One that
-    /// [`leaves_to_removals`](State::leaves_to_removals) has its value removed in this step, and held for the
-    /// listener with `tell`.
+    /// `Err`, and the flight has not ended: the compute is superseded.
     ///
     /// # Safety
     /// The caller is this slot's leader, has [written](Self::write) the value, and has not ended the flight before.
-    pub(crate) unsafe fn publish(
-        &self,
-        deadline: Deadline,
-        weight: u64,
-        kept: bool,
-        tell: bool,
-    ) -> Option<(State, Option<usize>)> {
-        // What it stands before can only be taken away meanwhile, by whoever cuts the flight off.
-        let prior = self.prior();
-        if prior.is_none() {
-            self.aux.store(deadline.to_bits(), Ordering::Relaxed);
+    pub(crate) unsafe fn publish(&self, end: Publish) -> Result<State, State> {
+        let stays = end.stays();
+        if !end.is_successor {
+            self.aux.store(end.deadline.to_bits(), Ordering::Relaxed);
         }
-        let cut = if kept && deadline != Deadline::Past {
-            0
-        } else {
-            CUT
-        };
-        // Release: pairs with the Acquire of `state`; value and deadline come first.
-        let published = self.update(|state| {
-            let removed = match (state.leaves_to_removals(), cut, tell) {
-                (false, _, _) | (true, 0, false) => 0,
-                (true, 0, true) => TOLD,
-                (true, _, _) => CLAIMED,
-            };
-            let ready = state.in_phase(READY, cut | removed | weight << PAYLOAD_SHIFT);
-            let ready = if state.lets_go() {
-                State(ready.0 & !HELD)
+        // Release: pairs with the Acquire of `state`; the value comes first.
+        self.update(|state| {
+            if state.is_superseded() {
+                return None;
+            }
+            let mut flags = end.weight << PAYLOAD_SHIFT;
+            if state.is_awaited() {
+                flags |= match (stays, end.tell) {
+                    (false, _) => EMPTY,
+                    (true, tell) => {
+                        if tell {
+                            NOTIFY
+                        } else {
+                            0
+                        }
+                    }
+                };
+            }
+            if !stays {
+                flags |= DETACHED;
+            }
+            let commits = end.is_successor && !state.is_detached();
+            if commits {
+                flags |= COMMITTED;
+            }
+            let linked = if end.is_successor {
+                commits && stays
             } else {
-                ready
+                state.is_linked()
             };
-            (!state.is_superseded()).then_some(ready)
-        });
-        let before = published.ok()?;
-        debug_assert!(before.is_filling());
-        if prior.is_none() || before.is_taken() {
-            return Some((before, None));
-        }
-        come_by("publishing");
-        // Only now: a reader must find at every moment either the new value or the old one. Up to
-        // this swap it is the old one.
-        // Release: who finds nothing to stand before (`prior`) finds the slot `READY`.
-        let aux = self.aux.swap(deadline.to_bits(), Ordering::AcqRel);
-        Some((before, prior.filter(|_| aux & PRIOR != 0)))
+            let held = if linked && state.flight().is_none() {
+                HELD
+            } else {
+                0
+            };
+            Some(State(state.in_phase(READY, flags).0 & !held))
+        })
     }
 
-    /// Ends the flight without a value, if nobody has begun to wait since `seen`; the state
-    /// before. With `cut`, what the slot stands before is not served any more either.
+    /// Sets the deadline of a successor that is published, and about to be put into the table.
+    pub(crate) fn set_deadline(&self, deadline: Deadline) {
+        // Relaxed: the swap of the table's word releases it.
+        self.aux.store(deadline.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Ends the flight without a value, if no caller has begun to wait since `seen`. Returns the state before.
     ///
-    /// The answer is the state that the swap replaced, not `seen`: the flight may have been
-    /// fenced off in between, and then what it stood before must not come back.
-    pub(crate) fn finish(&self, seen: State, cut: bool) -> Option<State> {
+    /// The answer is the state that the swap replaced, not `seen`: the flight may have been detached in between.
+    pub(crate) fn finish(&self, seen: State, leaves: Leaves) -> Option<State> {
         self.update(|state| {
-            let more = match (cut, state.is_superseded()) {
-                (false, _) => 0,
-                // What it has read was taken out already.
-                (true, true) => CUT,
-                (true, false) => CUT | CLAIMED,
+            let more = match (leaves, state.is_detached()) {
+                (Leaves::Current, _) => 0,
+                (Leaves::Expired, _) | (Leaves::Nothing, true) => EMPTY,
+                (Leaves::Nothing, false) => EMPTY | COMMITTED,
             };
             (state.flight() == seen.flight()).then(|| state.in_phase(GONE, more))
         })
         .ok()
     }
 
-    /// Fences a flight off. `Err` with the state found if it is not filling any more, or has been
-    /// taken over; a compute also if it is superseded, or out of the table: an insert is about to detach it.
-    pub(crate) fn cut(&self) -> Result<State, State> {
-        self.update(|state| state.may_be_cut().then_some(State(state.0 | CUT)))
+    /// Detaches a fill. If the caller is the first and the fill is a compute, the compute is awaited if the caller
+    /// `waits`, and superseded if not. A caller that does not wait also unhooks the fill. Returns the state
+    /// before. `Err`: it has ended.
+    pub(crate) fn detach(&self, waits: bool) -> Result<State, State> {
+        self.update(|state| {
+            let compute = match (state.is_compute() && !state.is_detached(), waits) {
+                (false, _) => 0,
+                (true, true) => AWAITED,
+                (true, false) => SUPERSEDED,
+            };
+            let unhooked = if !waits && state.unhooks() {
+                UNHOOKED
+            } else {
+                0
+            };
+            let first = if state.is_detached() { 0 } else { REMOVED };
+            let to = State(state.0 | DETACHED | compute | unhooked | first);
+            state.is_filling().then_some(to)
+        })
     }
 
-    /// As [`cut`](Self::cut), and a compute is superseded: of who does not wait for its end.
+    /// Supersedes a compute that the caller has detached, and is not going to wait for after all. `Err`: it has ended.
     pub(crate) fn supersede(&self) -> Result<State, State> {
         self.update(|state| {
-            let compute = if state.is_compute() { SUPERSEDED } else { 0 };
-            state.may_be_cut().then_some(State(state.0 | CUT | compute))
+            let may = state.is_filling() && state.is_awaited() && !state.is_superseded();
+            may.then_some(State(state.0 | SUPERSEDED))
         })
     }
 
-    /// As [`supersede`](Self::supersede), of who takes part in the flight; wherever the slot is.
-    pub(crate) fn supersede_unlinked(&self) -> Result<State, State> {
+    /// Detaches a fill whose key an insert has just given another value, and unhooks it. A compute comes
+    /// before the insert. Returns the state before. `Err`: it has ended.
+    pub(crate) fn detach_replaced(&self) -> Result<State, State> {
         self.update(|state| {
-            let compute = if state.is_compute() { SUPERSEDED } else { 0 };
-            let may = state.is_filling() && !state.is_taken() && !state.is_superseded();
-            may.then_some(State(state.0 | CUT | compute))
+            let first = if state.is_detached() { 0 } else { REPLACED };
+            let unhooked = if state.unhooks() { UNHOOKED } else { 0 };
+            state
+                .is_filling()
+                .then_some(State(state.0 | DETACHED | first | unhooked))
         })
     }
 
-    /// Fences a flight off whose slot an insert has replaced. A compute is as if just before the insert; unless a
-    /// removal waits for it, which then comes first and has what the compute stands before.
-    pub(crate) fn cut_replaced(&self) -> Result<State, State> {
+    /// Gives a fill up, once: detaches it, and takes over what its leader would have to do at its end. A compute is
+    /// superseded. Returns the state before. `Err`: it has ended, or was given up.
+    pub(crate) fn abandon(&self) -> Result<State, State> {
         self.update(|state| {
-            let may = state.is_filling() && !state.is_taken() && !state.is_superseded();
-            let cut = match (state.is_compute(), state.is_cut()) {
-                (true, true) => State(state.0 | SUPERSEDED),
-                _ => State(state.0 & !COMPUTE | CUT),
-            };
-            may.then_some(cut)
+            let superseded = if state.is_compute() { SUPERSEDED } else { 0 };
+            let may = state.is_filling() && !state.is_unhooked();
+            may.then_some(State(state.0 | DETACHED | UNHOOKED | superseded))
         })
     }
 
-    /// Says that who leads from now on fills: a compute's leader is lost. False: it is fenced off.
+    /// Says that the next leader fills: a compute's leader is lost. False: it is detached.
     pub(crate) fn compute_is_lost(&self) -> bool {
-        self.update(|state| (!state.is_cut()).then_some(State(state.0 & !COMPUTE)))
+        self.update(|state| (!state.is_detached()).then_some(State(state.0 & !COMPUTE)))
             .is_ok()
-    }
-
-    /// Says of a slot that is not yet in the table that it is filled by a compute.
-    pub(crate) fn set_compute(&self) {
-        self.state.fetch_or(COMPUTE, Ordering::Relaxed);
-    }
-
-    /// Removes a live value whose slot is held as another's prior one, and stays so: nobody reads it any more but who
-    /// [claims](Self::take_prior) it. With `tell` it is held for the listener too. `Err`: it is not live, or in
-    /// nobody's hold.
-    pub(crate) fn remove_prior(&self, tell: bool) -> Result<State, State> {
-        let told = if tell { TOLD } else { 0 };
-        self.update(|state| state.counts().then_some(State(state.0 | CUT | told)))
-    }
-
-    /// Claims the value of a compute that was removed as it was put in: true for one.
-    pub(crate) fn claim(&self) -> bool {
-        self.state.fetch_or(CLAIMED, Ordering::AcqRel) & CLAIMED == 0
-    }
-
-    /// Fences a flight off for a takeover, once. What its slot stands before goes on being served, if nobody had
-    /// fenced the flight off before.
-    pub(crate) fn take_over(&self) -> Result<State, State> {
-        let may = |state: State| state.is_filling() && !state.is_taken();
-        self.update(|state| {
-            let restores = if state.is_cut() { 0 } else { RESTORES };
-            let compute = if state.is_compute() { SUPERSEDED } else { 0 };
-            may(state).then_some(State(state.0 | CUT | TAKEN | restores | compute))
-        })
     }
 
     /// Hangs a new flight on the slot, if it is in a state that `may` be joined and has none.
@@ -568,14 +613,10 @@ impl<V> Slot<V> {
             return Err(seen);
         }
         let flight = Arc::into_raw(Arc::new(Flight::new(self.address(), seen.leader())));
-        let address = flight.expose_provenance() as u64;
-        assert!(
-            address >> (64 - PAYLOAD_SHIFT) == 0,
-            "atomic-cache keeps pointers in 48 bits, and was given {address:#x} by the allocator"
-        );
-        // Release: the flight is whole for who loads its address.
+        let address = address_as_payload(flight.expose_provenance());
+        // Release: the flight is whole for each thread that loads its address.
         self.update(|state| {
-            (may(state) && state.flight().is_none()).then(|| state.with_payload(address, FLIGHT))
+            (may(state) && state.flight().is_none()).then(|| state.with_payload(address, POINTER))
         })
         .map(|_| flight)
         .inspect_err(|_| {
@@ -593,82 +634,128 @@ impl<V> Slot<V> {
         }
     }
 
-    /// Says of a slot that is not yet in the table what it will stand before, or else when its fill
-    /// begins.
-    pub(crate) fn set_prior(&self, prior: Option<usize>, begins: u64) {
-        // Relaxed: the swap that puts the slot into the table releases it.
-        self.aux.store(
-            prior.map_or(begins + 1, |prior| PRIOR | prior as u64),
-            Ordering::Relaxed,
-        );
-    }
-
-    /// When the fill began, if that is known. Of a slot that fills.
+    /// The time when a first fill began, if that is known. Of a slot that fills.
     pub(crate) fn began(&self) -> Option<u64> {
         let aux = self.aux.load(Ordering::Relaxed);
-        let began = (aux != 0 && aux & PRIOR == 0).then(|| aux - 1);
+        let began = (aux != 0 && aux & PARKED == 0).then(|| aux - 1);
         // What was loaded may be a deadline by now: then this shows it.
         began.filter(|_| self.state().is_filling())
     }
 
-    /// Says that somebody is told that the fill is slow; true for the first who says so.
+    /// Says that the listener of slow fills is told of this one; true for the first call.
     pub(crate) fn mark_slow(&self) -> bool {
         self.state.fetch_or(SLOW, Ordering::AcqRel) & SLOW == 0
     }
 
-    /// Says that the flight's hold is, or will be, one for tasks too. The generation that the slot
-    /// has ended to linger in, if it did.
-    pub(crate) fn hold_for_tasks(&self) -> Option<usize> {
-        let held = |state: State| state.0 & HELD != 0;
-        let before =
-            self.update(|state| held(state).then_some(State((state.0 & !LINGERS) | TASKS)));
-        before.ok().and_then(State::lingers)
+    /// Gives up the table's hold.
+    pub(crate) fn release_linked(&self) -> Released {
+        self.release(LINKED)
+    }
+
+    /// Gives up the table's hold of a removed value that has no other, which the caller has just taken out of the table, and
+    /// so retires.
+    pub(crate) fn release_last_linked(&self, removed: State) {
+        debug_assert!(removed.is_last_linked());
+        // Release: pairs with the Acquire of a thread that looks whether the slot is in the table. A store is enough: no hold
+        // but this one is left, and a removed value gets none.
+        self.state.store(removed.0 & !LINKED, Ordering::Release);
     }
 
     /// Gives up the hold of a flight.
     pub(crate) fn release_held(&self) -> Released {
-        self.release(HELD | TASKS)
+        self.release(HELD)
     }
 
     /// Gives up the hold of the listener.
-    pub(crate) fn release_told(&self) -> Released {
-        self.release(TOLD)
+    pub(crate) fn release_notified(&self) -> Released {
+        self.release(NOTIFY)
     }
 
     fn release(&self, hold: u64) -> Released {
         // AcqRel: see the module's Orderings.
         let before = State(self.state.fetch_and(!hold, Ordering::AcqRel));
-        Released::new(before, hold & HOLDS)
+        debug_assert!(before.0 & hold != 0, "a hold is released once");
+        Released::new(before, State(before.0 & !hold))
     }
+}
 
-    /// Gives up the table's hold. With `tell`, a slot that counted is held for the listener in its
-    /// stead. A slot with a value that somebody is still about to read lingers.
-    pub(crate) fn release_linked(&self, lingering: &Lingering, tell: bool) -> Released {
-        loop {
-            let before = self.state();
-            let told = if tell && before.counts() { TOLD } else { 0 };
-            let lingers = before.0 & PHASE == READY
-                && (before.0 & (HELD | TOLD) | told) != 0
-                && !before.has_tasks();
-            let generation = if lingers { lingering.enter() } else { 0 };
-            let mark = if lingers { LINGERS } else { 0 } | (generation as u64) << GENERATION_SHIFT;
-            // AcqRel: see the module's Orderings.
-            let released = self.state.compare_exchange(
-                before.0,
-                before.0 & !LINKED | mark | told,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-            if released.is_ok() {
-                let mut released = Released::new(before, LINKED);
-                released.last &= told == 0;
-                return released;
-            }
-            if lingers {
-                lingering.leave(generation);
-            }
+/// What a fill that ends without a value leaves of the current one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    Current,
+    /// The current value, whose TTL is over: nothing that a removal could answer with.
+    Expired,
+    /// Nothing: it is a compute that removes.
+    Nothing,
+}
+
+/// What goes together with another change of the state.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Removal {
+    pub(crate) value: Takes,
+    /// The table's hold goes.
+    pub(crate) link: bool,
+    /// The slot is held for the listener, if its value is taken.
+    pub(crate) notify: bool,
+}
+
+/// Whether a change of the state takes the value.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Takes {
+    #[default]
+    Nothing,
+    /// If it is live.
+    Live,
+    /// Live, or hidden by a thread that left the account to this one.
+    Hidden,
+}
+
+impl Removal {
+    const fn apply(self, state: State) -> State {
+        let takes = match self.value {
+            Takes::Nothing => false,
+            Takes::Live => state.is_live(),
+            Takes::Hidden => true,
+        };
+        let mut to = state.0;
+        if takes {
+            to |= DETACHED | if self.notify { NOTIFY } else { 0 };
         }
+        if self.link {
+            to &= !LINKED;
+        }
+        State(to)
     }
+}
+
+/// How a leader ends its flight with a value.
+#[derive(Clone, Copy)]
+pub(crate) struct Publish {
+    pub(crate) deadline: Deadline,
+    pub(crate) weight: u64,
+    /// It is not too heavy.
+    pub(crate) kept: bool,
+    /// There is a listener.
+    pub(crate) tell: bool,
+    pub(crate) is_successor: bool,
+}
+
+impl Publish {
+    /// Whether the value is for the cache, and not only for the callers who joined.
+    pub(crate) fn stays(&self) -> bool {
+        self.kept && self.deadline != Deadline::Past
+    }
+}
+
+/// # Panics
+/// If the address does not fit in 48 bits. Linux hands out such addresses only where it is asked to.
+fn address_as_payload(address: usize) -> u64 {
+    let address = address as u64;
+    assert!(
+        address >> (64 - PAYLOAD_SHIFT) == 0,
+        "atomic-cache keeps pointers in 48 bits, and was given {address:#x} by the allocator"
+    );
+    address
 }
 
 impl Deadline {
@@ -683,7 +770,7 @@ impl Deadline {
 
 impl<V> Drop for Slot<V> {
     fn drop(&mut self) {
-        if self.state().0 & PHASE == READY {
+        if self.state().has_value() {
             // SAFETY: `READY` means that the value was written; we are its only owner.
             self.value
                 .with_mut(|cell| unsafe { (*cell).assume_init_drop() });

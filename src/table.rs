@@ -47,7 +47,7 @@ mod scan;
 mod word;
 mod words;
 
-use crate::reclaim::{Domain, Pin};
+use crate::reclaim::{Domain, Pin, reach};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering, PATIENCE, relax, store_load};
 use crossbeam_utils::CachePadded;
 pub(crate) use dial::{Dial, PROBATION};
@@ -85,18 +85,43 @@ pub(crate) struct Table<T> {
 }
 
 /// A word that was seen to hold an object: its position and its value.
-pub(crate) struct Spot<'p> {
+pub(crate) struct Spot<'p, T> {
     level: &'p Level,
     at: usize,
     word: Word,
+    _object: std::marker::PhantomData<&'p T>,
 }
 
-impl Spot<'_> {
-    /// The object the word points to.
+impl<'p, T> Spot<'p, T> {
     #[inline(always)]
-    pub(crate) fn object<T>(&self) -> *const T {
+    fn new(level: &'p Level, at: usize, word: Word) -> Self {
+        Self {
+            level,
+            at,
+            word,
+            _object: std::marker::PhantomData,
+        }
+    }
+
+    /// Lends the object that the word points to, for as long as the pin under which the word was loaded.
+    #[inline(always)]
+    pub(crate) fn object(&self) -> &'p T {
+        object_of(self.level, self.word)
+    }
+
+    /// The address of that object.
+    #[inline(always)]
+    pub(crate) fn address(&self) -> *const T {
         self.word.pointer() as *const T
     }
+}
+
+/// The object that a word of a level with a pointer leads to.
+#[inline(always)]
+fn object_of<T>(_: &Level, word: Word) -> &T {
+    // SAFETY: the word was loaded from a level of this table under the pin that the level is borrowed from. So its object was
+    // linked, or stood there for a moment, since that pin was taken. In both cases it is retired before it is dropped.
+    unsafe { reach(word.pointer() as *const T) }
 }
 
 /// The result of a short look.
@@ -123,13 +148,13 @@ pub(crate) enum Claim<'p, T> {
     /// The object is in the table.
     Placed(*const T),
     /// The key was there.
-    Found(Spot<'p>),
+    Found(Spot<'p, T>),
 }
 
 /// A key that is claimed.
 pub(crate) trait Key<T> {
     /// Returns whether an object is of this key. Runs user code: the key's `Eq`.
-    fn is(&self, object: *const T) -> bool;
+    fn is(&self, object: &T) -> bool;
     /// The object to put in: made when it is first asked for, the same one after that.
     ///
     /// It may be in the table for a moment and then be withdrawn. Other threads may be reading it
@@ -140,8 +165,8 @@ pub(crate) trait Key<T> {
 }
 
 /// The result of a walk over one key's probe.
-enum Walk<'p> {
-    Found(Spot<'p>),
+enum Walk<'p, T> {
+    Found(Spot<'p, T>),
     /// A free position, the word there, and the steps of the walk.
     Free(usize, Word, usize),
     /// Another thread's tentative word of this key.
@@ -178,15 +203,15 @@ impl<T> Table<T> {
         &self,
         hash: u64,
         pin: &'p Pin,
-        is_key: impl Fn(*const T) -> bool,
-    ) -> Glance<Spot<'p>> {
+        is_key: impl Fn(&T) -> bool,
+    ) -> Glance<Spot<'p, T>> {
         let level = self.root(pin);
         let home = level.home(hash);
         for step in 0..GLANCE {
             let at = home.wrapping_add(step);
             let word = level.load(at);
-            if word.matches(hash) && is_key(word.pointer() as *const T) {
-                return Glance::Found(Spot { level, at, word });
+            if word.matches(hash) && is_key(object_of(level, word)) {
+                return Glance::Found(Spot::new(level, at, word));
             }
             if word.ends_glance() {
                 if word.is_empty() {
@@ -209,16 +234,16 @@ impl<T> Table<T> {
         &self,
         hash: u64,
         pin: &'p Pin,
-        is_key: impl Fn(*const T) -> bool,
-    ) -> Option<Spot<'p>> {
+        is_key: impl Fn(&T) -> bool,
+    ) -> Option<Spot<'p, T>> {
         let mut level = self.root(pin);
         loop {
             let load = level.loads();
             let mut moved = false;
             for at in probe(hash, level.bits()) {
                 let word = load(at);
-                if word.matches(hash) && is_key(word.pointer() as *const T) {
-                    return Some(Spot { level, at, word });
+                if word.matches(hash) && is_key(object_of(level, word)) {
+                    return Some(Spot::new(level, at, word));
                 }
                 moved |= word.is_moved();
                 if word.ends_probe() {
@@ -239,8 +264,8 @@ impl<T> Table<T> {
         pin: &'p Pin,
         rehash: &dyn Rehash<T>,
         domain: &Domain,
-        is_key: &dyn Fn(*const T) -> bool,
-    ) -> Option<Spot<'p>> {
+        is_key: &dyn Fn(&T) -> bool,
+    ) -> Option<Spot<'p, T>> {
         loop {
             let level = self.writable(hash, pin, rehash, domain);
             match Self::walk(level, hash, is_key) {
@@ -307,13 +332,19 @@ impl<T> Table<T> {
     /// Makes a copy that stands at `spot` one that may be changed: finishes the resize that made
     /// it, so that the word it was copied from is certainly `MOVED`.
     #[cold]
-    fn settle_source(&self, spot: &Spot<'_>, pin: &Pin, rehash: &dyn Rehash<T>, domain: &Domain) {
+    fn settle_source(
+        &self,
+        spot: &Spot<'_, T>,
+        pin: &Pin,
+        rehash: &dyn Rehash<T>,
+        domain: &Domain,
+    ) {
         self.whole(pin, rehash, domain);
         spot.level.settle_fresh(spot.at, spot.word.pointer());
     }
 
     /// One walk over a key's probe.
-    fn walk<'p>(level: &'p Level, hash: u64, is_key: &dyn Fn(*const T) -> bool) -> Walk<'p> {
+    fn walk<'p>(level: &'p Level, hash: u64, is_key: &dyn Fn(&T) -> bool) -> Walk<'p, T> {
         let load = level.loads();
         let probe = probe(hash, level.bits());
         let mut free = (usize::MAX, Word::EMPTY);
@@ -338,9 +369,9 @@ impl<T> Table<T> {
             if word.is_moving() {
                 return Walk::Moving;
             }
-            if word.could_be(hash) && is_key(word.pointer() as *const T) {
+            if word.could_be(hash) && is_key(object_of(level, word)) {
                 if word.is_live() {
-                    return Walk::Found(Spot { level, at, word });
+                    return Walk::Found(Spot::new(level, at, word));
                 }
                 // Not yet the key's word: that may stand behind it.
                 rival = Some((at, word));
@@ -366,7 +397,7 @@ impl<T> Table<T> {
         hash: u64,
         ours: usize,
         word: Word,
-        is_key: &dyn Fn(*const T) -> bool,
+        is_key: &dyn Fn(&T) -> bool,
     ) -> bool {
         let withdraw = Withdraw {
             level,
@@ -377,7 +408,7 @@ impl<T> Table<T> {
         // one key: if the other's word is placed before our walk reads its position, we see it.
         // If it is placed after, then it is placed after ours, and its walk sees ours.
         store_load();
-        let is_rival = |other: Word| other.could_be(hash) && is_key(other.pointer() as *const T);
+        let is_rival = |other: Word| other.could_be(hash) && is_key(object_of(level, other));
         let load = level.loads();
         let probe = probe(hash, level.bits());
         for at in (probe.start..ours).rev() {
@@ -417,7 +448,7 @@ impl<T> Table<T> {
     }
 
     /// Puts `object`, of the same key, in the place of the one at `spot`.
-    pub(crate) fn replace(&self, spot: &Spot<'_>, object: *const T) -> bool {
+    pub(crate) fn replace(&self, spot: &Spot<'_, T>, object: *const T) -> bool {
         // A word that is not fresh and not frozen changes by this swap or not at all.
         !spot.word.is_pinned_down()
             && spot
@@ -426,7 +457,7 @@ impl<T> Table<T> {
     }
 
     /// Takes the object at `spot` out.
-    pub(crate) fn unlink(&self, spot: &Spot<'_>) -> bool {
+    pub(crate) fn unlink(&self, spot: &Spot<'_, T>) -> bool {
         let unlinked =
             !spot.word.is_pinned_down() && spot.level.swap(spot.at, spot.word, Word::TOMB);
         if unlinked {
@@ -452,8 +483,8 @@ impl<T> Table<T> {
         domain: &Domain,
         still_linked: &dyn Fn() -> bool,
     ) -> Option<u8> {
-        let is_it = |other: *const T| std::ptr::eq(other, object);
-        let change = |spot: &Spot<'_>| match instead {
+        let is_it = |other: &T| std::ptr::eq(other, object);
+        let change = |spot: &Spot<'_, T>| match instead {
             Some(other) => self.replace(spot, other),
             None => self.unlink(spot),
         };

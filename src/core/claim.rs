@@ -1,7 +1,7 @@
 //! What a caller claims: a key, and the node to be put in for it.
 
 use super::{Core, Node};
-use crate::reclaim::{Pin, deref};
+use crate::reclaim::Pin;
 use crate::slot::Slot;
 use crate::table::Key;
 use std::hash::{BuildHasher, Hash};
@@ -63,11 +63,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         (spare, Held { key })
     }
 
-    /// The node, made if there is none, to stand before `prior`.
+    /// The node, made if there is none, for a first fill, or for the successor of a value that weighs `parked`.
     pub(super) fn filling(
         &mut self,
         wanted: &mut dyn Wanted<K>,
-        prior: Option<usize>,
+        parked: Option<u64>,
     ) -> *const Node<K, V> {
         if self.node.is_null() {
             let (key, slot) = (wanted.make(), Slot::filling(self.actor));
@@ -75,10 +75,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         }
         // SAFETY: made by `with`, ours until `used`.
         let slot = unsafe { &(*self.node).slot };
-        slot.set_prior(prior, self.core.begins());
-        if self.computes {
-            slot.set_compute();
-        }
+        slot.prepare(self.actor, parked, self.core.begins(), self.computes);
         self.node
     }
 
@@ -109,10 +106,8 @@ pub(super) struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, S> {
-    fn is(&self, node: *const Node<K, V>) -> bool {
-        // SAFETY: in the table at the load of its word, under this pin; a tentative word's node
-        // is retired before it is dropped.
-        self.wanted.is(unsafe { &deref(node, self.pin).key })
+    fn is(&self, node: &Node<K, V>) -> bool {
+        self.wanted.is(&node.key)
     }
 
     fn object(&mut self) -> *const Node<K, V> {
@@ -137,9 +132,8 @@ pub(super) struct Ready<'a, K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
-    fn is(&self, node: *const Node<K, V>) -> bool {
-        // SAFETY: as of `Claimed`.
-        self.node.key == unsafe { deref(node, self.pin) }.key
+    fn is(&self, node: &Node<K, V>) -> bool {
+        self.node.key == node.key
     }
 
     fn object(&mut self) -> *const Node<K, V> {

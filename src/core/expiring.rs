@@ -38,7 +38,7 @@
 use super::room::{Room, SPARSE};
 use super::{Core, Node};
 use crate::interlude::come_by;
-use crate::reclaim::{Domain, Garbage, Pin, deref};
+use crate::reclaim::{Domain, Garbage, Pin};
 use crate::stats::Event;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, prefetch, store_load};
 use crate::table::{Rehash, Spot};
@@ -246,10 +246,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Takes out an expired entry that may have this hash. Returns the weight freed.
     fn take_expired_of(&self, hash: u64, pin: &Pin) -> u64 {
-        let has_expired = |node: *const Node<K, V>| {
-            // SAFETY: in the table when its word was loaded, under this pin.
-            let node = unsafe { deref(node, pin) };
-            node.slot.deadline().is_some_and(|at| self.is_over(at))
+        let has_expired = |node: &Node<K, V>| {
+            let refreshed = node.slot.state().successor().is_some();
+            !refreshed && node.slot.deadline().is_some_and(|at| self.is_over(at))
         };
         while let Some(spot) =
             self.table
@@ -282,14 +281,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 }
                 let to = (from + AHEAD).min(dial.positions());
                 // Prefetches their slots, all at once.
-                let spots: [Option<Spot<'_>>; AHEAD] = std::array::from_fn(|step| {
+                let spots: [Option<Spot<'_, Node<K, V>>>; AHEAD] = std::array::from_fn(|step| {
                     let spot = dial.spot(from + step).filter(|_| from + step < to)?;
-                    prefetch(spot.object::<Node<K, V>>().addr());
+                    prefetch(spot.address().addr());
                     Some(spot)
                 });
                 for spot in spots.into_iter().flatten() {
-                    // SAFETY: linked when its word was loaded, under this pin.
-                    let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
+                    let node = spot.object();
                     let Some(deadline) = node.slot.deadline() else {
                         continue;
                     };
@@ -312,21 +310,23 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes out an entry that was seen to have expired. Returns the weight freed; `None` if its
-    /// word has changed meanwhile.
+    /// Takes out an entry that was seen to have expired. Returns the weight freed; `None` if it is not live any more, or is
+    /// being refreshed.
     pub(super) fn take_out_expired(
         &self,
-        spot: &Spot<'_>,
+        spot: &Spot<'_, Node<K, V>>,
         hash: Option<u64>,
         pin: &Pin,
     ) -> Option<u64> {
-        if !self.table.unlink(spot) {
+        let node = spot.object();
+        let state = node.slot.state();
+        if !state.is_live() || state.successor().is_some() {
             return None;
         }
-        // SAFETY: linked when its word was loaded, under this pin.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        self.remember(spot.mark(), || hash.or_else(|| self.rehash(node)), pin);
-        Some(self.released(node, Event::Expired))
+        let weight = state.weight();
+        self.remove_seen(node, state, weight, Event::Expired, false)?;
+        self.unlink_removed(spot, hash, pin);
+        Some(weight)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Eviction order: which entries are hot and which are cold, and how users change that.
 
-use super::{Core, Node};
+use super::Core;
 use crate::policy::Mark;
-use crate::reclaim::{deref, pin};
+use crate::reclaim::pin;
 use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 
@@ -59,9 +59,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     {
         let pin = pin();
         while let Some(spot) = self.find(hash, &pin, &|other| key.equivalent(other)) {
-            // SAFETY: linked when its word was loaded, under this pin.
-            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-            if self.serving(node, &pin).is_none() {
+            if self.serves(spot.object()).is_none() {
                 return false;
             }
             let mark = Mark(spot.mark());
@@ -103,15 +101,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     {
         let mut lowest = Lowest::new(limit);
         self.each_node(
-            |spot, node, pin| {
-                let Some(serving) = self.serving(node, pin) else {
+            |spot, _| {
+                let node = spot.object();
+                let Some(value) = self.serves(node) else {
                     return;
                 };
                 let heat = Mark(spot.mark()).heat();
                 let rank = if hottest { u8::MAX - 1 - heat } else { heat };
                 if lowest.wants(rank) {
-                    // SAFETY: `serving` has loaded its state as live, and the pin keeps it.
-                    let value = unsafe { serving.slot.value() };
                     lowest.push(rank, (node.key.clone(), value.clone()));
                 }
             },

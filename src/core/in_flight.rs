@@ -1,7 +1,8 @@
 //! Fills that run: which there are, and what becomes of those that run too long, or when the cache is
 //! closed.
 
-use super::{Awaited, Core, Fenced, Leader, Node, Part};
+use super::remove::After;
+use super::{Awaited, Core, Detached, Leader, Node, Part};
 use crate::actor::{actor, is_fill};
 use crate::blocking::Verb;
 use crate::error::ClosedError;
@@ -9,7 +10,7 @@ use crate::flight::{Outcome, WaitFor};
 use crate::foreign::contain;
 use crate::in_flight::{InFlight, LedBy};
 use crate::interlude::come_by;
-use crate::reclaim::{Pin, deref, pin};
+use crate::reclaim::pin;
 use crate::stats::Event;
 use crate::sync::{AtomicUsize, Ordering, store_load};
 use crate::table::Rehash;
@@ -101,16 +102,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.closed.0.swap(1, Ordering::SeqCst);
         store_load();
         let mut parts = Vec::new();
-        self.each_filling(|node, _| {
+        self.each_filling(|node, current| {
             while node.slot.state().is_filling() {
-                if let Some(part) = self.join(node, WaitFor::End, waiter) {
+                if let Some(part) = self.join(node, current, WaitFor::End) {
                     parts.push(part);
                     return;
                 }
             }
         });
         // `Awaited::new` hashes the key, which may panic: not under the walk's pin.
-        let awaited = |part| Awaited::new(Fenced::detached(part), waiter);
+        let awaited = |part| Awaited::new(Detached::new(part, After::Nothing), waiter);
         parts.into_iter().map(awaited).collect()
     }
 
@@ -128,12 +129,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         cut_off
     }
 
-    /// Shows every node that fills to `show`.
-    fn each_filling(&self, mut show: impl FnMut(&Node<K, V>, &Pin)) {
+    /// Shows every node that fills to `show`, with the one that it is to replace.
+    fn each_filling(&self, mut show: impl FnMut(&Node<K, V>, Option<&Node<K, V>>)) {
         self.each_node(
-            |_, node, pin| {
-                if node.slot.state().is_filling() {
-                    show(node, pin);
+            |spot, pin| {
+                let node = spot.object();
+                let (state, successor) = self.state_of(node, pin);
+                let successor = successor.filter(|it| it.slot.state().is_filling());
+                if state.is_filling() {
+                    show(node, None);
+                } else if let Some(successor) = successor {
+                    show(successor, Some(node));
                 }
             },
             || {},
@@ -165,7 +171,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 } else {
                     LedBy::Thread
                 },
-                fenced_off: state.is_cut(),
+                fenced_off: state.is_detached(),
             });
         });
         all
@@ -196,9 +202,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let Some(spot) = self.find(hash, &pin, is_key) else {
                 return false;
             };
-            // SAFETY: linked at the load of its word, under this pin.
-            let node = unsafe { deref(spot.object::<Node<K, V>>(), &pin) };
-            self.join(node, WaitFor::End, actor())
+            let node = spot.object();
+            let (_, successor) = self.state_of(node, &pin);
+            let current = successor.map(|_| node);
+            self.join(successor.unwrap_or(node), current, WaitFor::End)
         };
         let taken = part.is_some_and(|part| self.take_over_part(&part));
         self.tidy();
@@ -212,28 +219,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some(hash) = self.rehash(node) else {
             return false;
         };
-        let Ok(before) = node.slot.take_over() else {
+        let pinned = pin();
+        let Ok(before) = node.slot.abandon() else {
             return false;
         };
         come_by("taken");
-        {
-            let pin = pin();
-            // A removal that waits for this compute waits no longer, and has what that stood before.
-            if before.leaves_to_removals() {
-                self.remove_prior(node);
+        // SAFETY: the refresh held it when the pin was taken, because it had not ended.
+        let current = unsafe { part.current.as_ref() };
+        match current {
+            None => _ = self.unlink_node(hash, node, &pinned),
+            Some(current) if before.is_detached() => {
+                self.end_detached(hash, node, current, Event::Explicit, &pinned);
             }
-            // The value that was served while the fill ran goes on being served: from behind the slot,
-            // which goes on saying what that is, and then in its place.
-            let prior = node.slot.prior().filter(|_| !before.is_cut());
-            match prior.map(|prior| prior as *const Node<K, V>) {
-                None => drop(self.unlink_node(hash, node, Event::Explicit, &pin)),
-                // If it loses its place before that is found, who takes it lets go of both.
-                Some(prior) if before.is_linked() => drop(self.restore(hash, node, prior, &pin)),
-                // Who has taken its place knew of no takeover.
-                // SAFETY: held by that slot, and since `take_over` ours to let go of.
-                Some(prior) => drop(self.released(unsafe { &*prior }, Event::Explicit)),
+            Some(current) => {
+                self.end_refresh_without(current, node, None);
+                self.make_room(0, hash, current, &pinned);
             }
         }
+        drop(pinned);
         self.stats.count(Event::TakenOver);
         let flight = part.flight();
         // They have an outcome already if an insert cut the flight off.
@@ -252,7 +255,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
         let mut slow = Vec::new();
         let mut over = Vec::new();
-        self.each_filling(|node, _| {
+        self.each_filling(|node, current| {
             let Some(age) = self.age(node) else {
                 return;
             };
@@ -262,7 +265,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return;
             }
             // Before it is marked as told of: if it has ended by now, its leader tells.
-            if let Some(part) = self.join(node, WaitFor::End, actor()) {
+            if let Some(part) = self.join(node, current, WaitFor::End) {
                 if self.is_news(node, age) {
                     slow.push((part.again(), age));
                 }

@@ -165,10 +165,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let node: &Node<K, V> = self.node();
         let mut part = loop {
             // Fails only while somebody else hangs the flight.
-            if let Some(part) = self.core().join(node, WaitFor::End, self.actor) {
+            if let Some(part) = self.core().join(node, None, WaitFor::End) {
                 break part;
             }
         };
+        part.current = self.current;
         part.waits_for = WaitFor::Value;
         part
     }

@@ -6,8 +6,10 @@ use crate::cycle::leads_any;
 use crate::interlude::come_by;
 use crate::listener::{Bulletin, is_listening};
 use crate::reclaim::{Garbage, Pin, is_pinned};
-use crate::slot::{Released, State};
+use crate::slot::{Released, Removal, State, Takes};
 use crate::stats::Event;
+use crate::table::{Rehash, Spot};
+use std::hash::{BuildHasher, Hash};
 
 /// See [`Core::afterwards`].
 #[must_use]
@@ -22,55 +24,166 @@ impl<K, V, S> Drop for Afterwards<'_, K, V, S> {
     }
 }
 
-/// How many turns `quiesce` gives those who are about to read, before it lends a hand.
-const SETTLING: u32 = 200;
+impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
+    /// Takes a node out of the table, or puts `instead` in its place, if it is in the table. Returns the mark of its word.
+    pub(super) fn exchange(
+        &self,
+        hash: u64,
+        node: &Node<K, V>,
+        instead: Option<*const Node<K, V>>,
+        pin: &Pin,
+    ) -> Option<u8> {
+        let linked = || node.slot.state().is_linked();
+        let exchange = || {
+            self.table
+                .exchange(hash, node, instead, pin, self, &self.domain, &linked)
+        };
+        linked().then(exchange).flatten()
+    }
+
+    /// Takes a node without a live value out of the table; false if it is not there.
+    pub(super) fn unlink_node(&self, hash: u64, node: &Node<K, V>, pin: &Pin) -> bool {
+        let Some(mark) = self.exchange(hash, node, None, pin) else {
+            return false;
+        };
+        self.remember(mark, || Some(hash), pin);
+        self.unlinked(node);
+        true
+    }
+
+    /// Does what [`unlink_node`](Self::unlink_node) does, of the node at `spot`, whose hash the caller may know.
+    pub(super) fn unlink_removed(&self, spot: &Spot<'_, Node<K, V>>, hash: Option<u64>, pin: &Pin) {
+        let node = spot.object();
+        if self.take_out(spot, hash, pin) {
+            self.remember(spot.mark(), || hash.or_else(|| self.rehash(node)), pin);
+        }
+    }
+
+    /// Takes the node at `spot`, which has no live value, out of the table; false if another thread does. Its word may have
+    /// been changed by a use just now, or moved.
+    #[inline]
+    pub(super) fn take_out(
+        &self,
+        spot: &Spot<'_, Node<K, V>>,
+        hash: Option<u64>,
+        pin: &Pin,
+    ) -> bool {
+        let node = spot.object();
+        come_by("unlink");
+        let moved = || {
+            let hash = hash.or_else(|| self.rehash(node)).unwrap_or(0);
+            self.exchange(hash, node, None, pin).is_some()
+        };
+        let unlinked = self.table.unlink(spot) || moved();
+        if unlinked {
+            self.unlinked(node);
+        }
+        unlinked
+    }
+}
 
 impl<K, V, S> Core<K, V, S> {
-    /// The table has let go of a node, or of one that another stood before. The weight that this
-    /// has discharged.
-    ///
-    /// If it is to be given back what it stands before, because its fill has been taken over, that goes with it.
-    pub(super) fn released(&self, node: &Node<K, V>, event: Event) -> u64 {
-        // Asked for first: the caller may have no pin, and then the node may be gone right after. It is not another
-        // in the end, because from a slot that `restores` nobody takes it.
-        let prior = node.slot.prior();
-        let (before, discharged) = self.let_go(node, event);
-        come_by("let go");
-        let Some(prior) = prior.filter(|_| before.restores()) else {
-            return discharged;
-        };
-        // SAFETY: held by that slot, and since it is out of the table ours to let go of: who took it over had
-        // not put it back.
-        let prior = unsafe { &*(prior as *const Node<K, V>) };
-        discharged + self.let_go(prior, self.unless_expired(prior, event)).1
-    }
-
-    /// As [`released`](Self::released), of this node alone; with its state before.
-    pub(super) fn let_go(&self, node: &Node<K, V>, event: Event) -> (State, u64) {
-        let mut discharged = 0;
-        let told = self.bulletin.as_ref().zip(event.cause());
-        let released = node.slot.release_linked(&self.lingering, told.is_some());
-        let before = released.before;
-        if before.counts() {
-            self.counts_out();
-            self.stats.count(event);
-            discharged = before.weight();
-            self.discharge(discharged);
-            if let Some((bulletin, cause)) = told {
-                // Held for the listener.
-                bulletin.post(node, cause);
-                return (before, discharged);
-            }
+    /// Removes a live value, as long as its successor is this one: the one step in which it leaves, and its account, unless
+    /// the end of the refresh accounts for it. `link` says that the caller has taken the node out of the table. `None`: the
+    /// state has changed.
+    pub(super) fn try_remove_live(
+        &self,
+        node: &Node<K, V>,
+        successor: Option<&Node<K, V>>,
+        event: Event,
+        link: bool,
+    ) -> Option<Released> {
+        let state = node.slot.state();
+        let expected = successor.map(|successor| std::ptr::from_ref(successor).addr());
+        if !state.is_live() || state.successor() != expected {
+            return None;
         }
-        self.end_hold(node, &released);
-        (before, discharged)
+        let accounts = successor.is_none_or(|it| !it.slot.state().accounts_for_current());
+        // A successor that has no effect keeps the weight.
+        let parked = |it: &Node<K, V>| it.slot.parked().unwrap_or(0);
+        let weight = successor.map_or(state.weight(), parked);
+        if accounts {
+            self.remove_seen(node, state, weight, event, link)
+        } else {
+            let how = Removal {
+                value: Takes::Live,
+                link,
+                notify: false,
+            };
+            node.slot.remove(state, how)
+        }
     }
 
-    /// What it is called when a node goes for some reason: if its time is over, that is the reason.
+    /// Removes a value of this weight, whose live state was `seen`, and accounts for it. `None`: the state has changed.
+    #[inline]
+    pub(super) fn remove_seen(
+        &self,
+        node: &Node<K, V>,
+        seen: State,
+        weight: u64,
+        event: Event,
+        link: bool,
+    ) -> Option<Released> {
+        let how = Removal {
+            value: Takes::Live,
+            link,
+            notify: self.notifies(event),
+        };
+        let released = node.slot.remove(seen, how)?;
+        self.account(node, weight, event);
+        Some(released)
+    }
+
+    /// Does what [`try_remove_live`](Self::try_remove_live) does, of a node that is in the table.
+    #[inline]
+    pub(super) fn remove_live(
+        &self,
+        node: &Node<K, V>,
+        successor: Option<&Node<K, V>>,
+        event: Event,
+    ) -> bool {
+        self.try_remove_live(node, successor, event, false)
+            .is_some()
+    }
+
+    /// Accounts for a value that was removed, and is held for the listener, if there is one.
+    #[inline]
+    pub(super) fn account(&self, node: &Node<K, V>, weight: u64, event: Event) {
+        self.counts_out();
+        self.stats.count(event);
+        self.discharge(weight);
+        self.post(node, event);
+    }
+
+    /// Whether the listener is told of a removal by this event.
+    pub(super) fn notifies(&self, event: Event) -> bool {
+        self.bulletin.is_some() && event.cause().is_some()
+    }
+
+    /// Notes for the listener that a value was removed, whose slot is held for it.
+    pub(super) fn post(&self, node: &Node<K, V>, event: Event) {
+        if let Some((bulletin, cause)) = self.bulletin.as_ref().zip(event.cause()) {
+            bulletin.post(node, cause);
+        }
+    }
+
+    /// The caller has taken a node out of the table.
+    #[inline]
+    pub(super) fn unlinked(&self, node: &Node<K, V>) {
+        let state = node.slot.state();
+        if state.is_last_linked() {
+            node.slot.release_last_linked(state);
+            self.retire(std::ptr::from_ref(node).cast_mut());
+        } else {
+            self.end_hold(node, node.slot.release_linked());
+        }
+    }
+
+    /// The event by which a value is removed: if its TTL is over, that is the reason.
     pub(super) fn unless_expired(&self, node: &Node<K, V>, event: Event) -> Event {
         // (Of a slot that fills there is no deadline yet.)
-        let live = self.ttl.is_some() && node.slot.state().is_live();
-        if live && node.slot.is_expired(self.clock.now()) {
+        let has_value = self.ttl.is_some() && node.slot.state().has_value();
+        if has_value && node.slot.is_expired(self.clock.now()) {
             Event::Expired
         } else {
             event
@@ -78,16 +191,12 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(super) fn release_held(&self, node: &Node<K, V>) {
-        let released = node.slot.release_held();
-        self.end_hold(node, &released);
+        self.end_hold(node, node.slot.release_held());
     }
 
-    fn end_hold(&self, node: &Node<K, V>, released: &Released) {
+    pub(super) fn end_hold(&self, node: &Node<K, V>, released: Released) {
         if released.last {
             self.retire(std::ptr::from_ref(node).cast_mut());
-        }
-        if let Some(generation) = released.lingered() {
-            self.lingering.leave(generation);
         }
     }
 
@@ -126,8 +235,7 @@ impl<K, V, S> Core<K, V, S> {
             |node| {
                 // SAFETY: held until this call.
                 let node = unsafe { &*node };
-                let released = node.slot.release_told();
-                self.end_hold(node, &released);
+                self.end_hold(node, node.slot.release_notified());
             },
         );
     }
@@ -142,8 +250,7 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.quiesce();
         // What the listener is being told of may be told by us; or it is not told while we unwind.
         if !is_listening() && !std::thread::panicking() {
-            // The listener is told between the looks, not under the lock of one.
-            self.lingering.settle(SETTLING, || self.tell());
+            self.tell();
             self.domain.quiesce();
         }
     }

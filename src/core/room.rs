@@ -5,7 +5,8 @@ use super::{Core, GARBAGE, Node};
 use crate::bound::{Bound, Weight};
 use crate::interlude::come_by;
 use crate::policy::{Census, Mark, Policy, Ring, one_by_one};
-use crate::reclaim::{Garbage, Pin, deref, pin};
+use crate::reclaim::{Garbage, Pin, pin};
+use crate::slot::State;
 use crate::stats::Event;
 use crate::sync::{AtomicPtr, Ordering, PATIENCE, relax, store_load};
 use crate::table::{Dial, Rehash, Spot};
@@ -104,7 +105,7 @@ const IN_VAIN: usize = if cfg!(atomic_cache_loom) { 2 } else { 64 };
 /// The table as the policy sees it, for an entry that needs room.
 struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
     core: &'a Core<K, V, S>,
-    dial: Dial<'a>,
+    dial: Dial<'a, Node<K, V>>,
     pin: &'a Pin,
     /// The entry that needs room: not taken for its own sake.
     own: *const Node<K, V>,
@@ -119,28 +120,26 @@ struct Clock<'a, K: Hash + Eq, V, S: BuildHasher> {
 }
 
 impl<'a, K: Hash + Eq, V, S: BuildHasher> Clock<'a, K, V, S> {
-    fn node(&self, spot: &Spot<'a>) -> &'a Node<K, V> {
-        // SAFETY: linked when its word was loaded, under this pin.
-        unsafe { deref(spot.object::<Node<K, V>>(), self.pin) }
-    }
-
-    /// Returns whether an entry may leave: it is not being filled, and it has a weight, so it makes
+    /// Returns whether an entry may leave: it is neither filled nor refreshed just now, and it has a weight, so it makes
     /// room.
-    fn may_go(&self, spot: &Spot<'a>) -> bool {
-        may_go(self.node(spot), self.own)
+    fn may_go(&self, spot: &Spot<'a, Node<K, V>>) -> bool {
+        may_go(spot.object(), self.own).is_some()
     }
 
-    /// Takes an entry out, if it may leave and its word has not changed.
-    fn take(&self, spot: &Spot<'a>) -> bool {
+    /// Takes an entry out, if it may leave.
+    fn take(&self, spot: &Spot<'a, Node<K, V>>) -> bool {
         let freed = self.core.take(spot, self.own, self.now, self.pin);
         self.freed.set(self.freed.get() + freed);
         freed > 0
     }
 }
 
-fn may_go<K, V>(node: &Node<K, V>, own: *const Node<K, V>) -> bool {
+/// The state of a node that may leave.
+#[inline]
+fn may_go<K, V>(node: &Node<K, V>, own: *const Node<K, V>) -> Option<State> {
     let state = node.slot.state_now();
-    state.is_live() && state.weight() > 0 && !std::ptr::eq(node, own)
+    let may = state.is_live() && state.successor().is_none() && state.weight() > 0;
+    (may && !std::ptr::eq(node, own)).then_some(state)
 }
 
 /// Counted once for a step of the policy, which asks often.
@@ -180,7 +179,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
         // An entry of weight zero makes no room, so the hands do not see it. Otherwise it would be
         // the weakest of every few again and again, and nothing would ever leave.
         if self.weightless {
-            let state = self.node(&spot).slot.state();
+            let state = spot.object().slot.state();
             if state.is_live() && state.weight() == 0 {
                 return None;
             }
@@ -212,7 +211,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Ring for Clock<'_, K, V, S> {
 
     fn evict(&self, at: usize, mark: Mark, expect: impl FnOnce(u64)) -> Option<u64> {
         let spot = self.dial.spot(at).filter(|spot| spot.mark() == mark.0)?;
-        let hash = self.core.rehash(self.node(&spot)).unwrap_or(0);
+        let hash = self.core.rehash(spot.object()).unwrap_or(0);
         expect(hash);
         self.take(&spot).then_some(hash)
     }
@@ -275,7 +274,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Notes a use of the entry at `spot`: at most one swap, and none once its count is full.
     #[inline(always)]
-    pub(super) fn touch(&self, spot: &Spot<'_>) {
+    pub(super) fn touch(&self, spot: &Spot<'_, Node<K, V>>) {
         if let Some(touched) = Mark(spot.mark()).touched() {
             if self.room.is_some() {
                 spot.touch(touched.0);
@@ -295,9 +294,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 room.expiring.comes(deadline, pin);
             }
         }
-        let state = own.slot.state();
-        let owed = if state.is_live() {
-            owed.max(room.bound.left_to(state.weight()))
+        let owed = if own.slot.state().is_live() {
+            owed.max(room.bound.left_to(self.weight_of(own, pin)))
         } else {
             owed
         };
@@ -315,7 +313,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }) {
                 return;
             }
-            if self.unlink_node(hash, own, Event::Evicted, pin) {
+            if self.remove_live(own, None, Event::Evicted) {
+                self.unlink_node(hash, own, pin);
                 return self.stats.count(Event::GaveUp);
             }
             // Another thread has evicted our entry for its own debt. Ours is still open, and a
@@ -403,7 +402,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return;
             };
             let pin = clock.pin;
-            let is_demoted = |spot: &Spot<'_>| Mark(spot.mark()).is_demoted();
+            let is_demoted = |spot: &Spot<'_, Node<K, V>>| Mark(spot.mark()).is_demoted();
             let spot = self.table.find_spot(hash, pin, is_demoted);
             if spot.is_some_and(|spot| clock.take(&spot)) {
                 return;
@@ -443,12 +442,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             let mut spots = Vec::new();
             from = self.table.scan(hash, &pin, self, &self.domain, &mut spots);
             for spot in spots {
-                // SAFETY: linked when its word was loaded, under this pin.
-                let slot = &unsafe { deref(spot.object::<Node<K, V>>(), &pin) }.slot;
+                let slot = &spot.object().slot;
                 match slot.deadline() {
                     Some(deadline) if deadline > now => next = next.min(deadline),
-                    // Expired and taken out; or not live, and an older value with an unknown
-                    // deadline may come back.
+                    // Taken out, or not live yet, and its deadline is not known.
                     deadline => {
                         self.take_expired(&spot, now, &pin);
                         if deadline.is_none() || slot.state().is_linked() {
@@ -496,7 +493,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             return 0;
         }
         let now = self.ttl.map(|_| self.clock.now());
-        let rank = |spot: &Spot<'_>, node: &Node<K, V>| {
+        let rank = |spot: &Spot<'_, Node<K, V>>, node: &Node<K, V>| {
             if now.is_some_and(|now| node.slot.is_expired(now)) {
                 0
             } else {
@@ -504,7 +501,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }
         };
         let mut weights = [0; 2 + Mark::HOTTEST as usize];
-        self.each_entry(|spot, node, _| weights[rank(spot, node)] += node.slot.state().weight());
+        self.each_entry(|spot, node, _| {
+            weights[rank(spot, node)] += node.slot.state().weight_of_value();
+        });
         let mut sum = 0_u64;
         let last = weights.iter().position(|weight| {
             sum = sum.saturating_add(*weight);
@@ -527,12 +526,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         paid
     }
 
-    /// Shows every live entry once, and collects garbage in between.
-    fn each_entry(&self, mut show: impl FnMut(&Spot<'_>, &Node<K, V>, &Pin)) {
+    /// Shows every live entry once, unless it is being refreshed, and collects garbage in between.
+    fn each_entry(&self, mut show: impl FnMut(&Spot<'_, Node<K, V>>, &Node<K, V>, &Pin)) {
         self.each_node(
-            |spot, node, pin| {
-                if node.slot.state().is_live() {
-                    show(spot, node, pin);
+            |spot, pin| {
+                let state = spot.object().slot.state();
+                if state.is_live() && state.successor().is_none() {
+                    show(&spot, spot.object(), pin);
                 }
             },
             || self.tidy(),
@@ -541,26 +541,33 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Takes an entry out, if it may leave and its word has not changed. Returns the weight freed.
     #[inline(always)]
-    fn take(&self, spot: &Spot<'_>, own: *const Node<K, V>, now: Option<u64>, pin: &Pin) -> u64 {
-        // SAFETY: linked when its word was loaded, under this pin.
-        let node = unsafe { deref(spot.object::<Node<K, V>>(), pin) };
-        if !may_go(node, own) {
+    fn take(
+        &self,
+        spot: &Spot<'_, Node<K, V>>,
+        own: *const Node<K, V>,
+        now: Option<u64>,
+        pin: &Pin,
+    ) -> u64 {
+        let node = spot.object();
+        let Some(state) = may_go(node, own) else {
             return 0;
-        }
+        };
         come_by("take");
-        let state = node.slot.state();
         let expired = now.is_some_and(|now| node.slot.is_expired(now));
-        // A live slot stays live while its word is unchanged, because a slot never goes back.
-        if !self.table.unlink(spot) {
-            return 0;
-        }
         let event = if expired {
             Event::Expired
         } else {
             Event::Evicted
         };
-        self.released(node, event);
-        state.weight()
+        let weight = state.weight();
+        if self
+            .remove_seen(node, state, weight, event, false)
+            .is_none()
+        {
+            return 0;
+        }
+        self.take_out(spot, None, pin);
+        weight
     }
 
     /// Sets the weight that garbage may have: a share of the capacity. Without a weigher, the

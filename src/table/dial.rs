@@ -6,6 +6,7 @@ use super::probe::probe;
 use super::{Rehash, Spot, Table};
 use crate::reclaim::{Domain, Pin};
 use crate::sync::{Ordering, prefetch};
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// The bit of a mark that says *on probation*. The table counts the words that have it.
@@ -15,11 +16,19 @@ pub(crate) const PROBATION: u8 = 1 << 4;
 const HELP: usize = 4;
 
 /// All positions of a level.
-pub(crate) struct Dial<'p> {
+pub(crate) struct Dial<'p, T> {
     level: &'p Level,
+    _objects: PhantomData<&'p T>,
 }
 
-impl<'p> Dial<'p> {
+impl<'p, T> Dial<'p, T> {
+    fn new(level: &'p Level) -> Self {
+        Self {
+            level,
+            _objects: PhantomData,
+        }
+    }
+
     /// How many positions there are: a power of two.
     pub(crate) fn positions(&self) -> usize {
         self.level.len()
@@ -33,11 +42,11 @@ impl<'p> Dial<'p> {
 
     /// The word at a position, counted on round and round, if it may be changed now.
     #[inline]
-    pub(crate) fn spot(&self, at: usize) -> Option<Spot<'p>> {
+    pub(crate) fn spot(&self, at: usize) -> Option<Spot<'p, T>> {
         let at = at & (self.level.len() - 1);
         let word = self.level.load(at);
         let level = self.level;
-        word.is_settled().then_some(Spot { level, at, word })
+        word.is_settled().then_some(Spot::new(level, at, word))
     }
 
     /// Of a stretch of positions the first that may be changed now and is on probation, or is not.
@@ -68,7 +77,7 @@ impl<'p> Dial<'p> {
     }
 }
 
-impl Spot<'_> {
+impl<T> Spot<'_, T> {
     /// The mark that was seen.
     #[inline(always)]
     pub(crate) fn mark(&self) -> u8 {
@@ -99,18 +108,16 @@ impl<T> Table<T> {
         pin: &'p Pin,
         rehash: &dyn Rehash<T>,
         domain: &Domain,
-    ) -> Dial<'p> {
+    ) -> Dial<'p, T> {
         let level = self.root(pin);
         let Some(growth) = level.growth() else {
-            return Dial { level };
+            return Dial::new(level);
         };
         for _ in 0..HELP {
             self.move_a_block(level, growth, rehash, domain);
         }
         let next = level.next().filter(|_| !growth.is_young());
-        Dial {
-            level: next.unwrap_or(level),
-        }
+        Dial::new(next.unwrap_or(level))
     }
 
     /// Does what [`dial`](Self::dial) does, for all words of the table: finishes a resize.
@@ -119,7 +126,7 @@ impl<T> Table<T> {
         pin: &'p Pin,
         rehash: &dyn Rehash<T>,
         domain: &Domain,
-    ) -> Dial<'p> {
+    ) -> Dial<'p, T> {
         let level = self.whole(pin, rehash, domain);
         for at in 0..level.len() {
             let word = level.load(at);
@@ -128,7 +135,7 @@ impl<T> Table<T> {
                 level.settle_fresh(at, word.pointer());
             }
         }
-        Dial { level }
+        Dial::new(level)
     }
 
     /// How many words the table has now.
@@ -141,20 +148,20 @@ impl<T> Table<T> {
         &self,
         hash: u64,
         pin: &'p Pin,
-        which: impl Fn(&Spot<'p>) -> bool,
-    ) -> Option<Spot<'p>> {
+        which: impl Fn(&Spot<'p, T>) -> bool,
+    ) -> Option<Spot<'p, T>> {
         let level = self.root(pin);
         let load = level.loads();
         probe(hash, level.bits())
             .map(|at| (at, load(at)))
             .take_while(|(_, word)| !word.ends_probe())
             .filter(|(_, word)| word.matches(hash) && !word.is_pinned_down())
-            .map(|(at, word)| Spot { level, at, word })
+            .map(|(at, word)| Spot::new(level, at, word))
             .find(which)
     }
 
     /// Changes a mark; returns false if the word has changed.
-    pub(crate) fn remark(&self, spot: &Spot<'_>, mark: u8) -> bool {
+    pub(crate) fn remark(&self, spot: &Spot<'_, T>, mark: u8) -> bool {
         let changed = !spot.word.is_pinned_down()
             && spot
                 .level

@@ -282,13 +282,9 @@ impl Level {
     }
 
     /// Finds the position of an object, by looking everywhere.
-    pub(super) fn position_of(&self, object: usize) -> Option<Spot<'_>> {
+    pub(super) fn position_of<T>(&self, object: usize) -> Option<Spot<'_, T>> {
         (0..self.len())
-            .map(|at| Spot {
-                level: self,
-                at,
-                word: self.load(at),
-            })
+            .map(|at| Spot::new(self, at, self.load(at)))
             .find(|spot| spot.word.is_live() && spot.word.pointer() == object)
     }
 }

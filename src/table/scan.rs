@@ -28,7 +28,7 @@ impl<T> Table<T> {
         pin: &'p Pin,
         rehash: &dyn Rehash<T>,
         domain: &Domain,
-        found: &mut Vec<Spot<'p>>,
+        found: &mut Vec<Spot<'p, T>>,
     ) -> Option<u64> {
         'level: loop {
             found.clear();
@@ -56,7 +56,7 @@ impl<T> Table<T> {
                 // home may have been half walked over.
                 let seen = hash.is_some_and(|hash| hash < from);
                 if (first..last).contains(&home) && !seen {
-                    found.push(Spot { level, at, word });
+                    found.push(Spot::new(level, at, word));
                 }
             }
             return (last < level.len()).then(|| (last as u64) << (64 - level.bits()));
@@ -69,7 +69,7 @@ impl<T> Table<T> {
         hand: usize,
         n: usize,
         pin: &'p Pin,
-        visit: &mut dyn FnMut(Spot<'p>),
+        visit: &mut dyn FnMut(Spot<'p, T>),
     ) {
         let level = self.root(pin);
         if level.next().is_some() {
@@ -79,7 +79,7 @@ impl<T> Table<T> {
             let at = hand.wrapping_add(step) & (level.len() - 1);
             let word = level.load(at);
             if word.is_live() && !word.is_pinned_down() {
-                visit(Spot { level, at, word });
+                visit(Spot::new(level, at, word));
             }
         }
     }

@@ -138,6 +138,23 @@ pub(crate) unsafe fn deref<T>(object: *const T, pin: &Pin) -> &T {
     unsafe { &*object }
 }
 
+/// Lends a shared object for as long as the pin that `'p` borrows, which must not have been freed.
+///
+/// # Safety
+/// As of the engines that free: `object` was reachable, or held, at some moment since that pin was taken.
+#[track_caller]
+pub(crate) unsafe fn reach<'p, T>(object: *const T) -> &'p T {
+    books(|books| {
+        let freed = books
+            .retired
+            .get(&object.addr())
+            .is_some_and(BTreeSet::is_empty);
+        check(!freed, "use after free");
+    });
+    // SAFETY: as of `deref`.
+    unsafe { &*object }
+}
+
 /// The retired objects of one cache, or of one table.
 pub(crate) struct Domain {
     /// Each with the weight it was retired with. A mutex only to be `Sync`: no thread waits for it.

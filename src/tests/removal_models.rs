@@ -179,8 +179,8 @@ models! {
         assert_sum(&cache, added, taken.get());
     };
 
-    /// ... and if the compute puts nothing in, its previous value.
-    two_removals_beside_a_compute_that_leaves: Explore::AtMost(2) => || {
+    /// ... and if the compute puts nothing in, the current value.
+    two_removals_beside_a_compute_that_leaves: Explore::Long(2) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));
         let remove = |cache: &TestCache| cache.remove(&key());
@@ -225,7 +225,7 @@ models! {
     };
 
     /// An insert over a compute that a removal waits for: the removal is first, or it has the newer value.
-    insert_over_a_compute_that_a_removal_waits_for: Explore::AtMost(2) => || {
+    insert_over_a_compute_that_a_removal_waits_for: Explore::Long(2) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));
         let others = start([

@@ -6,7 +6,7 @@
 //! into it is an argument of `grow.rs`, not a result of these models.
 
 use super::harness::{Actor, Explore, Token, models, start};
-use super::reclaim_checker::{Domain, Pin, deref, pin};
+use super::reclaim_checker::{Domain, pin};
 use crate::reclaim::Garbage;
 use crate::table::{Claim, Key, Rehash, Table};
 use std::cell::Cell;
@@ -66,16 +66,15 @@ impl Rehash<Item> for Hashes {
 }
 
 /// A key to put in, and its object when that has been asked for.
-struct Wanted<'a> {
+struct Wanted {
     key: u64,
     id: u64,
     object: *mut Item,
-    pin: &'a Pin,
 }
 
-impl Key<Item> for Wanted<'_> {
-    fn is(&self, object: *const Item) -> bool {
-        is(self.key, object, self.pin)
+impl Key<Item> for Wanted {
+    fn is(&self, object: &Item) -> bool {
+        is(self.key, object)
     }
 
     fn object(&mut self) -> *const Item {
@@ -90,9 +89,8 @@ impl Key<Item> for Wanted<'_> {
     }
 }
 
-fn is(key: u64, object: *const Item, pin: &Pin) -> bool {
-    // SAFETY: it was in the table under this pin; the checker fails if that is not enough.
-    unsafe { deref(object, pin) }.key.number() == key
+fn is(key: u64, object: &Item) -> bool {
+    object.key.number() == key
 }
 
 fn item(key: u64, id: u64) -> *mut Item {
@@ -122,7 +120,6 @@ impl Shelf {
             key,
             id,
             object: std::ptr::null_mut(),
-            pin: &pin,
         };
         let hash = hash(key);
         match self
@@ -148,14 +145,13 @@ impl Shelf {
     fn remove_by(&self, hash: u64, key: u64) -> Option<u64> {
         let pin = pin();
         loop {
-            let is_key = |object: *const Item| is(key, object, &pin);
+            let is_key = |object: &Item| is(key, object);
             let spot =
                 self.table
                     .find_to_change(hash, &pin, &self.hashes, &self.domain, &is_key)?;
             if self.table.unlink(&spot) {
-                // SAFETY: linked until just now, under this pin.
-                let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
-                self.retire(spot.object());
+                let id = spot.object().id;
+                self.retire(spot.address());
                 return Some(id);
             }
         }
@@ -166,15 +162,14 @@ impl Shelf {
         let pin = pin();
         loop {
             let hash = hash(key);
-            let is_key = |object: *const Item| is(key, object, &pin);
+            let is_key = |object: &Item| is(key, object);
             let spot =
                 self.table
                     .find_to_change(hash, &pin, &self.hashes, &self.domain, &is_key)?;
             let new = item(key, id);
             if self.table.replace(&spot, new) {
-                // SAFETY: linked until just now, under this pin.
-                let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
-                self.retire(spot.object());
+                let id = spot.object().id;
+                self.retire(spot.address());
                 return Some(id);
             }
             // SAFETY: never shared.
@@ -189,19 +184,15 @@ impl Shelf {
         if !self.table.unlink(&spot) {
             return None;
         }
-        // SAFETY: linked until just now, under this pin.
-        let id = unsafe { deref(spot.object::<Item>(), &pin) }.id;
-        self.retire(spot.object());
+        let id = spot.object().id;
+        self.retire(spot.address());
         Some(id)
     }
 
     fn read(&self, key: u64) -> Option<u64> {
         let pin = pin();
-        let spot = self
-            .table
-            .find(hash(key), &pin, |object| is(key, object, &pin))?;
-        // SAFETY: linked when its word was loaded, under this pin.
-        Some(unsafe { deref(spot.object::<Item>(), &pin) }.id)
+        let spot = self.table.find(hash(key), &pin, |object| is(key, object))?;
+        Some(spot.object().id)
     }
 
     /// Every key and object in the order in which a scan finds them.
@@ -215,8 +206,7 @@ impl Shelf {
                 .table
                 .scan(stretch, &pin, &self.hashes, &self.domain, &mut spots);
             found.extend(spots.iter().map(|spot| {
-                // SAFETY: linked when its word was loaded, under this pin.
-                let item = unsafe { deref(spot.object::<Item>(), &pin) };
+                let item = spot.object();
                 (item.key.number(), item.id)
             }));
         }

@@ -267,11 +267,9 @@ fn beside_a_compute(ends: Ends, comes: Comes, prior: Option<u64>) {
         spin_until(|| cache.in_flight().iter().any(|fill| fill.fenced_off));
         let_others_run();
         assert!(!removing.is_finished(), "{case}: it does not wait");
-        assert_eq!(
-            cache.get(&1),
-            prior,
-            "{case}: what is read is served to the end"
-        );
+        // The value that the compute has read is hidden.
+        spin_until(|| cache.get(&1).is_none());
+        // It counts until it is known how it goes.
         assert_eq!(cache.len(), usize::from(prior.is_some()), "{case}");
         assert_eq!(heard(&told), [], "{case}");
     } else {
@@ -387,8 +385,7 @@ fn c02_of_several_removals_that_wait_for_a_compute_one_answers() {
                 .map(|at| {
                     let cache = cache.clone();
                     thread::spawn(move || match at {
-                        0 => (cache.clear(), None).1,
-                        1 => block_on(cache.remove_async(&1)),
+                        0 | 1 => block_on(cache.remove_async(&1)),
                         _ => cache.remove(&1),
                     })
                 })
@@ -442,7 +439,7 @@ fn c02_what_a_compute_leaves_goes_if_the_removal_is_dropped() {
                 drop(removal);
             } else {
                 drop(removal);
-                assert!(cache.contains(&1));
+                assert!(!cache.contains(&1));
                 latch.open();
                 drop(run_until_asleep(compute.as_mut()).unwrap());
             }
@@ -480,7 +477,8 @@ fn c09_what_a_removal_has_held_goes_with_it() {
             latch.open();
             drop(run_until_asleep(compute.as_mut()).unwrap());
             drop(compute);
-            assert_eq!((ledger.alive(), cache.len()), (1, 0));
+            assert!(ledger.alive() <= 1);
+            assert_eq!(cache.len(), 0);
             drop(removal);
             // crossbeam-epoch takes some rounds to be sure.
             let left = u64::from(cfg!(atomic_cache_crossbeam));
@@ -514,10 +512,10 @@ fn c02_what_only_a_clear_has_waited_for_is_dropped() {
     });
 }
 
-/// A removal waits for a compute, and something comes that is before the compute.
+/// A removal waits for a compute, and something else comes: after both, unless the compute has no effect then.
 #[test]
-fn c02_what_comes_before_a_compute_beside_a_removal_that_waits() {
-    use RemovalCause::Explicit;
+fn c02_what_comes_beside_a_removal_that_waits_for_a_compute() {
+    use RemovalCause::{Explicit, Replaced};
     watched(|| {
         for first in ["insert", "takeover", "nowait", "inside"] {
             for puts in [false, true] {
@@ -556,16 +554,20 @@ fn c02_what_comes_before_a_compute_beside_a_removal_that_waits() {
                 let (computed, inside) = compute.join().unwrap();
                 let answers = [taken, inside, removing.join().unwrap()];
                 let answers: Vec<_> = answers.into_iter().flatten().collect();
-                assert_eq!(answers, [10], "{first}");
-                let superseded = CompResult::Superseded(Op::Put(11));
-                let done = if puts {
-                    superseded
-                } else {
-                    CompResult::Unchanged(10)
+                let comes_after = matches!(first, "insert" | "nowait");
+                let left = if comes_after && puts { 11 } else { 10 };
+                assert_eq!(answers, [left], "{first}");
+                let done = match (puts, comes_after) {
+                    (true, true) => CompResult::ReplacedWith(11),
+                    (true, false) => CompResult::Superseded(Op::Put(11)),
+                    (false, _) => CompResult::Unchanged(10),
                 };
                 assert_eq!(computed, done, "{first}");
                 cache.run_pending_tasks();
-                assert_eq!(heard(&told), [(10, Explicit)], "{first}");
+                let replaced = [(10, Replaced), (11, Explicit)];
+                let removed = [(10, Explicit)];
+                let expected = if left == 11 { &replaced[..] } else { &removed };
+                assert_eq!(heard(&told), expected, "{first}");
                 let left = (first == "insert").then_some(20);
                 assert_eq!(cache.get(&1), left, "{first}");
                 assert_eq!(cache.len(), usize::from(left.is_some()), "{first}");

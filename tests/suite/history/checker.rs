@@ -885,8 +885,8 @@ enum Step {
     /// An insert has let go of this claim; an invalidate waits for it.
     Fenced(usize),
     Joined(usize),
-    /// A removal that has what this compute leaves.
-    Awaits(usize),
+    /// A removal that has what this compute leaves; and the value that is hidden until then.
+    Awaits(usize, Option<u64>),
     /// A compute that has no effect.
     Superseded,
     /// Has joined, and has this value.
@@ -972,23 +972,18 @@ impl Search<'_> {
             Step::None => match (deed.verb, deed.runs.first()) {
                 (Verb::Look, _) => deed.answer == found,
                 (Verb::Insert(id), _) => {
-                    let awaited = self.open_compute(machine).filter(|_| next.fenced);
-                    let given = awaited.is_none_or(|open| self.give(&mut next, open));
                     next.leave(at);
-                    if let Some(open) = awaited {
-                        next.steps[open] = Step::Superseded;
-                    }
                     next.value = Some(id);
-                    given
+                    true
                 }
-                (Verb::Remove | Verb::Invalidate, _) if self.open_compute(machine).is_some() => {
+                (Verb::Remove | Verb::Invalidate, _) if self.free_compute(machine).is_some() => {
                     let open = machine.open.expect("matched");
                     next.fenced = true;
-                    next.steps[at] = Step::Awaits(open);
+                    next.steps[at] = Step::Awaits(open, next.value.take());
                     true
                 }
                 (Verb::Remove | Verb::Invalidate | Verb::Nowait, _) => {
-                    if let Some(open) = self.open_compute(machine) {
+                    if let Some(open) = self.free_compute(machine) {
                         next.steps[open] = Step::Superseded;
                     }
                     next.value = None;
@@ -1014,12 +1009,9 @@ impl Search<'_> {
                 (_, None) => return self.fetches(machine, at),
             },
             Step::Claimed => {
-                let fenced = next.fenced && next.open == Some(at);
-                let compute = deed.verb == Verb::Compute;
-                next.fenced &= !compute;
-                next.close(at, deed.runs[0].ending);
-                (!compute || !fenced || self.give(&mut next, at))
-                    && deed.answer != Answer::Superseded
+                let ending = deed.runs[0].ending;
+                next.close(at, ending);
+                self.give(&mut next, at, ending) && deed.answer != Answer::Superseded
             }
             Step::Superseded => {
                 let run = &deed.runs[0];
@@ -1040,34 +1032,33 @@ impl Search<'_> {
             Step::Resolved(id) => deed.answer == Answer::Value(id),
             Step::Failed(error) => deed.answer == Answer::Error(error),
             Step::Vain => deed.answer == Answer::Absent,
-            Step::Joined(_) | Step::Awaits(_) | Step::Done => false,
+            Step::Joined(_) | Step::Awaits(..) | Step::Done => false,
         };
         if right { vec![next] } else { vec![] }
     }
 
-    /// The open claim, if that is a compute's.
-    fn open_compute(&self, machine: &Machine) -> Option<usize> {
+    /// The open claim, if that is a compute's that nothing has detached.
+    fn free_compute(&self, machine: &Machine) -> Option<usize> {
         let compute = |&open: &usize| self.deeds[open].verb == Verb::Compute;
-        machine.open.filter(compute)
+        machine.open.filter(compute).filter(|_| !machine.fenced)
     }
 
-    /// Gives the value to one of the removals that wait for a compute; if there is none of them nobody takes it. False:
-    /// that is not what they answered.
-    fn give(&self, next: &mut Machine, claim: usize) -> bool {
-        let mut value = next.value.take();
-        let (mut right, mut any) = (true, false);
+    /// A claim has ended: gives what it leaves to the removal that waits for it, if one does. False: that is not what the
+    /// removal answered.
+    fn give(&self, next: &mut Machine, claim: usize, ending: Ending) -> bool {
         for (step, deed) in next.steps.iter_mut().zip(&self.deeds) {
-            if *step == Step::Awaits(claim) {
-                *step = Step::Done;
-                any = true;
-                if value.is_some() && deed.takes(value) {
-                    value = None;
-                } else {
-                    right &= deed.takes(None);
+            if let Step::Awaits(awaited, hidden) = *step {
+                if awaited == claim {
+                    *step = Step::Done;
+                    return deed.takes(match ending {
+                        Ending::Value(id) => Some(id),
+                        Ending::Removes => None,
+                        _ => hidden,
+                    });
                 }
             }
         }
-        right && any && value.is_none()
+        true
     }
 
     /// A fetch or refresh that runs no fill.
@@ -1609,7 +1600,7 @@ fn r11_rejects_what_is_taken_out_twice_or_lost() {
             assert_eq!(history.rule(), rule, "{compute:?} {removals:?}");
         }
     }
-    // An insert beside a compute is after it; a removal that waits comes first, and then the compute has no effect.
+    // An insert beside a compute is after it, and after a removal that waits for it.
     let inserted = |(ending, answer), removed, after| {
         hand()
             .insert((1, 2), 1)
@@ -1620,9 +1611,10 @@ fn r11_rejects_what_is_taken_out_twice_or_lost() {
             .look((30, 31), after)
             .found()
     };
-    assert!(inserted(not_put, Value(1), Some(3)));
+    assert!(inserted(put, Value(2), Some(3)));
     assert!(inserted(put, Value(3), None));
     assert!(!inserted(put, Value(1), Some(3)));
+    assert!(!inserted(not_put, Value(1), Some(3)));
     assert!(!inserted(not_put, Value(2), Some(3)));
 }
 
@@ -1657,13 +1649,14 @@ fn the_search_knows_what_races_allow() {
         assert!(waiter.found(), "{got}");
         assert_eq!(waiter.rule(), "good");
     }
-    // What a compute has read is there until it ends; then a removal that waits has what it leaves.
+    // A removal that waits for a compute has what it leaves, and hides what it has read until then.
     let waited_for = hand()
         .insert((1, 2), 1)
         .then((3, 9), Verb::Compute, Answer::Value(2))
         .run((4, 8), Ending::Value(2), Some(1))
         .then((5, 10), Verb::Remove, Answer::Value(2))
-        .look((6, 7), Some(1))
+        .look((5, 6), Some(1))
+        .look((6, 7), None)
         .look((11, 12), None);
     assert!(waited_for.found());
     assert_eq!(waited_for.rule(), "good");

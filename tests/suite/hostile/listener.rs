@@ -538,9 +538,9 @@ fn h22_a_few_removals_wait_for_a_listener_that_blocks_and_are_told_by_it() {
     });
 }
 
-/// `quiesce` returns when the listener has been told, whoever tells it.
+/// A value that another thread is telling the listener of is held by that thread: `quiesce` does not wait for it.
 #[test]
-fn h22_c09_quiesce_waits_for_a_listener_that_is_being_told() {
+fn h22_c09_quiesce_does_not_wait_for_a_listener_that_is_being_told() {
     watched(|| {
         let held = Held::new();
         let inner = held.clone();
@@ -556,18 +556,9 @@ fn h22_c09_quiesce_waits_for_a_listener_that_is_being_told() {
         let of_blocked = cache.clone();
         let blocked = thread::spawn(move || of_blocked.clear());
         held.begun.pass();
-        let (of_waiting, count, quiet) = (cache.clone(), Arc::clone(&ledger), Flag::default());
-        let done = quiet.clone();
-        let waiting = thread::spawn(move || {
-            // What is being told of was removed before this call.
-            of_waiting.quiesce();
-            done.raise();
-            count.alive()
-        });
-        let_others_run();
-        assert!(!quiet.is_up());
+        cache.quiesce();
+        assert!(ledger.alive() >= 1, "dropped while the listener reads it");
         held.end.open();
-        assert!(waiting.join().unwrap() <= 9);
         blocked.join().unwrap();
         cache.quiesce();
         assert_eq!((ledger.alive(), cache.retired()), (0, 0));
