@@ -5,3 +5,4 @@ mod corpus;
 mod operations_model;
 mod races;
 mod runs;
+mod storm;
