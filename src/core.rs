@@ -54,7 +54,7 @@ pub(crate) use remove::Detached;
 use room::{Charge, Room};
 pub(crate) use wait::{Awaited, Part, Wait, Waited};
 
-/// What the table's words point to: a key and its slot.
+/// A key and its slot: the objects that the table's words point to.
 pub(crate) struct Node<K, V> {
     pub(crate) key: K,
     pub(crate) slot: Slot<V>,
@@ -65,7 +65,7 @@ impl<K, V> Node<K, V> {
     /// while one unwinds would end the program.
     ///
     /// # Safety
-    /// `node` is from the slab at `home`, which is a `Slab<Node<K, V>>`, and nobody uses it any more.
+    /// `node` is from the slab at `home`, which is a `Slab<Node<K, V>>`, and no thread uses it any more.
     unsafe fn reap(node: *mut (), home: Home) -> Reaped {
         let node = node.cast::<Self>();
         // SAFETY: ours alone; each field is dropped once, and then only the cell is left.
@@ -88,10 +88,10 @@ impl<K, V> Node<K, V> {
 /// How a key is put into words for a [`CycleError`](crate::CycleError).
 pub(crate) type Describe<K> = fn(&K) -> String;
 
-/// What goes on with a fill that nobody waits for any more: foreign code.
+/// Goes on with a stored fill that has no waiters any more: user code.
 pub(crate) type Spawner = Box<dyn Fn(Job) + Send + Sync>;
 
-/// What a builder settles.
+/// The settings of a builder.
 pub(crate) struct Config<K, V, S> {
     pub(crate) hasher: S,
     pub(crate) ttl: Option<Duration>,
@@ -130,7 +130,7 @@ pub(crate) struct Core<K, V, S> {
     spawner: Option<Spawner>,
     watch: Watch<K>,
     closed: Closed,
-    /// What it holds is dropped after everything else here ...
+    /// The garbage in it is dropped after everything else here ...
     domain: Domain,
     /// ... and goes back here. Boxed, because the domain knows its address.
     slab: Box<Slab<Node<K, V>>>,
@@ -147,7 +147,7 @@ const SWEEP: usize = 4;
 /// Garbage is dropped when there is a share of the capacity of it: one in so many.
 const GARBAGE: usize = 32;
 
-/// What a caller of [`Core::turn`] wants with the key.
+/// The wish of a caller of [`Core::turn`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aim {
     /// A value: the live one, the one being computed, or a lead.
@@ -237,7 +237,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// The short way of a hit, in a [plain](Self::is_plain) cache: a live entry near its home. Calls nothing but the
-    /// key's `Eq`, of an entry with a deadline the clock, and what notes a use that is to be noted.
+    /// key's `Eq`, of an entry with a deadline the clock, and, in a bounded cache, the policy's count.
     #[inline(always)]
     pub(crate) fn hit<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Glance<&'p V>
     where
@@ -350,7 +350,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.clock.deadline(self.ttl)
     }
 
-    /// One step towards what `aim` says: the live value, a lead, or a part in somebody's flight.
+    /// Takes one step towards `aim`: the live value, a lead, or a share in a running flight.
     #[cold]
     pub(crate) fn turn<'c>(
         &'c self,
@@ -427,7 +427,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         unreachable!("the turns do not end before one returns")
     }
 
-    /// What a node that stands for a key means to a caller that aims at something.
+    /// Judges the node of a key, for a caller that has an aim.
     fn judge<'p>(&self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
         let (state, successor) = self.state_of(node, pin);
         come_by("judge");
@@ -457,7 +457,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// What a fill means to a caller that cannot have the current value.
+    /// Judges a fill, for a caller that cannot have the current value.
     fn judge_fill<'p>(&self, node: &'p Node<K, V>, fill: State, aim: Aim) -> Judged<'p, K, V> {
         if fill.is_unhooked() {
             // A thread is about to take it out of the table, or off the current value. It may hash keys before it does the
@@ -498,8 +498,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         flight.map(|flight| Part::new(self, node, current, flight, waits_for))
     }
 
-    /// Puts a value in, over whatever there is. One that is too heavy takes the older value out, is handed to those who
-    /// wait for the key, and is not kept.
+    /// Puts a value in, over any older one. A value that is too heavy takes the older one out, is handed to the waiters of the
+    /// key, and is not kept.
     pub(crate) fn insert(&self, hash: u64, key: K, value: V) {
         let weight = self.weigh(&key, &value);
         self.insert_weighed(hash, key, value, weight);
@@ -524,7 +524,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             Err(_) => (Deadline::Past, Event::Evicted),
         };
         let fits = weight.is_ok();
-        // As garbage, what is too heavy weighs what it can; nothing, if nobody can say what.
+        // As garbage, a value that is too heavy weighs as much as the state word can say; nothing, if the weigher panicked.
         let weight =
             weight.unwrap_or_else(|heavy| heavy.weight.map_or(0, |weight| weight.min(MAX_WEIGHT)));
         let mut spare = Spare::with(self, 0, key, Slot::ready(value, deadline, weight));
@@ -544,8 +544,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if fits {
                 self.stats.count(Event::Inserted);
             }
-            // What we have taken out ourselves pays too: or several who put in anew what is there
-            // already would each evict others for the sake of what the rest is about to discharge.
+            // The weight of the entry that this call replaced counts towards its debt. Otherwise threads that overwrite
+            // existing keys would evict unrelated entries for room that the others are about to free.
             let owed = charge.passes_to_the_entry().saturating_sub(replaced);
             if !kept {
                 self.unlink_node(hash, node, &pin);
@@ -753,7 +753,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             .find_to_change(hash, pin, self, &self.domain, &|node| is_key(&node.key))
     }
 
-    /// One who took part in a flight leaves it; with `None` it was a leader nobody waited for.
+    /// Leaves a flight; `None` is a leader without waiters.
     fn leave(&self, node: &Node<K, V>, flight: Option<*const Flight>) {
         match flight {
             Some(flight) => self.leave_part(node, flight),
@@ -769,7 +769,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
         self.release_held(node);
         // SAFETY: made by `Arc::into_raw`; `leave` is true once; the slot that led here has
-        // ended, so nobody finds it any more.
+        // ended, so no thread finds it any more.
         self.domain.retire(unsafe { Garbage::counted(flight) });
     }
 
@@ -842,8 +842,8 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.retired() + self.bulletin.as_ref().map_or(0, Bulletin::len)
     }
 
-    /// Stops the janitor, if there is one, and waits for its round; unless what is called in that may wait for us: for
-    /// what this thread fills, views or drops.
+    /// Stops the janitor, if there is one, and waits for its round, unless the round may wait for this thread: for a fill that
+    /// it leads, a guard that it holds, or a value that it drops.
     pub(crate) fn stop_janitor(&self) {
         if let Some(janitor) = self.janitor.get() {
             janitor.stop(!leads_any() && !is_reaping() && !is_pinned());
@@ -855,13 +855,13 @@ impl<K, V, S> Core<K, V, S> {
         self.janitor.get()
     }
 
-    /// Whether this thread may wait for a janitor's round: nothing that it is in the middle of can be what the round
-    /// waits for.
+    /// Whether this thread may wait for a janitor's round: the round cannot be waiting for anything that this thread is in the
+    /// middle of.
     pub(crate) fn may_wait_for_a_round() -> bool {
         !leads_any() && !is_listening() && !is_reaping() && !is_pinned()
     }
 
-    /// Whether all other handles, of so many, might be in what has been removed.
+    /// Whether all other handles, of so many, might be inside removed values.
     ///
     /// While values are seen not to hold any, that is looked at once in a while only.
     pub(crate) fn may_be_held_by_garbage(&self, handles: usize) -> bool {
@@ -898,8 +898,7 @@ where
 }
 
 impl<K, V, S> Drop for Core<K, V, S> {
-    /// Alone with everything: tells what is still to be told, and drops each entry, each drop
-    /// contained.
+    /// Runs alone with everything: tells the listener the rest, and drops each entry, each drop contained.
     fn drop(&mut self) {
         // Also on a thread that is pinned, by a view of another cache: this is the last occasion.
         if let Some(bulletin) = &self.bulletin {

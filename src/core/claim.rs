@@ -1,4 +1,4 @@
-//! What a caller claims: a key, and the node to be put in for it.
+//! The claim of a caller: a key, and the node to be put in for it.
 
 use super::{Core, Node};
 use crate::reclaim::Pin;
@@ -16,7 +16,7 @@ pub(crate) trait Wanted<K> {
 /// when it is not used, because others may have seen it in passing.
 pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
-    /// Who is going to fill it.
+    /// The number of the thread or fill that is going to fill it.
     pub(super) actor: u64,
     /// By a compute.
     pub(super) computes: bool,
@@ -43,19 +43,19 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         }
     }
 
-    /// Who is going to fill it.
+    /// Returns the number of the thread or fill that is going to fill it.
     pub(crate) fn actor(&self) -> u64 {
         self.actor
     }
 
-    /// Settles who is going to fill it, if that is not settled.
+    /// Sets the number of its filler, unless it has one.
     pub(crate) fn for_actor(&mut self, actor: u64) {
         if self.actor == 0 {
             self.actor = actor;
         }
     }
 
-    /// A node for an owned key, and the key as what is wanted.
+    /// A node for an owned key, and that key as the wanted one.
     pub(crate) fn holding(core: &'c Core<K, V, S>, actor: u64, key: K) -> (Self, Held<K>) {
         let spare = Self::with(core, actor, key, Slot::filling(actor));
         // SAFETY: made just now.
@@ -85,7 +85,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
     }
 }
 
-// SAFETY: it owns a node that nobody else changes; keys and values go to any thread (`Send`), and others
+// SAFETY: it owns a node that no other thread changes; keys and values go to any thread (`Send`), and others
 // may look at the key in passing (`Sync`).
 unsafe impl<K, V, S> Send for Spare<'_, K, V, S>
 where
@@ -95,7 +95,7 @@ where
 {
 }
 
-/// What [`Core::turn`] claims: a wanted key, with the spare node to be put in for it.
+/// The claim of [`Core::turn`]: a wanted key, with the spare node to be put in for it.
 pub(super) struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) hash: u64,
     /// Asked of the policy once.
@@ -122,7 +122,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Claimed<'_, '_, K, V, 
     }
 }
 
-/// What [`Core::insert`] claims: a node that is ready.
+/// The claim of [`Core::insert`]: a node that is ready.
 pub(super) struct Ready<'a, K, V, S> {
     pub(super) core: &'a Core<K, V, S>,
     pub(super) hash: u64,

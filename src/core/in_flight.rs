@@ -1,5 +1,4 @@
-//! Fills that run: which there are, and what becomes of those that run too long, or when the cache is
-//! closed.
+//! Running fills: the list of them, and the end of those that run too long, or of all when the cache is closed.
 
 use super::remove::After;
 use super::{Awaited, Core, Detached, Leader, Node, Part};
@@ -20,7 +19,7 @@ use std::time::{Duration, Instant};
 /// Is told of a fill that is slow: foreign code.
 pub(crate) type OnSlow<K> = Box<dyn Fn(&K, Duration) + Send + Sync>;
 
-/// What is done about fills that run long.
+/// The watch over fills that run long.
 pub(crate) struct Watch<K> {
     pub(crate) slow: Option<(Duration, OnSlow<K>)>,
     pub(crate) timeout: Option<Duration>,
@@ -62,10 +61,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.closed.is()
     }
 
-    /// Lets a lead pass, unless the cache is closed; then the lead is given up, here and now: what its holder has
-    /// besides may be foreign, and wait for it when it is dropped.
+    /// Lets a lead pass, unless the cache is closed. Then the lead is given up here and now: its holder may have user code to
+    /// drop besides, which may wait for the lead.
     ///
-    /// Not under a pin: who waits for the lead is woken.
+    /// Not under a pin: it wakes the waiters.
     #[inline]
     pub(crate) fn admit<'c>(
         &self,
@@ -80,8 +79,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
     /// Whether a lead may pass: asked by its leader.
     ///
-    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; who closes says so
-    /// and then walks over the table. So one of them sees the other.
+    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; the thread that
+    /// closes says so and then walks over the table. So one of them sees the other.
     #[inline]
     pub(crate) fn admits(&self) -> bool {
         come_by("admit");
@@ -177,7 +176,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         all
     }
 
-    /// Notes when a fill began whose slot has no room for it, if anybody wants to know.
+    /// Notes when a refresh began, whose slot has no room for it, if the cache watches its fills.
     pub(super) fn note_beginning(&self, leader: &Leader<'_, K, V, S>) {
         if self.watch.is_on() {
             leader.take_part().flight().begins(self.clock.now());
@@ -195,7 +194,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Some(Duration::from_nanos(self.clock.now().saturating_sub(began)))
     }
 
-    /// Fences a running fill of a key off and lets those who wait choose a new leader. False: none ran.
+    /// Abandons the running fill of a key, and lets one of its waiters lead a new one. False: none ran.
     pub(crate) fn take_over(&self, hash: u64, is_key: &dyn Fn(&K) -> bool) -> bool {
         let part = {
             let pin = pin();
@@ -283,7 +282,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.tidy();
     }
 
-    /// Whether a fill has become slow, and nobody has been told yet.
+    /// Whether a fill has become slow, and its listener has not been told yet.
     fn is_news(&self, node: &Node<K, V>, age: Duration) -> bool {
         let slow = self.watch.slow.as_ref();
         slow.is_some_and(|(threshold, _)| age >= *threshold) && node.slot.mark_slow()

@@ -55,7 +55,7 @@ pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) hash: u64,
     /// The number of the thread or fill that leads.
     pub(super) actor: u64,
-    /// What becomes of the flight if nothing else is said.
+    /// How the flight ends unless another end is chosen.
     ending: Ending,
     /// The value is in the slot's cell, and not yet published: it is ours.
     full: bool,
@@ -174,7 +174,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         })
     }
 
-    /// As [`run`](Self::run), of what puts the value into its cell.
+    /// Does what [`run`](Self::run) does, for a fill that puts its value into the cell.
     pub(crate) fn fill<R>(&mut self, fill: impl FnOnce(&K, &mut Blank<'_, V>) -> R) -> R {
         let (core, node) = (self.core, self.node());
         let describe = || core.describe(&node.key);
@@ -200,20 +200,20 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         self.publish().0.value().clone()
     }
 
-    /// What the value weighs, and whether it can be kept.
+    /// The weight of the value, and whether it can be kept.
     fn weigh(&self) -> (u64, bool) {
         assert!(self.full, "there is a value to publish");
         // SAFETY: we lead, and have written it.
         let value = unsafe { self.node().slot.value() };
         let weight = if self.core.has_weigher() {
-            // Foreign code, and as much a part of the fill as what made the value.
+            // User code, and as much a part of the fill as the closure that made the value.
             self.run(|key| self.core.weigh(key, value))
         } else {
             self.core.weigh(self.key(), value)
         };
         match weight {
             Ok(weight) => (weight, true),
-            // As garbage it weighs what it can; nothing, if nobody can say what.
+            // As garbage it weighs as much as the state word can say; nothing, if the weigher panicked.
             Err(heavy) => (
                 heavy.weight.map_or(0, |weight| weight.min(MAX_WEIGHT)),
                 false,
@@ -228,7 +228,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             return None;
         }
         // SAFETY: the refresh's hold of the current node is given up by the thread that abandons the fill, if `seen` says
-        // so, or by us, who have not; a thread that abandons it from now on retires it after our pin was taken.
+        // so, or by us, and we have not; a thread that abandons it from now on retires it after our pin was taken.
         Some(unsafe { &*self.current })
     }
 
@@ -241,8 +241,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         published
     }
 
-    /// Does what [`publish`](Self::publish) does, of a compute too: one that is superseded has no effect, and its value is
-    /// to be [taken back](Self::take_back).
+    /// Publishes a compute too. One that is superseded has no effect, and its value is to be
+    /// [taken back](Self::take_back).
     pub(crate) fn put(mut self) -> Result<(Found<'c, K, V>, bool), Self> {
         self.core.judge_age(&self);
         let (weight, fits) = self.weigh();
@@ -303,7 +303,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             core.post(node, Event::Explicit);
         }
         if let Some(flight) = before.flight() {
-            // Wakers are foreign code: no pin, and this thread leads one less.
+            // Wakers are user code: no pin, and this thread leads one less.
             drop(pin);
             self.leading = None;
             // SAFETY: the leader takes part, which keeps the flight.
@@ -408,7 +408,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         loop {
             let seen = slot.state();
             if seen.flight().is_some() {
-                // A clone of an error is foreign code; until it is there we are a leader like
+                // A clone of an error is user code; until it is there we are a leader like
                 // any other.
                 self.ending = Ending::Without(Outcome::Failed(self.run(|_| share())));
                 break;
@@ -612,7 +612,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
             // SAFETY: we lead, and it was ours until now.
             contain(|| unsafe { self.node().slot.drop_written() });
         }
-        // What follows runs no fill, and this thread leads one less.
+        // The rest runs no fill, and this thread leads one less.
         self.leading = None;
         let (before, outcome) = match std::mem::replace(&mut self.ending, Ending::Over) {
             Ending::Over => return,
@@ -633,7 +633,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
             }
         };
         self.clear_away(before);
-        // An error that no caller wants is dropped last: that is foreign code.
+        // An error that no caller wants is dropped last: that is user code.
         let mut _unwanted = None;
         if let Some(flight) = before.flight() {
             // SAFETY: the leader takes part, which keeps the flight.

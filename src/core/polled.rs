@@ -1,5 +1,5 @@
 //! Fills that are futures: led in person by the task that brought one, or owned by the cache and kept
-//! by their flight, for whoever waits to poll.
+//! by their flight, for its waiters to poll.
 
 use super::{Blank, Core, Leader, Node, Part, Wait};
 use crate::actor::new_fill;
@@ -31,7 +31,7 @@ where
     core: Arc<Core<K, V, S>>,
 }
 
-// SAFETY: the lead of a fill that is polled (`is_fill`) has nothing of any thread; what it leads to is
+// SAFETY: the lead of a fill that is polled (`is_fill`) has nothing of any thread; the objects that it leads to are
 // shared by threads that have a handle (`Core: Sync`), and dropped on any (`Send`).
 unsafe impl<K, V, E, S> Send for Kept<K, V, E, S>
 where
@@ -47,7 +47,7 @@ where
     V: 'static,
     S: BuildHasher + 'static,
 {
-    /// The fill first, as a part of itself: what its destructors wait for, it waits for. It may be dropped because
+    /// Drops the fill first, as a part of itself: it is the fill that waits if its destructors wait. It may be dropped because
     /// another destructor panics.
     fn drop(&mut self) {
         let Self { fill, lead, .. } = self;
@@ -58,7 +58,7 @@ where
     }
 }
 
-/// Out of line: what a large value takes of the stack is given back before the flight is ended.
+/// Out of line: the stack that a large value takes is given back before the flight is ended.
 #[inline(never)]
 fn poll_into<V, E>(
     fill: &mut BoxFill<V, E>,
@@ -110,8 +110,8 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Leaves the lead, and the fill that `make` makes, to all who wait; one of them is the caller,
-    /// with the wait that is returned. It has begun: a fill that nobody waits for is dropped.
+    /// Leaves the lead, and the fill that `make` makes, to all waiters. One of them is the caller, with the wait that is
+    /// returned. It is on the list already, because a stored fill without waiters is dropped.
     pub(crate) fn keep<E>(
         mut self,
         core: &Arc<Core<K, V, S>>,
@@ -122,10 +122,10 @@ where
     {
         debug_assert!(std::ptr::eq(self.core(), Arc::as_ptr(core)));
         let (us, hash) = (self.actor, self.hash);
-        // What makes the fill is not yet the fill: it may block, and so what asks for it. It runs as
-        // who leads now, and inside which fill that is, the graph says.
+        // The closure that makes the fill is not yet the fill. It may block, and then its caller does. It runs as the leader
+        // of now, and the graph says inside which fill that is.
         let asking = who_awaits().filter(|asks| asks.actor != us);
-        // Who leads now waits for nothing yet: that is no cycle.
+        // The leader of now waits for nothing yet: that is no cycle.
         let nested = asking.and_then(|asks| self.nest(asks).ok());
         let fill = {
             let _inside = in_poll();
@@ -159,12 +159,11 @@ where
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
-    /// Takes part in the flight, beside the lead: as one who joined it, also if it is fenced off by
-    /// now.
+    /// Takes a share in the flight, beside the lead, as a caller that joined it, also if it is detached by now.
     pub(super) fn take_part(&self) -> Part<'c, K, V, S> {
         let node: &Node<K, V> = self.node();
         let mut part = loop {
-            // Fails only while somebody else hangs the flight.
+            // Fails only while another thread hangs the flight.
             if let Some(part) = self.core().join(node, None, WaitFor::End) {
                 break part;
             }
@@ -174,7 +173,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         part
     }
 
-    /// What is led here is polled inside `us`, which waits for it.
+    /// Says that this fill is polled inside `us`, which waits for it.
     fn nest(&self, us: Who) -> Result<Nested<'c, K, V, S>, CycleError> {
         let part = self.take_part();
         let words = Words::of(part.core.describe(part.key()));
@@ -201,7 +200,7 @@ struct Nested<'c, K: Hash + Eq, V, S: BuildHasher> {
     _part: Part<'c, K, V, S>,
 }
 
-// SAFETY: as of `Kept`; what is nested is an actor's number and a part.
+// SAFETY: the lead of a fill that is polled has nothing of any thread, as of `Kept`; a nested one adds a number and a share.
 unsafe impl<K, V, S> Send for TaskLead<'_, K, V, S>
 where
     K: Hash + Eq + Send + Sync,
@@ -239,8 +238,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         Ok(())
     }
 
-    /// Drops what is left of the fill, which has ended only then, as a part of it: what its destructors wait for, it
-    /// waits for.
+    /// Drops the rest of the fill, which has ended only then, as a part of it: it is the fill that waits if its destructors
+    /// wait.
     pub(crate) fn drop_fill(&mut self, fill: impl FnOnce()) {
         // It is not polled any more: if it is dropped by a fill that it waits for, that is no cycle.
         let _ = self.nest();
@@ -256,7 +255,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         self.leader.core()
     }
 
-    /// Ends the flight, inside what it has been polled in: foreign code is run at a fill's end too.
+    /// Ends the flight, inside the fill that has polled it: user code is run at a fill's end too.
     pub(crate) fn end<R>(self, end: impl FnOnce(Leader<'c, K, V, S>) -> R) -> R {
         let Self { nested, leader } = self;
         let ended = end(leader);

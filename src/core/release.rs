@@ -1,5 +1,5 @@
-//! What comes after a removal: holds are given up, the listener is told, and what nobody can see any
-//! more is dropped.
+//! After a removal: nodes are unlinked, holds are given up, the listener is told, and objects that no reader can reach are
+//! dropped.
 
 use super::{Core, Node};
 use crate::cycle::leads_any;
@@ -51,7 +51,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         true
     }
 
-    /// Does what [`unlink_node`](Self::unlink_node) does, of the node at `spot`, whose hash the caller may know.
+    /// Does what [`unlink_node`](Self::unlink_node) does, with the node at `spot`, whose hash the caller may know.
     pub(super) fn unlink_removed(&self, spot: &Spot<'_, Node<K, V>>, hash: Option<u64>, pin: &Pin) {
         let node = spot.object();
         if self.take_out(spot, hash, pin) {
@@ -213,9 +213,8 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.retire_weighing(garbage, weight);
     }
 
-    /// Tells the listener what has been removed, unless this thread holds something: a pin, or the
-    /// lead of a flight, whose key the listener may ask for; or it unwinds. What is not told now is told
-    /// by who comes by next.
+    /// Tells the listener of removals, unless this thread holds a pin, or the lead of a flight, whose key the listener may ask
+    /// for, or unwinds. The next thread that calls this tells the rest.
     pub(super) fn tell(&self) {
         let Some(bulletin) = &self.bulletin else {
             return;
@@ -243,19 +242,19 @@ impl<K, V, S> Core<K, V, S> {
     #[track_caller]
     pub(crate) fn quiesce(&self) {
         self.tell();
-        // Whoever holds a view, or is about to read, may be waiting for a fill, and that fill may be ours.
+        // A thread that holds a guard may be waiting for a fill, and that fill may be ours.
         if leads_any() && !is_pinned() {
             return self.domain.flush_here();
         }
         self.domain.quiesce();
-        // What the listener is being told of may be told by us; or it is not told while we unwind.
+        // This thread may be the one that tells the listener, inside of which it is called; nor does it tell while it unwinds.
         if !is_listening() && !std::thread::panicking() {
             self.tell();
             self.domain.quiesce();
         }
     }
 
-    /// Housekeeping after removals: tells the listener, and drops what nobody can see any more.
+    /// Tells the listener, and drops objects that no reader can reach any more.
     /// Does nothing on a thread that is pinned.
     #[inline]
     pub(crate) fn tidy(&self) {
@@ -263,12 +262,12 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.tidy();
     }
 
-    /// Tidies up when it is dropped: of those who are about to remove something, declared first.
+    /// Returns a guard that tidies up when it is dropped. A method that may remove something declares it first.
     pub(crate) fn afterwards(&self) -> Afterwards<'_, K, V, S> {
         Afterwards { core: self }
     }
 
-    /// As [`tidy`](Self::tidy), also when there is little to drop. Waits for nobody.
+    /// Does what [`tidy`](Self::tidy) does, also when there is little to drop. Never waits.
     pub(crate) fn tidy_all(&self) {
         self.tell();
         self.domain.flush();

@@ -1,7 +1,7 @@
 //! Taking keys out: one, all, or those a predicate picks.
 //!
 //! A removal first detaches the fill of a key, then hides its value, then waits. Once a fill is detached no newcomer gets its
-//! value, whatever becomes of the removal. See slot.rs for what a removal and a compute are to each other.
+//! value, whatever becomes of the removal. See slot.rs for the order of a removal and a compute.
 
 use super::{Core, Node, Part};
 use crate::flight::WaitFor;
@@ -18,17 +18,17 @@ pub(crate) struct Detached<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(crate) after: After,
 }
 
-/// What a removal does when the fill that it waits for has ended.
+/// The task of a removal when the fill that it waits for has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     Nothing,
-    /// Answers with what the compute leaves.
+    /// Answers with the value that the compute leaves.
     Claim,
     /// Judges the newer value: the fill is not detached.
     Judge,
 }
 
-/// What a removal is to do with a node.
+/// A removal's request about a node.
 struct Request<K, V> {
     /// Of the node's key, if the caller knows it.
     hash: Option<u64>,
@@ -39,7 +39,7 @@ struct Request<K, V> {
     only: *const Node<K, V>,
 }
 
-/// What came of one try to remove a node's value.
+/// The result of one try to remove a node's value.
 enum Tried<'c, K: Hash + Eq, V, S: BuildHasher> {
     /// Whether there was an unexpired value, and the fill to wait for.
     Removed(bool, Option<Detached<'c, K, V, S>>),
@@ -57,7 +57,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Detached<'c, K, V, S> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Takes a key out, and shows its value to `read`. If the caller `waits` for a fill that runs, the
-    /// fill is returned, and after its end the caller [claims](Self::claim) what a compute has left.
+    /// fill is returned, and after its end the caller [claims](Self::claim) the value that a compute has left.
     ///
     /// The first answer says whether there was an unexpired value.
     pub(crate) fn remove<'c>(
@@ -127,12 +127,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             }
             return Tried::Removed(false, None);
         }
-        // No fill runs; what is left of one has had no effect.
+        // No fill runs; one that has ended has had no effect.
         let unexpired = node.slot.live().filter(|_| self.is_unexpired(node));
         if !self.remove_live(node, successor, event) {
             return Tried::Again;
         }
-        // First: what reads it is foreign code, and may panic.
+        // First: to read it runs user code, which may panic.
         self.unlink_removed(spot, request.hash, pin);
         unexpired.into_iter().for_each(read);
         Tried::Removed(unexpired.is_some(), None)
@@ -148,7 +148,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some((before, part)) = self.detach(spot.object(), None, request.waits) else {
             return Tried::Again;
         };
-        // An insert came first: what the key has now is for us to take out.
+        // An insert came first: the value that the key has now is for us to take out.
         if before.is_replaced() {
             return Tried::Lost;
         }
@@ -194,7 +194,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         } else {
             self.unhook(node, successor, event, false);
         }
-        // First: what reads the value is foreign code, and may panic.
+        // First: to read the value runs user code, which may panic.
         if fill.is_none() {
             self.unlink_removed(spot, request.hash, pin);
         }
@@ -206,8 +206,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     /// Removes a value whose successor is committed. The fill has ended. Its leader is about to put the successor in the place
-    /// of the node, or to take the node out; it may have been descheduled there, so no thread waits for it. What it puts in is
-    /// removed before.
+    /// of the node, or to take the node out; it may have been descheduled there, so no thread waits for it. The value that it puts in
+    /// is removed before.
     fn remove_committed<'c>(
         &'c self,
         node: &Node<K, V>,
@@ -288,9 +288,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// After the end of the fill that a removal has waited for: shows what a compute has left to `read`. `had` says whether
-    /// the removal has shown the current value already, which is what a compute without effect leaves. Returns
-    /// whether the removal has removed a value.
+    /// Shows the value that a compute has left to `read`, after the end that a removal has waited for. `had` says whether the
+    /// removal has shown the current value already, which a compute without effect leaves. Returns whether the removal has
+    /// removed a value.
     pub(crate) fn claim(
         &self,
         fill: &Detached<'_, K, V, S>,
@@ -319,7 +319,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         read: &mut dyn FnMut(&V),
     ) -> bool {
         come_by("give up");
-        // If it has ended by now, it has left what it has.
+        // If it has ended by now, its value is left.
         let _ = fill.part.node().slot.supersede();
         {
             let pin = pin();
@@ -421,7 +421,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 Tried::Lost => {}
             }
             // The value was there for as long as the fill ran that has replaced it: this call may have begun after that fill,
-            // and so its value is for us too. Once: what comes later was put in since. So was begun what is being filled now.
+            // and so its value is for us too. Once: a later value was put in since. So was a fill that runs now begun since.
             let newer = self.instead_of(spot.object(), pin)?;
             if is_newer || newer.object().slot.state().is_filling() {
                 return None;
@@ -495,7 +495,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Tried::Removed(false, None)
     }
 
-    /// What the key of a node has now.
+    /// Finds the node that the key of a node has now.
     fn instead_of<'p>(&self, node: &Node<K, V>, pin: &'p Pin) -> Option<Spot<'p, Node<K, V>>> {
         let hash = self.rehash(node)?;
         self.find(hash, pin, &|other| *other == node.key)

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hash};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// A share in a flight that somebody else leads. Keeps its slot and the flight.
+/// A share in a flight that another thread or task leads. Keeps its slot and the flight.
 pub(crate) struct Part<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) core: &'c Core<K, V, S>,
     pub(super) node: *const Node<K, V>,
@@ -24,7 +24,7 @@ pub(crate) struct Part<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) waits_for: WaitFor,
 }
 
-/// What a wait ended with.
+/// The end of a wait.
 pub(crate) enum Waited<'c, K: Hash + Eq, V, S: BuildHasher> {
     Found(Found<'c, K, V>),
     Lead(Leader<'c, K, V, S>),
@@ -60,7 +60,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
             return None;
         }
         if self.current.is_null() {
-            // SAFETY: our share keeps it; what is retired after that is kept by the pin.
+            // SAFETY: our share keeps it, and after that the pin does.
             return Some(unsafe { &*self.node });
         }
         // SAFETY: the fill ran after the pin was taken, and until its end the refresh holds the current node.
@@ -68,21 +68,21 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
     }
 
     pub(super) fn node(&self) -> &'c Node<K, V> {
-        // SAFETY: the slot is held for as long as anybody takes part in its flight.
+        // SAFETY: the slot is held for as long as its flight has shares, and this is one.
         unsafe { &*self.node }
     }
 
     pub(super) fn flight(&self) -> &'c Flight {
-        // SAFETY: who takes part keeps the flight.
+        // SAFETY: a share keeps the flight.
         unsafe { &*self.flight }
     }
 
-    /// The key whose flight this is.
+    /// Lends the key of the flight.
     pub(crate) fn key(&self) -> &'c K {
         &self.node().key
     }
 
-    /// One more count on the flight, for what outlives our part.
+    /// One more count on the flight, for a waker or an orphan that outlives our share.
     fn shared_flight(&self) -> Arc<Flight> {
         // SAFETY: from `Arc::into_raw`, kept by our part.
         unsafe {
@@ -91,7 +91,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         }
     }
 
-    /// A fill that nobody waits for any more: goes on elsewhere, or ends here.
+    /// Lets a stored fill without waiters go on elsewhere, or ends it here.
     pub(super) fn abandon(&self, job: Job) {
         contain(|| match &self.core.spawner {
             Some(spawner) if !self.node().slot.state().is_detached() => spawner(Box::pin(Orphan {
@@ -102,7 +102,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         });
     }
 
-    /// One more part in the same flight.
+    /// One more share in the same flight.
     pub(crate) fn again(&self) -> Self {
         // We take part, so the flight is not over.
         let joined = self.flight().join();
@@ -110,7 +110,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         Part { ..*self }
     }
 
-    /// Starts to wait, for one who leads as `actor` if it has to.
+    /// Starts to wait, as a waiter that leads as `actor` if it has to.
     pub(crate) fn wait_as(self, actor: u64, hash: u64) -> Wait<'c, K, V, S> {
         Wait {
             part: Some(self),
@@ -132,8 +132,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         wait
     }
 
-    /// Sleeps until what this part waits for has come. Fails at once if that would close a
-    /// cycle.
+    /// Sleeps until the value or the end that this share waits for has come. Fails at once if that would close a cycle.
     #[track_caller]
     pub(crate) fn wait(
         self,
@@ -224,7 +223,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         let waker = Arc::clone(&parker).into();
         let mut may_sleep = false;
         loop {
-            // Look, and only then sleep: what came before we were on the lists woke nobody.
+            // Look, and only then sleep: an end that came before we were on the lists did not wake us.
             let step = &mut |wait: &mut Wait<'c, K, V, S>| wait.step(&waker, who_blocks());
             if Self::step_all(&mut all, step, over) || until.is_some_and(is_over) {
                 return all;
@@ -275,7 +274,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Part<'_, K, V, S> {
     }
 }
 
-// SAFETY: a part is two counts (on the slot and on the flight) and a reference; what it leads to is
+// SAFETY: a share is two counts (on the slot and on the flight) and a reference; the objects that it leads to are
 // shared by threads that have a handle (`Core: Sync`), and dropped on any (`Send`).
 unsafe impl<K: Hash + Eq, V, S: BuildHasher> Send for Part<'_, K, V, S>
 where
@@ -291,20 +290,20 @@ pub(crate) struct Wait<'c, K: Hash + Eq, V, S: BuildHasher> {
     part: Option<Part<'c, K, V, S>>,
     place: Option<Place>,
     hash: u64,
-    /// Who leads, if the lead is handed to us.
+    /// The number under which we lead, if the lead is handed to us.
     actor: u64,
 }
 
 /// A place on a flight's list, and in the wait-for graph.
 struct Place {
     ticket: Ticket,
-    /// Who waits, for the graph; nobody there who leads nothing.
+    /// The waiter in the wait-for graph; none if it leads nothing.
     waits: Option<Who>,
     edge: Option<Waiting>,
 }
 
 impl Place {
-    /// Out of the graph: before our part, because who follows the edge comes to the flight.
+    /// Leaves the graph. Before our share goes, because a thread that follows the edge comes to the flight.
     fn without_edge(self) -> Self {
         Self { edge: None, ..self }
     }
@@ -327,11 +326,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         let waker = Arc::clone(&parker).into();
         let mut may_sleep = false;
         loop {
-            // Look, and only then sleep: what came before we were on the list woke nobody.
+            // Look, and only then sleep: an end that came before we were on the list did not wake us.
             if let Poll::Ready(waited) = self.step(&waker, who_blocks()) {
                 return waited;
             }
-            // Each time: a fill that wakes whoever polls it lets nobody sleep.
+            // Each time: a fill that wakes its poller at once never lets us sleep.
             if until.is_some_and(is_over) {
                 return Ok(Waited::TimedOut);
             }
@@ -351,7 +350,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         }
     }
 
-    /// One look, of a task: what has come, or `waker` is to be woken. Polls the fill if that is what is needed.
+    /// Looks once, for a task: returns the outcome, or will wake `waker`. Polls a stored fill that asks for it.
     /// Fails at once if waiting would close a cycle.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
         let _inside = in_poll();
@@ -368,7 +367,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         if self.place.as_ref().is_none_or(|place| place.waits != waits) {
             let before = self.place.take().map(Place::without_edge);
             let enlisted = self.enlist(waits);
-            // Only now: the last who waits for a fill that is kept takes that away with it.
+            // Only now: the last waiter of a stored fill takes the fill away with it.
             if before.is_some_and(|place| self.leave(place)) {
                 return Poll::Ready(Ok(Waited::Lead(self.take_lead())));
             }
@@ -388,7 +387,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
                     if self.part().waits_for == WaitFor::Value {
                         self.drive(job);
                     } else {
-                        // Not who has asked for the value: a panic of the fill is not for it to take.
+                        // This waiter has not asked for the value: the panic of the fill is not its panic.
                         contain(|| self.drive(job));
                     }
                     // Once: a fill that asks at once to be polled again lets others have a turn.
@@ -411,8 +410,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
     /// Gets on the list, and into the graph if we lead something.
     fn enlist(&mut self, waits: Option<Who>) -> Result<(), CycleError> {
         let part = self.part();
-        // What is said of the keys is foreign code (`Debug`), which may wait here itself: before we
-        // are on a list.
+        // The words for the key are user code (`Debug`), which may wait here itself: before we are on a list.
         let words = waits.map(|_| Words::of(part.core.describe(&part.node().key)));
         let ticket = part.flight().enlist(part.waits_for, self.actor);
         let (flight, waits_for) = (part.flight, part.waits_for);
@@ -428,7 +426,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         Ok(())
     }
 
-    /// Polls the fill that is kept in the flight, for everybody.
+    /// Polls the fill that is stored in the flight, for all waiters.
     fn drive(&self, job: Job) {
         let part = self.part();
         let waker = Waker::from(part.shared_flight());
@@ -478,8 +476,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         part.waits_for == WaitFor::Value && !part.node().slot.state().is_detached()
     }
 
-    /// With a lead that is not for us to go on with: no fill runs, and nobody is to wait for one who
-    /// was handed the lead and has not come. All look again, unless they have got their value.
+    /// Ends the flight, with a lead that is not for us to go on with: no fill runs, and no caller is to wait for a leader that
+    /// was chosen and has not come. All waiters look again, unless they have got their value.
     fn end_flight(&self) {
         drop(Leader::ending(self.part().again(), self.hash));
     }
@@ -509,7 +507,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         let part = self.part();
         let delisted = part.flight().delist(&ticket);
         if let Some(replacement) = delisted.replacement {
-            // SAFETY: held for the flight's readers, of whom we were the last.
+            // SAFETY: held for the flight's readers, and we were the last of them.
             part.core
                 .release_held(unsafe { &*(replacement as *const Node<K, V>) });
         }
@@ -539,7 +537,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Wait<'_, K, V, S> {
 }
 
 /// A fill that has been taken from its flight to be polled. Dropped with it when it is done or panics:
-/// what is left of the fill is dropped, and its lead passed on.
+/// the rest of the fill is dropped, and its lead passed on.
 struct Driving<'c> {
     flight: &'c Flight,
     job: Option<Job>,
@@ -555,7 +553,7 @@ impl Drop for Driving<'_> {
     }
 }
 
-/// A fill that goes on elsewhere, with nobody who waits for it; dropped when it is given up.
+/// A stored fill that goes on elsewhere, without waiters; dropped when it is abandoned.
 struct Orphan {
     job: Option<Job>,
     flight: Arc<Flight>,
@@ -566,7 +564,7 @@ impl Future for Orphan {
 
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let _inside = in_poll();
-        // Before it is polled: who gives the fill up wakes us.
+        // Before it is polled: the thread that abandons the fill wakes us.
         if self.flight.adopt(cx.waker().clone()) {
             self.job = None;
         }
