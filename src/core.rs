@@ -139,8 +139,8 @@ pub(crate) struct Core<K, V, S> {
 /// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
 /// the table has words make one round. So an entry goes at the latest that many inserts after it
 /// has expired (not counting those during a growth, which looks at nothing and moves expired
-/// entries along), and under steady traffic what has expired and still takes room is at most a
-/// quarter of the table's words. It is no bound without traffic: what expires all at once stays
+/// entries along), and under steady traffic the expired entries that still take room are at most a
+/// quarter of the table's words. It is no bound without traffic: entries that expire all at once stay
 /// until inserts come.
 const SWEEP: usize = 4;
 
@@ -185,7 +185,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             table,
             room: config.bound.map(|bound| Room::new(bound, positions)),
             hasher: config.hasher,
-            // In a model every hit goes the long way, whose first half the short one is.
+            // In a model every hit goes the long way. Its first half is the short one.
             plain: !cfg!(atomic_cache_loom) && !config.record_stats,
             ttl: config.ttl,
             clock: config.clock,
@@ -794,9 +794,9 @@ enum Judged<'p, K, V> {
     Serve,
     /// Joins the flight of this node, the one in the table or its successor.
     Join(&'p Node<K, V>, WaitFor),
-    /// Hang a refresh on the value, whose state was this.
+    /// Hang a refresh on the value; this was its state.
     Refresh(State),
-    /// Put a filling slot in its place, whose state was this.
+    /// Put a filling slot in its place; this was its state.
     Replace(State),
     Again,
 }

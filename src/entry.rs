@@ -285,7 +285,7 @@ fn compute<K: Hash + Eq, V: Clone, S: BuildHasher>(
 }
 
 impl<V> Op<V> {
-    /// Puts the value into its cell; what is left to do.
+    /// Puts the value into its cell. Returns the rest of the operation.
     #[inline]
     pub(crate) fn settle(self, blank: &mut Blank<'_, V>) -> Op<()> {
         match self {
@@ -299,7 +299,7 @@ impl<V> Op<V> {
     }
 }
 
-/// Does to the entry what was decided.
+/// Carries the operation out.
 pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
     leader: Leader<'_, K, V, S>,
     prior: &mut Option<V>,

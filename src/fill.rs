@@ -25,30 +25,30 @@ impl<K, Q: ?Sized + Equivalent<K> + ToKey<K>> Wanted<K> for Borrowed<'_, Q> {
     }
 }
 
-/// A fill, begun at most once, and what becomes of its error.
+/// A fill, begun at most once, and the way of its error.
 pub(crate) trait Fill<K: Hash + Eq, V, S: BuildHasher> {
-    /// Who gives the fill to the flight to keep, if the caller is not to lead in person.
+    /// Gives the fill to the flight to store, if the caller is not to lead in person.
     fn keeper(&self) -> Option<&dyn Keeper<K, V, S>> {
         None
     }
     /// Puts the value into its cell. False: there is an error, kept inside.
     fn run(&mut self, key: &K, blank: &mut Blank<'_, V>) -> bool;
-    /// The error that `run` kept, for everyone who waits.
+    /// The error that `run` kept, for all waiters.
     fn share(&self) -> SharedError;
-    /// Takes somebody else's error for its own, if it is of the same type.
+    /// Takes the error of another caller's fill for its own, if it is of the same type.
     fn accept(&mut self, error: &SharedError) -> bool;
 }
 
-/// Gives a flight its fill to keep: who has had the lead waits like everybody.
+/// Gives a flight its fill to store: the caller that has had the lead waits as the others do.
 pub(crate) trait Keeper<K: Hash + Eq, V, S: BuildHasher> {
     fn keep<'c>(&self, leader: Leader<'c, K, V, S>) -> Wait<'c, K, V, S>;
 }
 
-/// A [`Fill`] that can say what stood in the way.
+/// A [`Fill`] that can explain why there is no value.
 pub(crate) trait Explain {
     type Error;
 
-    /// What stood in the way, as the caller sees it.
+    /// Explains the obstacle, as the caller sees it.
     fn explain(self, obstacle: Obstacle) -> TryGetError<Self::Error>;
 }
 
@@ -60,7 +60,7 @@ impl<E> OwnError<E> {
         Self(None)
     }
 
-    /// Puts the value of a fill into its cell, or keeps its error, for those who wait. True: a value.
+    /// Puts the value of a fill into its cell, or keeps its error, for the waiters. True: a value.
     #[inline]
     pub(crate) fn settle<V>(&mut self, result: Result<V, E>, blank: &mut Blank<'_, V>) -> bool {
         match blank.try_put(result) {

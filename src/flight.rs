@@ -1,6 +1,6 @@
-//! What exists only while somebody waits for a fill: the waiters, and whom they wait for.
+//! The waiters of a fill, and the leader that they wait for. They exist only while a caller waits.
 //!
-//! A fill that nobody waits for has no flight, only a slot with its leader's number. The first
+//! A fill without waiters has no flight, only a slot with its leader's number. The first
 //! waiter hangs a flight on the slot. From then on the leader and each waiter *take part*; the
 //! last to leave lets go of the slot and retires the flight (it may still be looked at by threads
 //! that loaded its address from the slot, so it ripens like everything else).
@@ -12,12 +12,12 @@
 //!
 //! # A fill that is kept
 //!
-//! A fill that is a future, and that the cache owns, is kept here as a [`Job`], and nobody leads it in
-//! person: **whoever waits and is awake polls it**. So nothing is lost or held up with a waiter that is
+//! A fill that is a future, and that the cache owns, is stored here as a [`Job`], and no caller leads it in
+//! person: **each waiter that is awake polls it**. So nothing is lost or held up with a waiter that is
 //! dropped, or that is polled once and forgotten. When the job asks to be polled ([`ring`]), every
-//! waiter is woken, because nobody knows which of them will come; the first that comes takes the
+//! waiter is woken, because it is not known which of them will come; the first that comes takes the
 //! job out, polls it with nothing locked and puts it back. A ring that comes meanwhile is noted, and
-//! rung when the job is back; who has polled it is not asleep then, and wakes itself. So a job that
+//! rung when the job is back; the waiter that has polled it is not asleep then, and wakes itself. So a job that
 //! wants to be polled is never here with waiters that all sleep.
 //!
 //! [`ring`]: Flight::ring
@@ -33,10 +33,10 @@ use std::task::{Wake, Waker};
 /// A fill that ends its flight by itself when it is done, and gives up the lead when it is dropped.
 pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A fill's error, as it is handed to everyone in the flight.
+/// A fill's error, as it is handed to all callers in the flight.
 pub(crate) type SharedError = Arc<dyn Any + Send + Sync>;
 
-/// What those who joined get.
+/// The outcome for the callers that joined.
 #[derive(Clone)]
 pub(crate) enum Outcome {
     /// The slot's own value.
@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
     Nothing,
 }
 
-/// What a waiter waits for.
+/// The aim of a waiter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WaitFor {
     /// The outcome; may be handed the lead.
@@ -58,7 +58,7 @@ pub(crate) enum WaitFor {
     End,
 }
 
-/// What a waiter that looks is told.
+/// The verdict for a waiter that looks.
 pub(crate) enum Verdict {
     Outcome(Outcome),
     /// The leader is lost, and this waiter has the lead: to go on, or to end the flight.
@@ -67,9 +67,9 @@ pub(crate) enum Verdict {
     Ended,
 }
 
-/// What a waiter is to do.
+/// The next step of a waiter.
 pub(crate) enum Look {
-    /// It has what it waits for.
+    /// Its value or its end has come.
     Verdict(Verdict),
     /// Poll this, and give it back.
     Drive(Job),
@@ -89,19 +89,19 @@ pub(crate) struct Ticket {
     actor: u64,
 }
 
-/// What one who leaves the list leaves behind.
+/// Left behind by a waiter that leaves the list.
 pub(crate) struct Delisted {
     /// It had been handed the lead, and must pass it on.
     pub(crate) had_baton: bool,
-    /// The fill: nobody waits for its value any more.
+    /// The stored fill: it has no waiters for its value any more.
     pub(crate) job: Option<Job>,
-    /// The object that was held for those who waited for a value: it was the last of them.
+    /// The object that was held for the waiters for a value: this was the last of them.
     pub(crate) replacement: Option<usize>,
 }
 
 struct Waiter {
     waits_for: WaitFor,
-    /// Who leads, if it is handed the lead.
+    /// The number under which it leads, if it is handed the lead.
     actor: u64,
     /// `None`: it has been woken since it last looked, or is about to look.
     waker: Option<Waker>,
@@ -126,7 +126,7 @@ enum Kept {
         job: Job,
         awake: bool,
     },
-    /// Somebody polls it. `awake`: it has asked to be polled again.
+    /// A waiter polls it. `awake`: it has asked to be polled again.
     Out {
         awake: bool,
     },
@@ -137,17 +137,17 @@ struct Room {
     leader: u64,
     outcome: Option<Outcome>,
     ended: bool,
-    /// How a fill is woken that goes on with nobody waiting for it.
+    /// Wakes a fill that goes on without waiters.
     orphan: Option<Waker>,
     /// See [`Flight::begins`].
     began: Option<u64>,
     baton: Baton,
     kept: Kept,
-    /// Those who hold a ticket; `None` where one has been given back.
+    /// The holders of tickets; `None` where one has been given back.
     waiters: Vec<Option<Waiter>>,
-    /// Where that is so.
+    /// The places that are free.
     free: Vec<usize>,
-    /// Those who wait for a value, or have it and have not read it yet.
+    /// How many wait for a value, or have it and have not read it yet.
     readers: usize,
 }
 
@@ -155,7 +155,7 @@ struct Room {
 pub(crate) struct Flight {
     /// The address of the slot it hangs on: its name in the wait-for graph.
     slot: usize,
-    /// Those who take part. At zero the flight is over for good.
+    /// How many shares there are. At zero the flight is over for good.
     parts: AtomicUsize,
     /// Held for a few instructions, never over foreign code.
     room: Mutex<Room>,
@@ -187,8 +187,7 @@ impl Flight {
         self.slot
     }
 
-    /// Takes part, unless everybody has left. The caller is pinned, which keeps the flight until
-    /// it knows.
+    /// Takes a share, unless all have been given back. The caller is pinned, which keeps the flight until it knows.
     pub(crate) fn join(&self) -> bool {
         // AcqRel on success, as a reference count has: see `leave`.
         self.parts
@@ -198,14 +197,14 @@ impl Flight {
             .is_ok()
     }
 
-    /// Leaves. True: everybody has left, and the caller lets go of what the flight held.
+    /// Gives a share back. True: it was the last one, and the caller lets go of all that the flight held.
     pub(crate) fn leave(&self) -> bool {
-        // Release: what we did in the flight comes before the last one's cleaning up (Acquire).
+        // Release: our use of the flight comes before the cleaning up of the last to leave (Acquire).
         self.parts.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Puts a waiter on the list, which leads as `actor` if it has to. It must look
-    /// ([`look`](Self::look)) before it sleeps: what happened before it was on the list wakes nobody.
+    /// ([`look`](Self::look)) before it sleeps: an end that came before it was on the list does not wake it.
     pub(crate) fn enlist(&self, waits_for: WaitFor, actor: u64) -> Ticket {
         let mut room = lock(&self.room);
         let waiter = Some(Waiter {
@@ -230,8 +229,7 @@ impl Flight {
         }
     }
 
-    /// Whether what the ticket's holder waits for has come, and what to do if not. It polls the fill
-    /// itself if it `may`. `waker`: how it is woken, if it has not given that just now.
+    /// Returns the outcome for the ticket's holder, or its next step. With `may_drive` that may be to poll the stored fill. `waker`: how it is woken, if it has not given that just now.
     pub(crate) fn look(&self, ticket: &Ticket, waker: Option<&Waker>, may_drive: bool) -> Look {
         let mut room = lock(&self.room);
         if let Some(verdict) = room.verdict(ticket) {
@@ -251,7 +249,7 @@ impl Flight {
             };
         }
         let given = &room.waiter(ticket).waker;
-        // `will_wake` compares addresses, and may deny what is so; it runs nothing of the waker's.
+        // `will_wake` compares addresses, and may be wrong when it says no; it runs none of the waker's code.
         match (waker, given) {
             // If it is not there any more, it has been woken.
             (None, _) => Look::Sleep,
@@ -269,7 +267,7 @@ impl Flight {
         contain(|| drop(other));
     }
 
-    /// Takes a waiter off the list, when it has read what it waited for or gives up.
+    /// Takes a waiter off the list, when it has read the outcome or gives up.
     #[must_use]
     pub(crate) fn delist(&self, ticket: &Ticket) -> Delisted {
         let mut room = lock(&self.room);
@@ -280,7 +278,7 @@ impl Flight {
         }
         let had_baton = match room.baton {
             Baton::To(at) => at == ticket.at,
-            // The last of those who could take it.
+            // It was the last that could take it.
             Baton::Open => room.readers == 0,
             Baton::None => false,
         };
@@ -313,7 +311,7 @@ impl Flight {
         room.kept = Kept::Here { job, awake: true };
     }
 
-    /// Keeps a fill again that has been polled and is not done. It comes back if nobody waits for it
+    /// Keeps a fill again that has been polled and is not done. It comes back if it has no waiters
     /// any more.
     pub(crate) fn keep_on(&self, job: Job) -> Option<Job> {
         let mut room = lock(&self.room);
@@ -365,9 +363,9 @@ impl Flight {
         wake(rung);
     }
 
-    /// Gives everyone who waits for a value `outcome`. If they have one already, it comes back.
+    /// Gives `outcome` to all that wait for a value. If they have one already, it comes back.
     ///
-    /// An object that is held for nobody comes back too; who is about to wait looks again.
+    /// An object that is held for no waiter comes back too; a caller that is about to wait looks again.
     pub(crate) fn resolve(&self, outcome: Outcome) -> Result<(), Outcome> {
         let mut room = lock(&self.room);
         if room.outcome.is_some() {
@@ -384,7 +382,7 @@ impl Flight {
         Ok(())
     }
 
-    /// The fill has ended: wakes whoever is left.
+    /// Ends the flight, because the fill has ended: wakes all that are left.
     pub(crate) fn end(&self) {
         let mut room = lock(&self.room);
         room.ended = true;
@@ -397,7 +395,7 @@ impl Flight {
     /// Hands the lead to a waiter for the value. False: there is none, or they have an outcome.
     ///
     /// A thread, if there is one: it is sure to come. A task may have been forgotten, so all of them
-    /// are woken, and the first that comes leads; who waits for the end is woken too, because it must
+    /// are woken, and the first that comes leads. A waiter for the end is woken too, because it must
     /// not wait for them.
     pub(crate) fn hand_over(&self) -> bool {
         let mut room = lock(&self.room);
@@ -436,23 +434,23 @@ impl Flight {
         lock(&self.room).began
     }
 
-    /// Who leads, and how many wait.
+    /// Returns the leader, and how many wait.
     pub(crate) fn crew(&self) -> (u64, usize) {
         let room = lock(&self.room);
         (room.leader, room.waiters.len() - room.free.len())
     }
 
-    /// The fill that is kept, if nobody waits for its value any more.
+    /// Takes the stored fill, if it has no waiters for its value any more.
     pub(crate) fn take_unwanted(&self) -> Option<Job> {
         lock(&self.room).take_unwanted()
     }
 
-    /// The actor that one who waits depends on; none once what is waited for has come.
+    /// Returns the leader that a waiter depends on; none once its value or its end has come.
     pub(crate) fn blocks(&self, waits_for: WaitFor) -> Option<u64> {
         let room = lock(&self.room);
         let over = room.ended || waits_for == WaitFor::Value && room.outcome.is_some();
-        // With the baton in hand somebody is about to wake up and lead: blocked is nobody. (It may
-        // be the one who asks, handed the lead between its enlisting and its asking.)
+        // While the lead is on its way a waiter is about to wake up and lead: none is blocked. (It may be the caller
+        // itself, handed the lead between its enlisting and its asking.)
         (!over && room.baton == Baton::None).then_some(room.leader)
     }
 }
@@ -491,14 +489,14 @@ impl Room {
             .expect("who holds a ticket is on the list")
     }
 
-    /// The wakers of those who sleep; who they are stays on the list.
+    /// Takes the wakers of the sleeping waiters, who stay on the list.
     fn take_wakers(&mut self, which: impl Fn(&Waiter) -> bool) -> Vec<Waker> {
         let waiters = self.waiters.iter_mut().flatten();
         let woken = waiters.filter(|waiter| which(waiter));
         woken.filter_map(|waiter| waiter.waker.take()).collect()
     }
 
-    /// The fill that is kept, if nobody is left who waits for its value.
+    /// Takes the stored fill, if no waiter for its value is left.
     fn take_unwanted(&mut self) -> Option<Job> {
         let wanted = self.readers > 0 && self.outcome.is_none();
         if wanted || !matches!(self.kept, Kept::Here { .. }) {
@@ -511,10 +509,10 @@ impl Room {
     }
 }
 
-/// Wakes everyone, the first to come first. One waker that panics does not keep the next asleep.
+/// Wakes all of these, the first to come first. One waker that panics does not keep the next asleep.
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
-        // A waker has nobody to tell of its panic: what it wakes is not on this stack.
+        // The panic of a waker has no one caller to go to: the waiter that it wakes is not on this stack.
         contain(|| waker.wake());
     }
 }

@@ -14,15 +14,15 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-/// What came of [`Cache::get_value_or_guard`](crate::Cache::get_value_or_guard).
+/// Holds the result of [`Cache::get_value_or_guard`](crate::Cache::get_value_or_guard).
 #[must_use = "a guard that is dropped gives up the lead"]
 #[non_exhaustive]
 pub enum GuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
-    /// The value: it was there, or somebody else has computed it meanwhile.
+    /// The value: it was there, or another caller has computed it meanwhile.
     Value(V),
     /// There is none: the caller is to compute it.
     Guard(PlaceholderGuard<'c, K, V, S>),
-    /// The time was over before somebody else had computed it.
+    /// The time was over before another caller had computed it.
     Timeout,
     /// The wait would never end.
     Cycle(CycleError),
@@ -70,7 +70,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
                     };
                 }
                 Ok(Waited::TimedOut) => return Self::Timeout,
-                // As in a wait: who fails at once, again and again, holds nobody up.
+                // As in a wait: fills that fail at once, again and again, do not hold us up.
                 Ok(Waited::Failed(_) | Waited::Again)
                     if until.is_some_and(|until| Instant::now() >= until) =>
                 {
@@ -83,13 +83,13 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
     }
 }
 
-/// The lead of a key's flight: everybody who asks for the key waits for what its holder does.
+/// Leads the flight of a key: all callers that ask for the key wait until its holder inserts a value or drops the guard.
 ///
-/// Dropped without a value it passes the lead to one of those who wait. It must not be leaked
+/// Dropped without a value it passes the lead to one of the waiters. It must not be leaked
 /// (`mem::forget`): then they wait for ever.
 ///
-/// It stays on its thread, because a wait of that thread is what could close a cycle. So do not hold it
-/// over an `.await`: what that awaits is no wait of the thread's, and is not seen. A task has
+/// It stays on its thread, because only a wait of that thread could close a cycle. So do not hold it
+/// over an `.await`: an await is no wait of the thread's, and is not seen. A task has
 /// [`TaskGuard`].
 ///
 /// ```compile_fail
@@ -111,9 +111,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> std::panic::UnwindSafe for PlaceholderGuar
 impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for PlaceholderGuard<'_, K, V, S> {}
 
 impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
-    /// Puts the value in: everyone who waits gets it. Returns a clone of it.
+    /// Puts the value in: all waiters get it. Returns a clone of it.
     ///
-    /// If an `insert` or a removal of the key came meanwhile, the cache does not keep the value. Those who wait still get it, or,
+    /// If an `insert` or a removal of the key came meanwhile, the cache does not keep the value. The waiters still get it, or,
     /// after an `insert`, have got the inserted one.
     pub fn insert(self, value: V) -> V
     where
@@ -138,12 +138,12 @@ impl<K: Hash + Eq + fmt::Debug, V, S: BuildHasher> fmt::Debug for PlaceholderGua
     }
 }
 
-/// What came of [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async).
+/// Holds the result of [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async).
 #[cfg(feature = "async")]
 #[must_use = "a guard that is dropped gives up the lead"]
 #[non_exhaustive]
 pub enum TaskGuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
-    /// The value: it was there, or somebody else has computed it meanwhile.
+    /// The value: it was there, or another caller has computed it meanwhile.
     Value(V),
     /// There is none: the caller is to compute it.
     Guard(TaskGuard<'c, K, V, S>),
@@ -165,12 +165,13 @@ impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for TaskGuardResult
     }
 }
 
-/// As [`PlaceholderGuard`], for tasks: it may be held over an `.await`, and go to another thread.
+/// Leads the flight of a key for a task: as a [`PlaceholderGuard`], but it may be held over an `.await`, and go to another
+/// thread.
 ///
-/// Dropped without a value it passes the lead to one of those who wait. While it is held, cycles by way of
-/// it are **not** found: nobody knows which task it is that computes the value. So who holds it must
+/// Dropped without a value it passes the lead to one of the waiters. While it is held, cycles by way of
+/// it are **not** found: it is not known which task computes the value. So its holder must
 /// not wait for its key, nor for a fill that does; nor must a [listener](crate::Builder::eviction_listener) that
-/// what it does meanwhile calls.
+/// its other calls run meanwhile.
 #[cfg(feature = "async")]
 #[must_use = "a guard that is dropped gives up the lead"]
 pub struct TaskGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
@@ -193,7 +194,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
         Self { lead, tidied }
     }
 
-    /// Puts the value in: see [`PlaceholderGuard::insert`].
+    /// Puts the value in: all waiters get it. Returns a clone of it. The cache does not keep it if an `insert` or a removal of
+    /// the key came meanwhile: see [`PlaceholderGuard::insert`].
     pub fn insert(self, value: V) -> V
     where
         V: Clone,

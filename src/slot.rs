@@ -1,4 +1,4 @@
-//! The cell of one value, and the state word that says what may be done with it.
+//! The cell of one value, and its state word.
 //!
 //! A slot is written once. It is `FILLING`, then `READY` with a value or `GONE` without one, and never goes back. The slot
 //! knows neither its key nor its place in the table.
@@ -20,8 +20,8 @@
 //! | phase | payload | may have | must have |
 //! |---|---|---|---|
 //! | `FILLING` | the leader's number, or with `POINTER` the flight | `LINKED`, `DETACHED`, `COMPUTE`, `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `SLOW` | `HELD` |
-//! | `READY` | the weight, or with `POINTER` the successor | all holds, `DETACHED`, `COMMITTED`, `EMPTY`, what it had while `FILLING` | with `NOTIFY`: `DETACHED` |
-//! | `GONE` | nothing | `LINKED`, `HELD`, `COMMITTED`, `EMPTY`, what it had while `FILLING` | no `POINTER`, no `NOTIFY` |
+//! | `READY` | the weight, or with `POINTER` the successor | all holds, `DETACHED`, `COMMITTED`, `EMPTY`, the flags of its filling | with `NOTIFY`: `DETACHED` |
+//! | `GONE` | nothing | `LINKED`, `HELD`, `COMMITTED`, `EMPTY`, the flags of its filling | no `POINTER`, no `NOTIFY` |
 //!
 //! `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `AWAITED` and `REMOVED` come with `DETACHED`. [`State::is_legal`] holds the table.
 //!
@@ -35,12 +35,12 @@
 //! The end of a fill (`publish`, `finish`) and each operation that detaches it are read-modify-writes of the *filling* slot's
 //! state, also of a successor. So one is before the other:
 //!
-//! * An operation that comes first is seen by the end: the value goes to the callers who joined, and is not kept.
+//! * An operation that comes first is seen by the end: the value goes to the callers that joined, and is not kept.
 //! * An end that comes first is seen by the operation. Of a successor that is `COMMITTED` the leader accounts for the current
 //!   value; the operation removes both.
 //!
 //! A compute reads the current value and then puts something in its place; no other operation may answer with the current
-//! value in between. A removal that waits detaches the compute, hides the current value, and answers with what the compute
+//! value in between. A removal that waits detaches the compute, hides the current value, and answers with the value that the compute
 //! leaves ([`State::is_awaited`]): the compute comes first. A removal that does not wait adds `SUPERSEDED`: the
 //! removal comes first, and the compute has no effect. An insert (`REPLACED`) comes after the compute.
 //!
@@ -90,7 +90,7 @@ const UNHOOKED: u64 = 1 << 11;
 const COMMITTED: u64 = 1 << 12;
 /// Of a compute: it leaves nothing to a removal that waits for it.
 const EMPTY: u64 = 1 << 13;
-/// The compute was detached by a removal that waits for it, which answers with what it leaves.
+/// The compute was detached by a removal that waits for it, which answers with the value that it leaves.
 const AWAITED: u64 = 1 << 14;
 /// A removal was the first to detach the fill: no other operation answers with the current value.
 const REMOVED: u64 = 1 << 15;
@@ -114,7 +114,7 @@ pub(crate) struct Slot<V> {
     value: UnsafeCell<MaybeUninit<V>>,
 }
 
-/// What a slot's state word said at one moment.
+/// A slot's state word, as it was at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(u64);
 
@@ -151,7 +151,8 @@ impl State {
         self.has(REPLACED)
     }
 
-    /// The thread that detached the fill also ends what binds it to the table: no leader does, and no removal waits for it.
+    /// The thread that detached the fill also takes it off the table or the current slot: no leader does, and no removal waits
+    /// for it.
     pub(crate) const fn is_unhooked(self) -> bool {
         self.has(UNHOOKED)
     }
@@ -175,7 +176,7 @@ impl State {
         self.has(COMMITTED)
     }
 
-    /// A removal has detached this compute and waits for its end, to answer with what it leaves. The thread that ends the
+    /// A removal has detached this compute and waits for its end, to answer with the value that it leaves. The thread that ends the
     /// compute accounts for the current value.
     pub(crate) const fn is_awaited(self) -> bool {
         self.has(AWAITED)
@@ -187,7 +188,7 @@ impl State {
     }
 
     /// Whether a thread that detaches this fill and does not wait for it unhooks it: not if another has, nor an awaited
-    /// compute, whose current value is accounted for by what comes of it.
+    /// compute, whose end accounts for the current value.
     pub(crate) const fn unhooks(self) -> bool {
         self.0 & (UNHOOKED | AWAITED) == 0
     }
@@ -263,7 +264,7 @@ impl State {
     }
 }
 
-/// What came of giving up a hold.
+/// The result of giving up a hold.
 #[derive(Clone, Copy)]
 pub(crate) struct Released {
     /// The value was live before.
@@ -332,7 +333,7 @@ impl<V> Slot<V> {
         State(self.state.load(Ordering::Acquire))
     }
 
-    /// Loads the state as [`state`](Self::state) does, for a thread that has written what a publishing leader reads.
+    /// Loads the state as [`state`](Self::state) does, for a thread that has written a word that a publishing leader reads.
     pub(crate) fn state_now(&self) -> State {
         State(self.state.load(Ordering::SeqCst))
     }
@@ -378,7 +379,7 @@ impl<V> Slot<V> {
     }
 
     /// The deadline, if the slot is live. For a thread that asks whether it has been published since that thread wrote
-    /// what a publishing leader reads, as [`state_now`](Self::state_now).
+    /// a word that a publishing leader reads, as [`state_now`](Self::state_now).
     pub(crate) fn deadline(&self) -> Option<u64> {
         let live = self.state_now().is_live();
         // Relaxed: as above. (A successor that is not in the table yet has no deadline yet.)
@@ -440,14 +441,13 @@ impl<V> Slot<V> {
         self.swap(seen, to).then(|| Released::new(seen, to))
     }
 
-    /// Writes the value into its cell, which is the leader's until the flight has ended: it is not there for anybody
-    /// else, and not dropped with the slot.
+    /// Writes the value into its cell, which is the leader's until the flight has ended: no other thread reads it, and it is not dropped with the slot.
     ///
     /// # Safety
     /// The caller is this slot's leader, and has not ended the flight before.
     #[inline]
     pub(crate) unsafe fn write(&self, value: V) {
-        // SAFETY: the leader alone writes, nobody reads before `READY`.
+        // SAFETY: the leader alone writes, and no thread reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
     }
 
@@ -456,7 +456,7 @@ impl<V> Slot<V> {
     /// # Safety
     /// The caller is this slot's leader, has written the value, and has neither published it nor taken it back.
     pub(crate) unsafe fn take_back(&self) -> V {
-        // SAFETY: it is there; the slot is not `READY`, so nobody else reads it or drops it.
+        // SAFETY: it is there; the slot is not `READY`, so no other thread reads it or drops it.
         self.value
             .with(|cell| unsafe { (*cell).assume_init_read() })
     }
@@ -475,7 +475,7 @@ impl<V> Slot<V> {
     /// is in the table and the state before has no flight, the leader's hold is gone with it, and the caller's pin keeps the
     /// slot.
     ///
-    /// If the value is not to be kept it is for the callers who joined, as if the flight had been detached; so it is with a
+    /// If the value is not to be kept it is for the callers that joined, as if the flight had been detached; so it is with a
     /// TTL of zero. The value of a compute that [a removal waits for](State::is_awaited) is removed in this step,
     /// and held for the listener with `tell`.
     ///
@@ -589,7 +589,7 @@ impl<V> Slot<V> {
         })
     }
 
-    /// Gives a fill up, once: detaches it, and takes over what its leader would have to do at its end. A compute is
+    /// Abandons a fill, once: detaches it, and takes over the duties of its leader at its end. A compute is
     /// superseded. Returns the state before. `Err`: it has ended, or was given up.
     pub(crate) fn abandon(&self) -> Result<State, State> {
         self.update(|state| {
@@ -638,7 +638,7 @@ impl<V> Slot<V> {
     pub(crate) fn began(&self) -> Option<u64> {
         let aux = self.aux.load(Ordering::Relaxed);
         let began = (aux != 0 && aux & PARKED == 0).then(|| aux - 1);
-        // What was loaded may be a deadline by now: then this shows it.
+        // The loaded word may be a deadline by now: then this shows it.
         began.filter(|_| self.state().is_filling())
     }
 
@@ -679,7 +679,7 @@ impl<V> Slot<V> {
     }
 }
 
-/// What a fill that ends without a value leaves of the current one.
+/// How much of the current value a fill leaves that ends without one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leaves {
     Current,
@@ -689,7 +689,7 @@ pub(crate) enum Leaves {
     Nothing,
 }
 
-/// What goes together with another change of the state.
+/// A removal that goes together with another change of the state.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Removal {
     pub(crate) value: Takes,
@@ -741,7 +741,7 @@ pub(crate) struct Publish {
 }
 
 impl Publish {
-    /// Whether the value is for the cache, and not only for the callers who joined.
+    /// Whether the value is for the cache, and not only for the callers that joined.
     pub(crate) fn stays(&self) -> bool {
         self.kept && self.deadline != Deadline::Past
     }

@@ -176,7 +176,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         all
     }
 
-    /// Notes when a refresh began, whose slot has no room for it, if the cache watches its fills.
+    /// Notes when a refresh began, if the cache watches its fills: its slot has no room for that.
     pub(super) fn note_beginning(&self, leader: &Leader<'_, K, V, S>) {
         if self.watch.is_on() {
             leader.take_part().flight().begins(self.clock.now());
@@ -211,8 +211,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         taken
     }
 
-    /// The part makes sure that there is a flight: who comes while it is being fenced off finds that it
-    /// has ended.
+    /// Abandons the fill that `part` is a share in. The share makes sure that there is a flight: a caller that comes meanwhile
+    /// finds that it has ended.
     pub(crate) fn take_over_part(&self, part: &Part<'_, K, V, S>) -> bool {
         let node = part.node();
         let Some(hash) = self.rehash(node) else {

@@ -51,7 +51,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         true
     }
 
-    /// Does what [`unlink_node`](Self::unlink_node) does, with the node at `spot`, whose hash the caller may know.
+    /// Does what [`unlink_node`](Self::unlink_node) does, with the node at `spot`. The caller may know the hash.
     pub(super) fn unlink_removed(&self, spot: &Spot<'_, Node<K, V>>, hash: Option<u64>, pin: &Pin) {
         let node = spot.object();
         if self.take_out(spot, hash, pin) {
@@ -134,7 +134,7 @@ impl<K, V, S> Core<K, V, S> {
         Some(released)
     }
 
-    /// Does what [`try_remove_live`](Self::try_remove_live) does, of a node that is in the table.
+    /// Does what [`try_remove_live`](Self::try_remove_live) does, with a node that is in the table.
     #[inline]
     pub(super) fn remove_live(
         &self,
@@ -160,7 +160,7 @@ impl<K, V, S> Core<K, V, S> {
         self.bulletin.is_some() && event.cause().is_some()
     }
 
-    /// Notes for the listener that a value was removed, whose slot is held for it.
+    /// Notes for the listener that a value was removed; its slot is held for that.
     pub(super) fn post(&self, node: &Node<K, V>, event: Event) {
         if let Some((bulletin, cause)) = self.bulletin.as_ref().zip(event.cause()) {
             bulletin.post(node, cause);
@@ -213,8 +213,8 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.retire_weighing(garbage, weight);
     }
 
-    /// Tells the listener of removals, unless this thread holds a pin, or the lead of a flight, whose key the listener may ask
-    /// for, or unwinds. The next thread that calls this tells the rest.
+    /// Tells the listener of removals, unless this thread holds a pin, or the lead of a flight (the listener may ask for
+    /// its key), or unwinds. The next thread that calls this tells the rest.
     pub(super) fn tell(&self) {
         let Some(bulletin) = &self.bulletin else {
             return;

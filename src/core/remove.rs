@@ -224,7 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         come_by("committed");
         let event = self.unless_expired(successor, request.event);
         let won = value.is_some() && self.remove_live(successor, None, event);
-        // If it is we who hide the current value, its leader finds the successor removed when it has taken it off, and takes it
+        // If this call hides the current value, its leader finds the successor removed when it has taken it off, and takes it
         // out of the table. Else the leader may have gone.
         let leader_comes = self.hide(node);
         if !won {

@@ -1,4 +1,4 @@
-//! Exact schedules, each of which a review found to break a clause: what happens at one place in the middle of a
+//! Exact schedules, each of which a review found to break a clause: one act at one place in the middle of a
 //! step of this thread.
 
 use crate::interlude::{all_done, at};
@@ -71,7 +71,7 @@ fn c09_inserts_beside_the_last_look() {
         });
     }
     cache.set_max_capacity(1).unwrap();
-    // The first who put in may have paid for all.
+    // The first inserter may have paid for all.
     all_done();
     assert_eq!(cache.len(), cache.iter().count());
     assert!(cache.len() <= 1, "{} of 1", cache.len());
@@ -103,7 +103,7 @@ fn c09_the_capacity_is_made_more_in_the_middle_of_the_last_look() {
     shows_no_more_than(&cache, 3);
 }
 
-/// Clause 9: what garbage may weigh is made less while another thread settles when to look at it.
+/// Clause 9: the bound of garbage is made less while another thread settles when to look at it.
 #[test]
 fn c09_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
     let cache: Cache<u64, u64> = Cache::builder()
@@ -185,7 +185,7 @@ fn c04_invalidate_if_leaves_what_it_has_not_picked() {
     assert_eq!(judged, [5, 6]);
 }
 
-/// Clause 1: a refresh, whose value before has expired meanwhile, is just publishing as another asks for the key.
+/// Clause 1: a refresh over a value that has expired meanwhile is just publishing as another caller asks for the key.
 #[test]
 fn c01_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
     let (clock, ttl) = (ManualClock::new(), Duration::from_secs(10));
@@ -218,7 +218,7 @@ fn c01_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
     assert_eq!((seen.get(), got), (Some(6), 6));
 }
 
-/// Row B10: a leader is descheduled between the two stores of a publish. Who does not wait takes the new value out, and
+/// A leader is descheduled between its publish and the swap of the table's word. A removal that does not wait takes the new value out, and
 /// does not wait for it.
 #[test]
 fn c02_what_does_not_wait_passes_a_leader_that_is_publishing() {
@@ -262,8 +262,8 @@ fn c02_what_does_not_wait_passes_a_leader_that_is_publishing() {
     }
 }
 
-/// Row A1: a removal waits for a compute. One that does not wait comes after both, and stops right before it takes the key
-/// out of the table; the compute ends meanwhile. The removal that waits answers with what the compute leaves.
+/// a removal waits for a compute. One that does not wait comes after both, and stops right before it takes the key
+/// out of the table; the compute ends meanwhile. The removal that waits answers with the value that the compute leaves.
 #[test]
 fn c02_what_an_awaited_compute_leaves_is_taken_once() {
     let cache: Cache<u64, u64> = Cache::unbounded();
@@ -300,7 +300,7 @@ fn c02_what_an_awaited_compute_leaves_is_taken_once() {
 }
 
 /// Clause 2: a removal goes on without its wait just when the compute that it was to wait for has ended by removing, and
-/// has not yet let go of what it has removed. That goes to one of them.
+/// has not yet let go of the removed value. That goes to one of them.
 #[cfg(feature = "async")]
 #[test]
 fn c02_what_a_compute_has_removed_is_not_removed_once_more() {
@@ -454,7 +454,7 @@ fn c06_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
 /// then: the value that is put back is judged.
 #[test]
 fn c02_invalidate_if_judges_what_a_takeover_has_put_back() {
-    // Who is the last to begin to wait is told of the cycle. If that is the compute, it is not given up: again.
+    // The last to begin to wait is told of the cycle. If that is the compute, it is not given up: again.
     let reached = (0..100).any(|_| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         cache.insert(2, 5);
@@ -490,7 +490,7 @@ fn c02_invalidate_if_judges_what_a_takeover_has_put_back() {
 }
 
 thread_local! {
-    /// What this thread does when it next hashes a [`Hooked`] key.
+    /// The act of this thread when it next hashes a [`Hooked`] key.
     static ON_HASH: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
@@ -507,7 +507,7 @@ impl Hash for Hooked {
 }
 
 /// Clause 6. A takeover meets a growth, moves words, and so runs a `Hash`, which waits for another thread: that
-/// `removes` the same key, and says how many entries are left. Returns what is there then.
+/// `removes` the same key, and says how many entries are left. Returns the value of the key then.
 fn while_a_takeover_hashes(
     refreshes: bool,
     removes: impl FnOnce(&Cache<Hooked, u64>) -> usize + Send + 'static,
@@ -637,7 +637,7 @@ fn c02_invalidate_if_beside_a_growth_and_a_hash_that_panics() {
     beside_a_growth_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
 }
 
-/// Clause 9: what an insert puts out of the way of a takeover no longer counts when it returns.
+/// Clause 9: a value that an insert puts out of the way of a takeover no longer counts when it returns.
 #[test]
 fn c09_insert_while_a_takeover_hashes() {
     let left = while_a_takeover_hashes(true, |cache| {
@@ -648,7 +648,7 @@ fn c09_insert_while_a_takeover_hashes() {
     assert_eq!(left, None);
 }
 
-/// Clause 2, B4: a stored fill that wakes whoever polls it lets nobody sleep; a deadline is looked at all the same.
+/// Clause 2: a stored fill that wakes its poller at once never lets it sleep; a deadline is looked at all the same.
 #[cfg(feature = "async")]
 #[test]
 fn c02_a_fill_that_wakes_itself_does_not_hold_up_a_guard_with_a_timeout() {
@@ -764,7 +764,7 @@ fn c09_a_removed_successor_does_not_stay_in_the_table() {
     assert!(all_done());
     cache.quiesce();
     assert_eq!((cache.len(), cache.retired()), (0, 0));
-    // Nor by what looks for dead ones.
+    // Nor by a walk that looks for dead ones.
     cache.run_pending_tasks();
     cache.invalidate_all();
     cache.quiesce();

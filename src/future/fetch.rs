@@ -37,7 +37,7 @@ pub(crate) trait Sought<K>: Wanted<K> {
     where
         K: Hash + Eq;
 
-    /// It was no hit: settles who fills the spare node.
+    /// It was no hit: gives the spare node the number of its filler.
     fn prepare<'c, V, S: BuildHasher>(
         &mut self,
         _core: &'c Core<K, V, S>,
@@ -134,10 +134,10 @@ impl<K> Given<K> {
 pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
     type Error;
 
-    /// What the caller does with the lead.
+    /// Begins with the lead.
     fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S>;
 
-    /// Goes on with the fill of one who leads in person, until its value is in its cell.
+    /// Goes on with the fill of a caller that leads in person, until its value is in its cell.
     fn poll(
         self: Pin<&mut Self>,
         key: &K,
@@ -149,7 +149,7 @@ pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
     fn end(self: Pin<&mut Self>);
 }
 
-/// What a caller does with the lead.
+/// How a caller has begun with the lead.
 pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
     Leads(TaskLead<'c, K, V, S>),
     Waits(Wait<'c, K, V, S>),
@@ -167,7 +167,7 @@ pin_project! {
 }
 
 impl<C, F, M> PerCall<C, F, M> {
-    /// `map` puts the value of what the future yields into its cell, or says what error that is.
+    /// `map` puts the value of what the future yields into its cell, or returns the error.
     pub(crate) fn new(make: C, map: M) -> Self {
         Self::Closure { make, map }
     }
@@ -187,7 +187,7 @@ where
         Begun::Leads(TaskLead::new(leader))
     }
 
-    /// Out of line: what a large value takes of the stack is given back before the flight is ended.
+    /// Out of line: the stack that a large value takes is given back before the flight is ended.
     #[inline(never)]
     fn poll(
         mut self: Pin<&mut Self>,
@@ -220,7 +220,7 @@ where
     }
 }
 
-/// A fill that comes with a call and is left to all who wait. Made anew if it is lost and the caller is
+/// A fill that comes with a call and is left to all waiters. Made anew if it is lost and the caller is
 /// still there.
 pub(crate) struct LeftToAll<'a, K, V, S, M> {
     pub(crate) cache: &'a Cache<K, V, S>,
@@ -294,7 +294,7 @@ enum Stage<'c, K: Hash + Eq, V, S: BuildHasher> {
     Over,
 }
 
-/// What a [`Fetch`] has got: it is read where it is, and answered with at once.
+/// The value that a [`Fetch`] has got: it is read where it is, and answered with at once.
 pub(crate) struct Fetched<'v, V> {
     pub(crate) value: &'v V,
     /// Its own fill made it.
@@ -370,7 +370,7 @@ where
     S: BuildHasher,
     F: AsyncFill<K, V, S>,
 {
-    /// `answer` makes the answer of what it has got: of the value under a pin.
+    /// `answer` makes the answer of the result: of the value under a pin.
     pub(crate) fn new(
         core: &'c Core<K, V, S>,
         spare: Spare<'c, K, V, S>,
@@ -431,7 +431,7 @@ where
         };
         let inside = in_poll();
         let got = miss.go_on(cx);
-        // Not while it leads, which no thread knows of whom a listener would wait for.
+        // Not while it leads: a thread whose listener waits for this fill would not see that.
         let tidy = || {
             drop(core.afterwards());
             drop(inside);
@@ -500,7 +500,7 @@ struct Miss<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F> {
     spare: &'a mut Spare<'c, K, V, S>,
 }
 
-/// What a [`Miss`] has got, and whether its own fill made it.
+/// The result of a [`Miss`], and whether its own fill made it.
 type Answer<'c, K, V, E> = Result<(Found<'c, K, V>, bool), TryGetError<E>>;
 
 impl<'c, K, V, S, F> Miss<'_, 'c, K, V, S, F>
@@ -599,7 +599,7 @@ where
                 return self.over(Err(TryGetError::Cycle(cycle)));
             }
         };
-        // It has ended when it is gone. What its destructor panics with, nobody is there to take: the
+        // It has ended when it is gone. The panic of its destructor has no caller to go to: the
         // value is there.
         self.end_fill();
         let Stage::Lead(lead) = std::mem::replace(self.stage, Stage::Over) else {

@@ -13,16 +13,16 @@ use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// What one who wants the lead has got.
+/// The result of a wait for the lead.
 enum Got<'c, K: Hash + Eq, V, S: BuildHasher> {
-    /// There is a value, which has been read; of one who would do with that.
+    /// There is a value, which has been read, for a caller that is content with one.
     Value,
     /// The lead; for [`Aim::Lead`] the live value that the flight is to replace has been read.
     Lead(TaskLead<'c, K, V, S>),
     Wait(Wait<'c, K, V, S>),
 }
 
-/// Waits until the lead of the key's flight is ours, or there is a value. A clone of what is there is put into `read`,
+/// Waits until the lead of the key's flight is ours, or there is a value. A clone of the current value is put into `read`,
 /// and not handed from future to future: it may be large.
 async fn obtain<'c, K, V, S>(
     core: &'c Core<K, V, S>,
@@ -110,7 +110,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'_, 'c, K, V, 
 }
 
 pin_project! {
-    /// A compute: the lead, and what it runs, which is dropped as a part of it wherever it is dropped.
+    /// A compute: the lead, and the closure and future that it runs, which are dropped as a part of it wherever that is.
     struct Compute<'a, 'c, K, V, S, C, F>
     where
         K: Hash,
@@ -118,7 +118,7 @@ pin_project! {
         S: BuildHasher,
     {
         core: &'c Core<K, V, S>,
-        // Until it has ended. Before the rest: what a destructor that panics leaves is not dropped while it leads.
+        // Until it has ended. Before the rest: the leftovers of a destructor that panics are not dropped while it leads.
         lead: Option<TaskLead<'c, K, V, S>>,
         make: Option<C>,
         #[pin]
@@ -149,7 +149,7 @@ pin_project! {
     }
 }
 
-/// Out of line, as what follows: what a large value takes of the stack is given back before the flight is ended.
+/// Out of line, as the next one: the stack that a large value takes is given back before the flight is ended.
 #[inline(never)]
 fn set_made<V: Clone, F>(
     mut future: Pin<&mut Option<F>>,
@@ -186,7 +186,7 @@ where
         let mut this = self.project();
         let lead = this.lead.as_mut().expect("polled until it has answered");
         let op = lead.poll(|_, blank| {
-            // What makes the future may block, and is as much a part of the compute as that.
+            // The closure that makes the future may block, and is as much a part of the compute as that.
             if let Some(make) = this.make.take() {
                 set_made(this.future.as_mut(), make, this.prior.as_ref());
             }
