@@ -1,10 +1,10 @@
 //! The cache itself: joins table, slots, flights, time and stats.
 //!
-//! Everything here is one non-blocking step: look, judge, act. The fronts (`cache.rs`,
-//! `pinned.rs`) are short loops around [`Core::turn`] that differ in how they wait.
+//! Every operation here is one non-blocking step: look, judge, act. The fronts (`cache.rs`, `pinned.rs`) are short
+//! loops around [`Core::turn`] that differ in how they wait.
 //!
-//! Every step holds one pin, and no pin is held while foreign code runs other than the key's
-//! `Hash` and `Eq`, the value's `Clone`, and predicates.
+//! Every step holds one pin. The user code that runs under a pin is the key's `Hash`, `Eq` and `Clone`, the value's
+//! `Clone`, predicates, and closures that read a value.
 
 mod claim;
 mod expiring;
@@ -54,21 +54,21 @@ pub(crate) use remove::Detached;
 use room::{Charge, Room};
 pub(crate) use wait::{Awaited, Part, Wait, Waited};
 
-/// A key and its slot: the objects that the table's words point to.
+/// The object that the table's words point to: a key and its slot.
 pub(crate) struct Node<K, V> {
     pub(crate) key: K,
     pub(crate) slot: Slot<V>,
 }
 
 impl<K, V> Node<K, V> {
-    /// Drops a node and gives its cell back. A value and a key that both panic must not meet: a panic
-    /// while one unwinds would end the program.
+    /// Drops a node and gives its cell back. Value and key are dropped one by one, each panic contained: a panic of
+    /// the one while the other unwinds would end the program.
     ///
     /// # Safety
-    /// `node` is from the slab at `home`, which is a `Slab<Node<K, V>>`, and no thread uses it any more.
+    /// `node` is from the slab at `home`, which is a `Slab<Node<K, V>>`, and is used no more by any thread.
     unsafe fn reap(node: *mut (), home: Home) -> Reaped {
         let node = node.cast::<Self>();
-        // SAFETY: ours alone; each field is dropped once, and then only the cell is left.
+        // SAFETY: the caller promises that only we use it. Each field is dropped once, and then only the cell is left.
         unsafe {
             let weight = (*node).slot.state().weight_of_value();
             let value =
@@ -85,13 +85,13 @@ impl<K, V> Node<K, V> {
     }
 }
 
-/// How a key is put into words for a [`CycleError`](crate::CycleError).
+/// Puts a key into words for a [`CycleError`](crate::CycleError).
 pub(crate) type Describe<K> = fn(&K) -> String;
 
-/// Goes on with a stored fill that has no waiters any more: user code.
+/// Takes over a fill that no caller waits for any more: user code.
 pub(crate) type Spawner = Box<dyn Fn(Job) + Send + Sync>;
 
-/// The settings of a builder.
+/// The settings that a builder hands over.
 pub(crate) struct Config<K, V, S> {
     pub(crate) hasher: S,
     pub(crate) ttl: Option<Duration>,
@@ -121,7 +121,7 @@ pub(crate) struct Core<K, V, S> {
     /// Entries: live and linked.
     len: Striped,
     stats: Stats,
-    /// No entry expires before, by a walk over all of them.
+    /// A walk over all entries found that none expires before this time.
     next_deadline: AtomicU64,
     /// Where the search for expired entries goes on.
     hand: CachePadded<AtomicUsize>,
@@ -130,31 +130,30 @@ pub(crate) struct Core<K, V, S> {
     spawner: Option<Spawner>,
     watch: Watch<K>,
     closed: Closed,
-    /// The garbage in it is dropped after everything else here ...
+    /// The nodes that it holds are dropped after everything else here ...
     domain: Domain,
     /// ... and goes back here. Boxed, because the domain knows its address.
     slab: Box<Slab<Node<K, V>>>,
 }
 
-/// How many words an insert looks at for expired entries. With four, a quarter as many inserts as
-/// the table has words make one round. So an entry goes at the latest that many inserts after it
-/// has expired (not counting those during a growth, which looks at nothing and moves expired
-/// entries along), and under steady traffic the expired entries that still take room are at most a
-/// quarter of the table's words. It is no bound without traffic: entries that expire all at once stay
-/// until inserts come.
+/// The number of words in which an insert looks for expired entries. With four, a quarter as many inserts as the table
+/// has words make one round. So an entry is removed at the latest that many inserts after it has expired. (Inserts
+/// during a resize do not count: they look at no word, and move expired entries along.) Under steady traffic expired
+/// entries take up at most a quarter of the table's words. Without traffic there is no bound: entries that expire all
+/// at once stay until inserts come.
 const SWEEP: usize = 4;
 
-/// Garbage is dropped when there is a share of the capacity of it: one in so many.
+/// Garbage is dropped once it exceeds this share of the capacity: one in so many.
 const GARBAGE: usize = 32;
 
-/// The wish of a caller of [`Core::turn`].
+/// The result that a caller of [`Core::turn`] wants.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aim {
     /// A value: the live one, the one being computed, or a lead.
     Value,
     /// A newer value than the live one: the one being computed, or a lead.
     Refresh,
-    /// The lead, whatever there is.
+    /// The lead, with or without a live value.
     Lead,
 }
 
@@ -166,11 +165,11 @@ pub(crate) enum Turn<'c, K: Hash + Eq, V, S: BuildHasher> {
     Wait(Part<'c, K, V, S>),
 }
 
-// SAFETY: a core hands out `&K` and `&V` on every thread that has a handle (`Sync`), and drops
-// keys and values on whichever thread reaps them (`Send`). All that is shared inside is atomic
-// or guarded: see table.rs, slot.rs and reclaim.rs.
+// SAFETY: a core hands out `&K` and `&V` on every thread that has a handle (`Sync`), and drops keys and values on any
+// thread that reclaims them (`Send`). All shared fields are atomic or guarded: see table.rs, slot.rs and reclaim.rs.
 unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Send for Core<K, V, S> {}
-// SAFETY: as above.
+// SAFETY: the same holds: `&K` and `&V` go to every thread with a handle (`Sync`), keys and values are dropped on any
+// (`Send`), and all shared fields are atomic or guarded.
 unsafe impl<K: Send + Sync, V: Send + Sync, S: Send + Sync> Sync for Core<K, V, S> {}
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
@@ -185,7 +184,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             table,
             room: config.bound.map(|bound| Room::new(bound, positions)),
             hasher: config.hasher,
-            // In a model every hit goes the long way. Its first half is the short one.
+            // In a model every hit takes the long way, which begins with the short one.
             plain: !cfg!(atomic_cache_loom) && !config.record_stats,
             ttl: config.ttl,
             clock: config.clock,
@@ -207,8 +206,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         core
     }
 
-    /// The hash of a key, whatever it is looked up by. The user's hasher may be a weak one, and
-    /// the table wants all 64 bits: a multiplication spreads every bit over both halves.
+    /// Hashes a key, in whichever form it is looked up. The user's hasher may be a weak one, and the table wants all
+    /// 64 bits: a multiplication spreads every bit over both halves.
     #[inline(always)]
     pub(crate) fn hash<Q: ?Sized + Hash>(&self, key: &Q) -> u64 {
         // The multiplier is 2^64 divided by the golden ratio, made odd (Knuth, volume 3, 6.4).
@@ -216,7 +215,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (product >> 64) as u64 ^ product as u64
     }
 
-    /// The entry of a key, if it is there and fresh. Not a use of it.
+    /// Returns the value of a key, if it is live and unexpired. Does not count as a use.
     #[inline]
     pub(crate) fn look<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
@@ -225,7 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.look_and(hash, key, pin, |_| {})
     }
 
-    /// As [`look`](Self::look), for the verbs that use the entry.
+    /// Returns the value of a key, if it is live and unexpired. Counts as a use, and as a look-up in the statistics.
     #[inline(always)]
     pub(crate) fn look_up<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
     where
@@ -236,8 +235,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         value
     }
 
-    /// The short way of a hit, in a [plain](Self::is_plain) cache: a live entry near its home. Calls nothing but the
-    /// key's `Eq`, of an entry with a deadline the clock, and, in a bounded cache, the policy's count.
+    /// Looks for a live entry near its home: the short way of a hit, in a [plain](Self::is_plain) cache. Calls only
+    /// the key's `Eq`, the clock if the entry has a deadline, and the policy if it is to note the use.
     #[inline(always)]
     pub(crate) fn hit<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Glance<&'p V>
     where
@@ -259,14 +258,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Glance::Found(value)
     }
 
-    /// Whether a hit is nothing but a look: this cache counts no look-ups.
+    /// Says whether a hit is only a look: this cache does not count look-ups.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         self.plain
     }
 
-    /// One walk over the key's probe, and a live, fresh entry where it ends. Tells `used` where that stands.
-    /// All else is [`look_again`](Self::look_again).
+    /// Walks once over the key's probe, and returns the value of the live, unexpired entry where it ends. Calls `used`
+    /// with the place of that entry. [`look_again`](Self::look_again) deals with every other end.
     #[inline(always)]
     fn look_and<'p, Q>(
         &'p self,
@@ -289,9 +288,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Some(value)
     }
 
-    /// The slow path of [`look`](Self::look): the node in the table has no live value. Not a use.
+    /// Takes the slow path of [`look`](Self::look): the node in the table has no live value. Not a use.
     ///
-    /// A node that is seen once may have been replaced just now. One that is seen twice was in the table without a value.
+    /// A node that is seen once may just have been replaced. A node that is seen twice was in the table without a
+    /// value.
     #[cold]
     #[inline(never)]
     fn look_again<'p, Q>(&'p self, hash: u64, key: &Q, pin: &'p Pin) -> Option<&'p V>
@@ -314,24 +314,24 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// The value of a node, if newcomers may have it and its TTL is not over.
+    /// Returns the value of a node, if newcomers may have it and its TTL is not over.
     #[inline(always)]
     fn serves<'p>(&self, node: &'p Node<K, V>) -> Option<&'p V> {
         node.slot.live().filter(|_| self.is_unexpired(node))
     }
 
-    /// The state of a node, and the successor that is filled to replace its value.
+    /// Returns the state of a node, and the successor that is filled to replace its value.
     fn state_of<'p>(&self, node: &'p Node<K, V>, pin: &'p Pin) -> (State, Option<&'p Node<K, V>>) {
         let state = node.slot.state();
         let successor = state.successor().map(|address| {
             // SAFETY: the leader takes a successor off before it gives up its hold, so the successor was held at the
-            // load, which was made under this pin.
+            // load, and the load was made under this pin.
             unsafe { deref(address as *const Node<K, V>, pin) }
         });
         (state, successor)
     }
 
-    /// The weight of a node's value.
+    /// Returns the weight of a node's value.
     fn weight_of(&self, node: &Node<K, V>, pin: &Pin) -> u64 {
         let (state, successor) = self.state_of(node, pin);
         successor.map_or(state.weight_of_value(), |successor| {
@@ -350,7 +350,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.clock.deadline(self.ttl)
     }
 
-    /// Takes one step towards `aim`: the live value, a lead, or a share in a running flight.
+    /// Takes one step towards `aim`: the live value, a lead, or a share in another caller's flight.
     #[cold]
     pub(crate) fn turn<'c>(
         &'c self,
@@ -383,7 +383,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             match self.judge(there, aim, &pin) {
                 Judged::Serve => {
                     let there = std::ptr::from_ref(there);
-                    // SAFETY: judged live, linked at the load under this pin.
+                    // SAFETY: `judge` found it live, and it was linked when the claim found it under this pin.
                     return Turn::Ready(unsafe { Found::new(pin, there) });
                 }
                 Judged::Join(filling, waits_for) => {
@@ -402,7 +402,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                         self.sweep(&pin);
                         let there = std::ptr::from_ref(there);
                         let seen = (aim == Aim::Lead).then(|| {
-                            // SAFETY: judged live, linked at the load under this pin.
+                            // SAFETY: `judge` found it live, and it was linked when the claim found it under this pin.
                             unsafe { Found::new(pin, there) }
                         });
                         return Turn::Lead(leader, seen);
@@ -427,7 +427,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         unreachable!("the turns do not end before one returns")
     }
 
-    /// Judges the node of a key, for a caller that has an aim.
+    /// Judges the node of a key, for a caller with this `aim`.
     fn judge<'p>(&self, node: &'p Node<K, V>, aim: Aim, pin: &'p Pin) -> Judged<'p, K, V> {
         let (state, successor) = self.state_of(node, pin);
         come_by("judge");
@@ -449,7 +449,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if fill.is_filling() {
             return self.judge_fill(successor, fill, aim);
         }
-        // Its leader is about to put it in the place of the node, or to take it off.
+        // The successor's leader is about to put it into the node's place in the table, or to take it off.
         if state.is_live() {
             Judged::Again
         } else {
@@ -475,8 +475,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes part in the flight of `node`, which fills; as the successor of `current`, if there is one. `None`: it is over,
-    /// or has been detached.
+    /// Takes part in the flight of `node`, which fills; as the successor of `current`, if there is one. `None`: the
+    /// fill has ended, or has been detached. The caller is pinned, or leads `node`.
     fn join<'c>(
         &'c self,
         node: &Node<K, V>,
@@ -491,21 +491,22 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             Err(state) if !joinable(state) => None,
             Err(state) => state
                 .flight()
-                // SAFETY: a flight ripens after every pin that could load its address.
+                // SAFETY: a flight is freed after every pin that could load its address; or our lead takes part in it.
                 .filter(|&flight| unsafe { &*flight }.join()),
         };
         let current = current.map_or(std::ptr::null(), std::ptr::from_ref);
         flight.map(|flight| Part::new(self, node, current, flight, waits_for))
     }
 
-    /// Puts a value in, over any older one. A value that is too heavy takes the older one out, is handed to the waiters of the
-    /// key, and is not kept.
+    /// Inserts a value, over any value the key has. A value that is too heavy is not kept: it removes the older value,
+    /// and goes to the callers that wait for the key.
     pub(crate) fn insert(&self, hash: u64, key: K, value: V) {
         let weight = self.weigh(&key, &value);
         self.insert_weighed(hash, key, value, weight);
     }
 
-    /// As [`insert`](Self::insert); a value that is too heavy is given back, and a running fill cut off.
+    /// Inserts a value that fits. One that is too heavy is given back, the older value is removed, and a running fill
+    /// is detached.
     pub(crate) fn try_insert(&self, hash: u64, key: K, value: V) -> Result<(), OversizeError<V>> {
         let weight = self.weigh(&key, &value);
         let Err(heavy) = weight else {
@@ -524,7 +525,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             Err(_) => (Deadline::Past, Event::Evicted),
         };
         let fits = weight.is_ok();
-        // As garbage, a value that is too heavy weighs as much as the state word can say; nothing, if the weigher panicked.
+        // A value that is too heavy counts as garbage by its weight, up to the most a state word holds; by nothing, if
+        // the weigher could not say it.
         let weight =
             weight.unwrap_or_else(|heavy| heavy.weight.map_or(0, |weight| weight.min(MAX_WEIGHT)));
         let mut spare = Spare::with(self, 0, key, Slot::ready(value, deadline, weight));
@@ -532,11 +534,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let charge = Charge::new(self, if kept { weight } else { 0 });
         let waiting = {
             let pin = pin();
-            // SAFETY: ours until it is in the table, and kept by the pin after that.
+            // SAFETY: the node is ours until it is in the table, and the pin keeps it after that.
             let node = unsafe { &*spare.node };
             let mut replaced = 0;
             let waiting = self.put(hash, node, event, &mut replaced, &pin);
-            // Also if it has been removed by now: that was counted.
+            // Also if another thread has removed it by now: that thread has counted it out.
             if kept {
                 self.counts_in();
             }
@@ -544,8 +546,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if fits {
                 self.stats.count(Event::Inserted);
             }
-            // The weight of the entry that this call replaced counts towards its debt. Otherwise threads that overwrite
-            // existing keys would evict unrelated entries for room that the others are about to free.
+            // The weight of the value that we have replaced counts towards our debt. Otherwise several threads that
+            // overwrite existing keys would each evict other entries, for room that the others are about to free.
             let owed = charge.passes_to_the_entry().saturating_sub(replaced);
             if !kept {
                 self.unlink_node(hash, node, &pin);
@@ -555,11 +557,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             waiting
         };
         if let Some((part, node)) = waiting {
-            // Wakers are foreign code: no pin. The new node is held for the waiters until the
-            // last of them has left, or, if they had an outcome already, by us.
+            // Wakers are user code, so no pin is held. The new node is held for the waiters until the last of them has
+            // left. If they had an outcome already, we hold it, and release it here.
             let outcome = Outcome::Replaced(node.expose_provenance());
             if part.flight().resolve(outcome).is_err() {
-                // SAFETY: held.
+                // SAFETY: `put` returned it held.
                 self.release_held(unsafe { &*node });
             }
         }
@@ -567,8 +569,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.domain.tidy_after_miss();
     }
 
-    /// Puts a ready node in its place. If that detached a flight, returns a share in it, and the node, held, for its
-    /// waiters.
+    /// Puts a ready node into its place in the table. If that detached a flight, returns a share in it, and the node,
+    /// held, for its waiters.
     #[allow(clippy::type_complexity)]
     fn put<'c>(
         &'c self,
@@ -598,19 +600,19 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             } else {
                 successor
             };
-            // (The waiters of a refresh that begins right now get its own value.)
+            // (The waiters of a refresh that begins right now get the value of that refresh.)
             let held = filling.is_some_and(|filling| filling.slot.state().is_filling());
             node.slot.set_held(held);
             if !self.table.replace(&spot, node) {
-                // The next claim may put it in where there are no waiters.
+                // The next claim may put it where no caller waits.
                 node.slot.set_held(false);
                 continue;
             }
-            // First out of the table, then detached: a caller that comes between joins for the value, which
-            // we bring. The other way round it would see a detached flight in its place, and wait for the fill to end.
+            // Unlink first, then detach. A caller that comes in between joins the flight, and gets our value. In the
+            // other order it would find a detached fill in its place, and wait for that to end.
             let flight = self.displace(old, event, replaced, pin);
             let part = flight.filter(|_| held).and_then(|(filling, flight)| {
-                // SAFETY: a flight ripens after every pin that could load its address; we are pinned.
+                // SAFETY: a flight is freed after every pin that could load its address; we are pinned.
                 unsafe { &*flight }
                     .join()
                     .then(|| Part::new(self, filling, std::ptr::null(), flight, WaitFor::Value))
@@ -622,8 +624,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Lets go of a node that an insert has just taken out of the table: removes its value, and detaches its fill. Returns
-    /// the flight of that, with its node.
+    /// Releases a node that an insert has just taken out of the table: removes its value, and detaches its fill.
+    /// Returns the flight of that fill, with its node.
     fn displace<'p>(
         &self,
         old: &'p Node<K, V>,
@@ -672,7 +674,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// One stretch of a walk over all entries: shows each to `visit`, returns where to go on.
+    /// Shows each entry in one stretch of a walk over all entries to `visit`. Returns where the walk goes on.
     pub(crate) fn stretch<'p>(
         &'p self,
         from: u64,
@@ -683,7 +685,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let next = self.table.scan(from, pin, self, &self.domain, &mut spots);
         for spot in spots {
             let node = spot.object();
-            // A node that does not serve may have been replaced since.
+            // A node without a live value may have been replaced since the scan.
             let newer = || self.look(self.rehash(node)?, &node.key, pin);
             if let Some(value) = self.serves(node).or_else(newer) {
                 visit(&node.key, value);
@@ -712,7 +714,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Looks for expired entries where the last look ended, and takes them out.
+    /// Looks for expired entries where the last look ended, and removes them.
     fn sweep(&self, pin: &Pin) {
         if self.ttl.is_none() {
             return;
@@ -731,7 +733,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// The weight of an entry; of a cache without a weigher, one.
+    /// Returns the weight of an entry; without a weigher, one.
     pub(crate) fn weight<Q>(&self, hash: u64, key: &Q) -> Option<u64>
     where
         Q: ?Sized + Hash + Equivalent<K>,
@@ -753,7 +755,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             .find_to_change(hash, pin, self, &self.domain, &|node| is_key(&node.key))
     }
 
-    /// Leaves a flight; `None` is a leader without waiters.
+    /// Gives up one share in a flight. `None`: the caller led a fill that no other caller waited for.
     fn leave(&self, node: &Node<K, V>, flight: Option<*const Flight>) {
         match flight {
             Some(flight) => self.leave_part(node, flight),
@@ -762,18 +764,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 
     fn leave_part(&self, node: &Node<K, V>, flight: *const Flight) {
-        // SAFETY: the caller takes part until this call.
+        // SAFETY: the caller's share in the flight keeps it until this call.
         let over = unsafe { &*flight };
         if !over.leave() {
             return;
         }
         self.release_held(node);
-        // SAFETY: made by `Arc::into_raw`; `leave` is true once; the slot that led here has
-        // ended, so no thread finds it any more.
+        // SAFETY: the address came from `Arc::into_raw`, and `leave` is true once. The slot that led here has ended,
+        // so no further thread finds the flight.
         self.domain.retire(unsafe { Garbage::counted(flight) });
     }
 
-    /// A key in words, cut to some length.
+    /// Puts a key into words.
     fn describe(&self, key: &K) -> String {
         let key = self.describe.map_or_else(
             || format!("<{}>", std::any::type_name::<K>()),
@@ -789,14 +791,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 }
 
-/// See [`Core::judge`].
+/// The judgement of [`Core::judge`].
 enum Judged<'p, K, V> {
     Serve,
     /// Joins the flight of this node, the one in the table or its successor.
     Join(&'p Node<K, V>, WaitFor),
-    /// Hang a refresh on the value; this was its state.
+    /// Hang a refresh on the value, which was in this state.
     Refresh(State),
-    /// Put a filling slot in its place; this was its state.
+    /// Put a filling slot into the place of the node, which was in this state.
     Replace(State),
     Again,
 }
@@ -805,8 +807,8 @@ impl<K, V, S> Core<K, V, S> {
     /// The size of an entry's own allocation, with key, value, state and deadline.
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Node<K, V>>() as u64;
 
-    /// Entries that are live and linked. Where each weighs one their total is that number, and there is no
-    /// other.
+    /// Counts the entries that are live and linked. If each weighs one, the total weight is that number, and no other
+    /// count is kept.
     pub(crate) fn len(&self) -> usize {
         match &self.room {
             Some(room) if room.counts_entries() => room.total_entries(),
@@ -814,14 +816,14 @@ impl<K, V, S> Core<K, V, S> {
         }
     }
 
-    /// An entry is there from now on.
+    /// Counts one entry more.
     fn counts_in(&self) {
         if !self.counts_entries() {
             self.len.add(1);
         }
     }
 
-    /// An entry has gone.
+    /// Counts one entry less.
     fn counts_out(&self) {
         if !self.counts_entries() {
             self.len.sub(1);
@@ -842,8 +844,8 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.retired() + self.bulletin.as_ref().map_or(0, Bulletin::len)
     }
 
-    /// Stops the janitor, if there is one, and waits for its round, unless the round may wait for this thread: for a fill that
-    /// it leads, a guard that it holds, or a value that it drops.
+    /// Stops the janitor, if there is one, and waits for its round to end. Does not wait if the round may wait for
+    /// this thread: for a fill that it leads, a guard that it holds, or a value that it is dropping.
     pub(crate) fn stop_janitor(&self) {
         if let Some(janitor) = self.janitor.get() {
             janitor.stop(!leads_any() && !is_reaping() && !is_pinned());
@@ -855,18 +857,17 @@ impl<K, V, S> Core<K, V, S> {
         self.janitor.get()
     }
 
-    /// Whether this thread may wait for a janitor's round: the round cannot be waiting for anything that this thread is in the
-    /// middle of.
+    /// Says whether this thread may wait for a janitor's round: the round cannot be waiting for this thread.
     pub(crate) fn may_wait_for_a_round() -> bool {
         !leads_any() && !is_listening() && !is_reaping() && !is_pinned()
     }
 
-    /// Whether all other handles, of so many, might be inside removed values.
+    /// Says whether all other handles, `handles` in total with this one, may be inside removed values.
     ///
-    /// While values are seen not to hold any, that is looked at once in a while only.
+    /// As long as removed values turn out to hold none, this looks only once in a while.
     pub(crate) fn may_be_held_by_garbage(&self, handles: usize) -> bool {
         if is_reaping() {
-            // A value that has been removed held this one: others may.
+            // A removed value held this handle; other removed values may hold more.
             self.domain.note_handle();
             return false;
         }
@@ -877,7 +878,7 @@ impl<K, V, S> Core<K, V, S> {
     }
 
     pub(crate) fn set_janitor(&self, janitor: Janitor) {
-        // There is one builder, and it sets one.
+        // A cache is built once, and the builder sets one janitor.
         let _ = self.janitor.set(janitor);
     }
 }
@@ -898,9 +899,10 @@ where
 }
 
 impl<K, V, S> Drop for Core<K, V, S> {
-    /// Runs alone with everything: tells the listener the rest, and drops each entry, each drop contained.
+    /// Tells the listener of the removals that are still to be told, and drops each entry. The caller is the only
+    /// thread left, and each panic is contained.
     fn drop(&mut self) {
-        // Also on a thread that is pinned, by a view of another cache: this is the last occasion.
+        // Also on a thread that is pinned by a guard of another cache: this is the last occasion.
         if let Some(bulletin) = &self.bulletin {
             while bulletin.len() > 0 {
                 self.tell_of(bulletin);
@@ -908,7 +910,8 @@ impl<K, V, S> Drop for Core<K, V, S> {
         }
         let home: Home = std::ptr::from_ref(&*self.slab).cast();
         for node in self.table.drain() {
-            // SAFETY: linked, and we are alone; each is listed once. No fill runs, because its leader has a handle.
+            // SAFETY: linked, and no other thread uses the cache; each node is listed once. No fill runs, because its
+            // leader has a handle.
             unsafe { Node::<K, V>::reap(node.cast_mut().cast(), home) };
         }
     }

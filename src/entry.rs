@@ -1,4 +1,4 @@
-//! [`Cache::entry`]: an operation on one key that is given away.
+//! [`Cache::entry`]: an operation on one key, which it takes by value.
 
 use crate::actor::actor;
 use crate::blocking::{Verb, verbs};
@@ -43,12 +43,12 @@ impl<V> Entry<V> {
         &self.value
     }
 
-    /// Gives the value away.
+    /// Returns the value.
     pub fn into_value(self) -> V {
         self.value
     }
 
-    /// Says whether this very call computed the value.
+    /// Returns `true` if this call computed the value.
     pub fn is_fresh(&self) -> bool {
         self.fresh
     }
@@ -65,8 +65,8 @@ pub enum Op<V> {
     Nop,
 }
 
-/// Says how [`EntrySelector::and_compute_with`] has changed the key: in one step, at one moment. The values are those of that
-/// moment; other calls may have put in or removed a value since.
+/// Says how [`EntrySelector::and_compute_with`] has changed the key, in one step, at one moment. The values are those
+/// of that moment; other calls may have put in or removed a value since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompResult<V> {
     /// The key had no value; this one was put in.
@@ -79,9 +79,9 @@ pub enum CompResult<V> {
     Unchanged(V),
     /// The key had no value, and the compute has put none in.
     StillNone,
-    /// The compute has had no effect, because another operation came between its reading and its end. This is the operation
-    /// that it would have done, an [`Op::Put`] or an [`Op::Remove`]. To do it to the value that the key has now, call again. It is
-    /// one of these that came between:
+    /// The compute has had no effect, because another operation came between its reading and its end. This is the
+    /// operation that it would have done, an [`Op::Put`] or an [`Op::Remove`]. To do it to the value that the key has
+    /// now, call again. It is one of these that came between:
     ///
     /// * a removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), also of a key without a value;
     /// * any removal of the key from inside this compute;
@@ -114,7 +114,7 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         sure(self.fill(|| Ok::<_, Infallible>(value), &verbs::OR_INSERT))
     }
 
-    /// Does what [`Cache::get_with`] does, with a key that is given away.
+    /// Does what [`Cache::get_with`] does, with a key that it takes by value.
     ///
     /// # Panics
     /// Panics as [`Cache::get_with`] does.
@@ -130,13 +130,13 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
         sure(self.fill(fill, &verbs::OR_INSERT_WITH))
     }
 
-    /// Does what [`Cache::try_get_with`] does, with a key that is given away.
+    /// Does what [`Cache::try_get_with`] does, with a key that it takes by value.
     ///
     /// # Errors
     /// Fails as [`Cache::try_get_with`] does.
     ///
     /// # Panics
-    /// Fails as [`Cache::try_get_with`] does.
+    /// Panics as [`Cache::try_get_with`] does.
     ///
     /// ```
     /// # let cache: atomic_cache::Cache<String, u16> = atomic_cache::Cache::unbounded();
@@ -187,15 +187,17 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// Reads and changes the entry in one step: no other fill or compute of the key runs
     /// beside `f`, so two increments are both kept. Waits for a running fill or compute of the key.
     ///
-    /// `f` is called exactly once, with a clone of the live value, if there is one. Readers go on getting
-    /// that value until `f` has returned. If `f` panics, the entry stays as it was. Other calls while `f` runs:
+    /// `f` is called exactly once, with a clone of the live value, if there is one. Readers go on getting that value
+    /// until `f` has returned. If `f` panics, the entry stays as it was. Other calls while `f` runs:
     ///
     /// * An [`insert`](Cache::insert) wins: the compute takes effect as if just before it.
-    /// * A removal that waits, such as [`remove`](Cache::remove), takes out the value that `f` leaves. From the moment it is
-    ///   called the key has no value for other callers. Called from inside `f` it cannot wait, and is of the next kind.
-    /// * A removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), takes out the value that `f` has read, if
-    ///   no removal that waits came first. Then the compute has no effect, and returns [`CompResult::Superseded`]; so it does
-    ///   after a [`takeover`](Cache::takeover). Call again, to go on from the value that the key has now:
+    /// * A removal that waits, such as [`remove`](Cache::remove), takes out the value that `f` leaves. From the moment
+    ///   it is called the key has no value for other callers. Called from inside `f` it cannot wait, and is of the
+    ///   next kind.
+    /// * A removal that does not wait, such as [`remove_nowait`](Cache::remove_nowait), takes out the value that `f`
+    ///   has read, if no removal that waits came first. Then the compute has no effect, and returns
+    ///   [`CompResult::Superseded`]; so it does after a [`takeover`](Cache::takeover). Call again, to go on from the
+    ///   value that the key has now:
     ///
     /// ```
     /// use atomic_cache::{Cache, CompResult, Op};
@@ -218,9 +220,10 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     /// ```
     ///
     /// # Panics
-    /// With the text of a [`CycleError`](crate::CycleError) if that wait would never end: from a fill or compute of
-    /// the same key, for one. With the text of a [`ClosedError`](crate::ClosedError) if the cache has been closed. If it would
-    /// have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait). And with the panic of `f`.
+    /// Panics with the text of a [`CycleError`](crate::CycleError) if the wait would never end, as inside a fill or
+    /// compute of the same key. Panics with the text of a [`ClosedError`](crate::ClosedError) if the cache has been
+    /// closed. Panics if it would have to wait where [a thread may not wait](Cache#where-a-thread-may-not-wait). Goes
+    /// on with the panic of `f`.
     ///
     /// ```
     /// use atomic_cache::{Cache, CompResult, Op};
@@ -248,7 +251,8 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> EntrySelector<'_, K, V, S> {
     }
 }
 
-/// Waits until the lead of the key's next flight is ours; with the live value that it replaces.
+/// Waits until the lead of the key's next flight is ours. Returns it with the live value that the flight is to
+/// replace.
 #[track_caller]
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     core: &'c Core<K, V, S>,
@@ -260,7 +264,7 @@ fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
         match core.turn(core.pin_for_miss(pin()), hash, wanted, Aim::Lead, spare) {
             Turn::Lead(leader, seen) if core.admits() => return Ok((leader, seen)),
             Turn::Lead(leader, seen) => {
-                // It holds a pin.
+                // The value holds a pin.
                 drop(seen);
                 return Err(core.refuse(leader).into());
             }
@@ -299,7 +303,7 @@ impl<V> Op<V> {
     }
 }
 
-/// Carries the operation out.
+/// Ends the compute's flight with `op`.
 pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
     leader: Leader<'_, K, V, S>,
     prior: &mut Option<V>,
@@ -308,7 +312,7 @@ pub(crate) fn computed<K: Hash + Eq, V: Clone, S: BuildHasher>(
     match op {
         Op::Put(()) => {
             let replaces = prior.is_some();
-            // Before there is an answer: it may panic, which would be the compute's panic.
+            // Before there is a result: dropping the old value may panic, and that is the compute's panic.
             *prior = None;
             let found = match leader.put() {
                 Ok((found, _kept)) => found,

@@ -1,5 +1,5 @@
-//! A caller's key and a caller's fill, as the core sees them: erased, so that the way of a miss
-//! is compiled once for each key and value type, not for each closure.
+//! A caller's key and a caller's fill, as the core sees them: erased, so that the miss path is compiled once for each
+//! key and value type, not for each closure.
 
 use crate::actor::actor;
 use crate::blocking::Verb;
@@ -12,7 +12,7 @@ use equivalent::Equivalent;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-/// A key by reference, made owned when a slot is.
+/// A borrowed key. It is made owned when a slot is.
 pub(crate) struct Borrowed<'a, Q: ?Sized>(pub(crate) &'a Q);
 
 impl<K, Q: ?Sized + Equivalent<K> + ToKey<K>> Wanted<K> for Borrowed<'_, Q> {
@@ -25,34 +25,34 @@ impl<K, Q: ?Sized + Equivalent<K> + ToKey<K>> Wanted<K> for Borrowed<'_, Q> {
     }
 }
 
-/// A fill, begun at most once, and the way of its error.
+/// A fill that begins at most once, with the error that it may end with.
 pub(crate) trait Fill<K: Hash + Eq, V, S: BuildHasher> {
-    /// Gives the fill to the flight to store, if the caller is not to lead in person.
+    /// Returns the keeper that gives the fill to the flight, unless the caller is to run the fill itself.
     fn keeper(&self) -> Option<&dyn Keeper<K, V, S>> {
         None
     }
-    /// Puts the value into its cell. False: there is an error, kept inside.
+    /// Puts the value into its cell. False: the fill has failed, and `self` keeps its error.
     fn run(&mut self, key: &K, blank: &mut Blank<'_, V>) -> bool;
-    /// The error that `run` kept, for all waiters.
+    /// Returns the error that `run` kept, for every waiter.
     fn share(&self) -> SharedError;
-    /// Takes the error of another caller's fill for its own, if it is of the same type.
+    /// Takes the error of another caller's fill as its own, if it is of the same type.
     fn accept(&mut self, error: &SharedError) -> bool;
 }
 
-/// Gives a flight its fill to store: the caller that has had the lead waits as the others do.
+/// Gives a flight its fill to keep; then the caller that had the lead waits like every other.
 pub(crate) trait Keeper<K: Hash + Eq, V, S: BuildHasher> {
     fn keep<'c>(&self, leader: Leader<'c, K, V, S>) -> Wait<'c, K, V, S>;
 }
 
-/// A [`Fill`] that can explain why there is no value.
+/// A [`Fill`] that can say why there is no value.
 pub(crate) trait Explain {
     type Error;
 
-    /// Explains the obstacle, as the caller sees it.
+    /// Returns the reason why there is no value, as the caller sees it.
     fn explain(self, obstacle: Obstacle) -> TryGetError<Self::Error>;
 }
 
-/// The error of a caller's fill, if it has failed, or of one that it has joined.
+/// The error of a caller's fill, or of a fill that it has joined, if that has failed.
 pub(crate) struct OwnError<E>(Option<E>);
 
 impl<E> OwnError<E> {
@@ -60,7 +60,7 @@ impl<E> OwnError<E> {
         Self(None)
     }
 
-    /// Puts the value of a fill into its cell, or keeps its error, for the waiters. True: a value.
+    /// Puts the value of a fill into its cell, or keeps its error for the waiters. True: a value.
     #[inline]
     pub(crate) fn settle<V>(&mut self, result: Result<V, E>, blank: &mut Blank<'_, V>) -> bool {
         match blank.try_put(result) {
@@ -72,7 +72,7 @@ impl<E> OwnError<E> {
         }
     }
 
-    /// See [`Explain::explain`].
+    /// Returns the caller's error: see [`Explain::explain`].
     pub(crate) fn explain(self, obstacle: Obstacle) -> TryGetError<E> {
         match (obstacle, self.0) {
             (Obstacle::Cycle(cycle), _) => TryGetError::Cycle(cycle),
@@ -84,12 +84,12 @@ impl<E> OwnError<E> {
 }
 
 impl<E: Clone + Send + Sync + 'static> OwnError<E> {
-    /// See [`Fill::share`].
+    /// Returns the kept error, shared: see [`Fill::share`].
     pub(crate) fn share(&self) -> SharedError {
         Arc::new(self.0.clone().expect("`run` kept an error"))
     }
 
-    /// See [`Fill::accept`].
+    /// Takes another caller's error: see [`Fill::accept`].
     pub(crate) fn accept(&mut self, error: &SharedError) -> bool {
         self.0 = error.downcast_ref::<E>().cloned();
         self.0.is_some()
@@ -110,7 +110,7 @@ impl<F, E> Call<F, E> {
         }
     }
 
-    /// Whether the closure has been run.
+    /// Says whether the closure has been run.
     pub(crate) fn ran(&self) -> bool {
         self.fill.is_none()
     }
@@ -143,7 +143,7 @@ where
     }
 }
 
-/// Why there is no value.
+/// The reason why there is no value.
 pub(crate) enum Obstacle {
     Cycle(CycleError),
     Closed(ClosedError),
@@ -164,7 +164,7 @@ impl From<CycleError> for Obstacle {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// The blocking loop: turn, and wait, until there is a value or a reason why not.
+    /// Runs the blocking loop: turn, and wait, until there is a value or a reason why there is none.
     #[cold]
     #[track_caller]
     #[allow(clippy::too_many_arguments)]
@@ -209,7 +209,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     }
 }
 
-/// Runs the fill with nothing held but the lead.
+/// Runs the fill while this thread holds nothing but the lead.
 fn lead<'c, K: Hash + Eq, V, S: BuildHasher>(
     mut leader: Leader<'c, K, V, S>,
     fill: &mut dyn Fill<K, V, S>,

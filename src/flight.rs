@@ -1,24 +1,22 @@
-//! The waiters of a fill, and the leader that they wait for. They exist only while a caller waits.
+//! The part of a fill that exists only while callers wait for it: the list of waiters, and the leader they wait for.
 //!
-//! A fill without waiters has no flight, only a slot with its leader's number. The first
-//! waiter hangs a flight on the slot. From then on the leader and each waiter *take part*; the
-//! last to leave lets go of the slot and retires the flight (it may still be looked at by threads
-//! that loaded its address from the slot, so it ripens like everything else).
+//! A fill without waiters has no flight, only a slot with its leader's number. The first waiter hangs a flight on the
+//! slot. From then on the leader and each waiter have a *share* in the flight. The last one to leave releases the slot
+//! and retires the flight. Threads that loaded the flight's address from the slot may still look at it, so it is freed
+//! only after their pins, like every retired object.
 //!
-//! Waiters are [`Waker`]s on one list: a thread's is made from its
-//! [`Parker`](crate::sync::Parker), a task brings its own. At the end of a flight the order is:
-//! publish (the slot), take the list (under the lock), let go of everything, wake. No waker is
-//! cloned, woken or dropped under the lock.
+//! Waiters are [`Waker`]s on one list: a thread's is made from its [`Parker`](crate::sync::Parker), a task brings its
+//! own. At the end of a flight the order is: publish (the slot), take the list (under the lock), release all locks and
+//! pins, wake. No waker is cloned, woken or dropped under the lock.
 //!
-//! # A fill that is kept
+//! # A stored fill
 //!
-//! A fill that is a future, and that the cache owns, is stored here as a [`Job`], and no caller leads it in
-//! person: **each waiter that is awake polls it**. So nothing is lost or held up with a waiter that is
-//! dropped, or that is polled once and forgotten. When the job asks to be polled ([`ring`]), every
-//! waiter is woken, because it is not known which of them will come; the first that comes takes the
-//! job out, polls it with nothing locked and puts it back. A ring that comes meanwhile is noted, and
-//! rung when the job is back; the waiter that has polled it is not asleep then, and wakes itself. So a job that
-//! wants to be polled is never here with waiters that all sleep.
+//! A fill that is a future, and that the cache owns, is kept here as a [`Job`]. No single thread or task leads it:
+//! **every waiter that is awake polls it**. So a waiter that is dropped, or that is polled once and forgotten, neither
+//! loses the fill nor holds it up. When the job asks to be polled ([`ring`]), every waiter is woken, because any of
+//! them may never come. The first that comes takes the job out, polls it with no lock held, and puts it back. A ring
+//! that comes meanwhile is noted, and the other waiters are woken when the job is back; the waiter that has polled it
+//! is not asleep then, and wakes itself. So a job that wants to be polled is never here while all waiters sleep.
 //!
 //! [`ring`]: Flight::ring
 
@@ -33,7 +31,7 @@ use std::task::{Wake, Waker};
 /// A fill that ends its flight by itself when it is done, and gives up the lead when it is dropped.
 pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A fill's error, as it is handed to all callers in the flight.
+/// A fill's error, as every caller in the flight gets it.
 pub(crate) type SharedError = Arc<dyn Any + Send + Sync>;
 
 /// The outcome for the callers that joined.
@@ -41,27 +39,27 @@ pub(crate) type SharedError = Arc<dyn Any + Send + Sync>;
 pub(crate) enum Outcome {
     /// The slot's own value.
     Published,
-    /// The value of the object at this address, put in the place of ours and held for us.
+    /// The value of the object at this address, which replaced ours, and is held for the readers.
     Replaced(usize),
     /// The fill's error.
     Failed(SharedError),
-    /// Nothing: look into the table again.
+    /// No value: look into the table again.
     Nothing,
 }
 
-/// The aim of a waiter.
+/// The event that a waiter waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WaitFor {
     /// The outcome; may be handed the lead.
     Value,
-    /// The end of the fill, whatever comes of it.
+    /// The end of the fill, with any outcome.
     End,
 }
 
-/// The verdict for a waiter that looks.
+/// The answer to a waiter that looks.
 pub(crate) enum Verdict {
     Outcome(Outcome),
-    /// The leader is lost, and this waiter has the lead: to go on, or to end the flight.
+    /// The leader is lost, and this waiter has the lead: to run its fill, or to end the flight.
     Lead,
     /// The fill has ended.
     Ended,
@@ -69,13 +67,13 @@ pub(crate) enum Verdict {
 
 /// The next step of a waiter.
 pub(crate) enum Look {
-    /// Its value or its end has come.
+    /// The wait is over.
     Verdict(Verdict),
-    /// Poll this, and give it back.
+    /// Poll this job, and give it back.
     Drive(Job),
-    /// [Say](Flight::give) how it is woken, and look again.
+    /// [Give](Flight::give) a waker, and look again.
     GiveWaker,
-    /// The fill is to be polled once more: wake itself, and let others have a turn.
+    /// The fill is to be polled once more: wake yourself, and let the others have a turn.
     ComeBack,
     Sleep,
 }
@@ -89,13 +87,13 @@ pub(crate) struct Ticket {
     actor: u64,
 }
 
-/// Left behind by a waiter that leaves the list.
+/// The duties that a waiter leaves behind when it leaves the list.
 pub(crate) struct Delisted {
     /// It had been handed the lead, and must pass it on.
     pub(crate) had_baton: bool,
-    /// The stored fill: it has no waiters for its value any more.
+    /// The fill: no caller waits for its value any more.
     pub(crate) job: Option<Job>,
-    /// The object that was held for the waiters for a value: this was the last of them.
+    /// The object that was held for the readers: this waiter was the last of them.
     pub(crate) replacement: Option<usize>,
 }
 
@@ -107,18 +105,18 @@ struct Waiter {
     waker: Option<Waker>,
 }
 
-/// The lead of a flight whose leader is lost, on its way to the next.
+/// The lead of a flight without a leader, on its way to the next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Baton {
     /// The flight is led.
     None,
     /// For the holder of this ticket: a thread, which is sure to come.
     To(usize),
-    /// For the first that comes.
+    /// For the first waiter that comes.
     Open,
 }
 
-/// The fill that is kept here, if one is.
+/// The stored fill, if there is one.
 enum Kept {
     None,
     /// `awake`: it wants to be polled.
@@ -143,11 +141,11 @@ struct Room {
     began: Option<u64>,
     baton: Baton,
     kept: Kept,
-    /// The holders of tickets; `None` where one has been given back.
+    /// The waiters that hold a ticket; `None` where a ticket has been given back.
     waiters: Vec<Option<Waiter>>,
-    /// The places that are free.
+    /// The places of those `None`s.
     free: Vec<usize>,
-    /// How many wait for a value, or have it and have not read it yet.
+    /// The number of waiters for a value, including those that have not read it yet.
     readers: usize,
 }
 
@@ -155,14 +153,14 @@ struct Room {
 pub(crate) struct Flight {
     /// The address of the slot it hangs on: its name in the wait-for graph.
     slot: usize,
-    /// How many shares there are. At zero the flight is over for good.
+    /// The number of shares. At zero the flight is over for good.
     parts: AtomicUsize,
-    /// Held for a few instructions, never over foreign code.
+    /// Held for a few instructions, never over user code.
     room: Mutex<Room>,
 }
 
 impl Flight {
-    /// A flight in which its leader and its first waiter take part.
+    /// A flight with two shares: of its leader and of its first waiter.
     pub(crate) fn new(slot: usize, leader: u64) -> Self {
         Self {
             slot,
@@ -182,12 +180,13 @@ impl Flight {
         }
     }
 
-    /// The address of the slot it hangs on.
+    /// Returns the address of the slot it hangs on.
     pub(crate) fn slot(&self) -> usize {
         self.slot
     }
 
-    /// Takes a share, unless all have been given back. The caller is pinned, which keeps the flight until it knows.
+    /// Takes a share, unless none is left. The caller is pinned, or has a share, which keeps the flight until this
+    /// returns.
     pub(crate) fn join(&self) -> bool {
         // AcqRel on success, as a reference count has: see `leave`.
         self.parts
@@ -197,14 +196,14 @@ impl Flight {
             .is_ok()
     }
 
-    /// Gives a share back. True: it was the last one, and the caller lets go of all that the flight held.
+    /// Gives a share up. True: it was the last one, and the caller releases the slot and the flight.
     pub(crate) fn leave(&self) -> bool {
-        // Release: our use of the flight comes before the cleaning up of the last to leave (Acquire).
+        // Release: all that we did in the flight comes before the cleaning up after the last leave (Acquire).
         self.parts.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Puts a waiter on the list, which leads as `actor` if it has to. It must look
-    /// ([`look`](Self::look)) before it sleeps: an end that came before it was on the list does not wake it.
+    /// Puts a waiter on the list, which leads as `actor` if it has to. It must [`look`](Self::look) before it sleeps:
+    /// an event before it was on the list wakes no waiter.
     pub(crate) fn enlist(&self, waits_for: WaitFor, actor: u64) -> Ticket {
         let mut room = lock(&self.room);
         let waiter = Some(Waiter {
@@ -229,11 +228,12 @@ impl Flight {
         }
     }
 
-    /// Returns the outcome for the ticket's holder, or its next step. With `may_drive` that may be to poll the stored fill. `waker`: how it is woken, if it has not given that just now.
+    /// Checks whether the wait of the ticket's holder is over; if not, returns its next step. With `may_drive` that
+    /// may be to poll the fill. `waker` wakes the holder; `None`: it has given that in this step.
     pub(crate) fn look(&self, ticket: &Ticket, waker: Option<&Waker>, may_drive: bool) -> Look {
         let mut room = lock(&self.room);
         if let Some(verdict) = room.verdict(ticket) {
-            // Here and not as it leaves the list, when it may be pinned.
+            // Here, and not as the waiter leaves the list, when it may be pinned.
             let waker = room.waiter(ticket).waker.take();
             drop(room);
             contain(|| drop(waker));
@@ -249,25 +249,25 @@ impl Flight {
             };
         }
         let given = &room.waiter(ticket).waker;
-        // `will_wake` compares addresses, and may be wrong when it says no; it runs none of the waker's code.
+        // `will_wake` compares addresses, and may wrongly say no; it runs no code of the waker's.
         match (waker, given) {
-            // If it is not there any more, it has been woken.
+            // If the waker that was given is gone, it has been woken.
             (None, _) => Look::Sleep,
             (Some(waker), Some(given)) if given.will_wake(waker) => Look::Sleep,
             _ => Look::GiveWaker,
         }
     }
 
-    /// Says how a waiter is woken. It must look again.
+    /// Sets the waker of a waiter. The waiter must look again.
     pub(crate) fn give(&self, ticket: &Ticket, waker: Waker) {
         let mut room = lock(&self.room);
         let other = room.waiter(ticket).waker.replace(waker);
         drop(room);
-        // A waker's `Drop` is foreign code.
+        // A waker's `Drop` is user code.
         contain(|| drop(other));
     }
 
-    /// Takes a waiter off the list, when it has read the outcome or gives up.
+    /// Takes a waiter off the list, when it has read its outcome or gives up.
     #[must_use]
     pub(crate) fn delist(&self, ticket: &Ticket) -> Delisted {
         let mut room = lock(&self.room);
@@ -278,7 +278,7 @@ impl Flight {
         }
         let had_baton = match room.baton {
             Baton::To(at) => at == ticket.at,
-            // It was the last that could take it.
+            // This was the last waiter that could take it.
             Baton::Open => room.readers == 0,
             Baton::None => false,
         };
@@ -295,7 +295,7 @@ impl Flight {
         };
         let job = room.take_unwanted();
         drop(room);
-        // A waker's `Drop` is foreign code.
+        // A waker's `Drop` is user code.
         contain(|| drop(gone));
         Delisted {
             had_baton,
@@ -304,15 +304,14 @@ impl Flight {
         }
     }
 
-    /// Keeps a fill, which is to be polled, and is led by `leader`.
+    /// Stores a fill that is to be polled, led as `leader`.
     pub(crate) fn keep(&self, job: Job, leader: u64) {
         let mut room = lock(&self.room);
         room.leader = leader;
         room.kept = Kept::Here { job, awake: true };
     }
 
-    /// Keeps a fill again that has been polled and is not done. It comes back if it has no waiters
-    /// any more.
+    /// Stores a fill again that has been polled and is not done. Returns the fill if no caller waits for it any more.
     pub(crate) fn keep_on(&self, job: Job) -> Option<Job> {
         let mut room = lock(&self.room);
         let awake = matches!(room.kept, Kept::Out { awake: true });
@@ -328,24 +327,24 @@ impl Flight {
         unwanted
     }
 
-    /// The fill that was taken to be polled is done.
+    /// Forgets the fill that was taken to be polled, which is done.
     pub(crate) fn keep_none(&self) {
         lock(&self.room).kept = Kept::None;
     }
 
-    /// The fill goes on elsewhere, and is to be woken by `waker` when the flight ends without it. True:
-    /// it has ended.
+    /// Notes that the fill goes on elsewhere. `waker` wakes it if the flight ends without it. True: the flight has
+    /// ended.
     pub(crate) fn adopt(&self, waker: Waker) -> bool {
         let mut room = lock(&self.room);
         let before = room.orphan.replace(waker);
         let ended = room.ended;
         drop(room);
-        // A waker's `Drop` is foreign code.
+        // A waker's `Drop` is user code.
         contain(|| drop(before));
         ended
     }
 
-    /// The fill that is kept asks to be polled.
+    /// Notes that the stored fill asks to be polled, and wakes the waiters.
     fn ring(&self) {
         let mut room = lock(&self.room);
         let rung = match &mut room.kept {
@@ -363,9 +362,9 @@ impl Flight {
         wake(rung);
     }
 
-    /// Gives `outcome` to all that wait for a value. If they have one already, it comes back.
+    /// Gives `outcome` to every waiter for a value. `Err`: they have one already, and this one is given back.
     ///
-    /// An object that is held for no waiter comes back too; a caller that is about to wait looks again.
+    /// An object without readers is given back too; a caller that is about to wait then looks again.
     pub(crate) fn resolve(&self, outcome: Outcome) -> Result<(), Outcome> {
         let mut room = lock(&self.room);
         if room.outcome.is_some() {
@@ -382,7 +381,7 @@ impl Flight {
         Ok(())
     }
 
-    /// Ends the flight, because the fill has ended: wakes all that are left.
+    /// Ends the fill: wakes every waiter that is left.
     pub(crate) fn end(&self) {
         let mut room = lock(&self.room);
         room.ended = true;
@@ -394,9 +393,9 @@ impl Flight {
 
     /// Hands the lead to a waiter for the value. False: there is none, or they have an outcome.
     ///
-    /// A thread, if there is one: it is sure to come. A task may have been forgotten, so all of them
-    /// are woken, and the first that comes leads. A waiter for the end is woken too, because it must
-    /// not wait for them.
+    /// A thread gets it, if there is one: a thread is sure to come. A task may have been forgotten, so all tasks are
+    /// woken, and the first that comes leads. Waiters for the end are woken too, because they must not wait for those
+    /// tasks.
     pub(crate) fn hand_over(&self) -> bool {
         let mut room = lock(&self.room);
         if room.outcome.is_some() || room.readers == 0 {
@@ -429,28 +428,28 @@ impl Flight {
         lock(&self.room).began = Some(now);
     }
 
-    /// When the fill began, if that was noted.
+    /// Returns the time when the fill began, if that was noted.
     pub(crate) fn began(&self) -> Option<u64> {
         lock(&self.room).began
     }
 
-    /// Returns the leader, and how many wait.
+    /// Returns the leader's number, and the number of waiters.
     pub(crate) fn crew(&self) -> (u64, usize) {
         let room = lock(&self.room);
         (room.leader, room.waiters.len() - room.free.len())
     }
 
-    /// Takes the stored fill, if it has no waiters for its value any more.
+    /// Returns the stored fill, if no caller waits for its value any more.
     pub(crate) fn take_unwanted(&self) -> Option<Job> {
         lock(&self.room).take_unwanted()
     }
 
-    /// Returns the leader that a waiter depends on; none once its value or its end has come.
+    /// Returns the actor that a waiter depends on; `None` once the wait is over.
     pub(crate) fn blocks(&self, waits_for: WaitFor) -> Option<u64> {
         let room = lock(&self.room);
         let over = room.ended || waits_for == WaitFor::Value && room.outcome.is_some();
-        // While the lead is on its way a waiter is about to wake up and lead: none is blocked. (It may be the caller
-        // itself, handed the lead between its enlisting and its asking.)
+        // While the baton is out a waiter is about to wake up and lead, so no actor blocks. (It may be the waiter that
+        // asks: it may be handed the lead between its enlisting and its asking.)
         (!over && room.baton == Baton::None).then_some(room.leader)
     }
 }
@@ -489,14 +488,14 @@ impl Room {
             .expect("who holds a ticket is on the list")
     }
 
-    /// Takes the wakers of the sleeping waiters, who stay on the list.
+    /// Takes the wakers of the waiters that sleep; the waiters stay on the list.
     fn take_wakers(&mut self, which: impl Fn(&Waiter) -> bool) -> Vec<Waker> {
         let waiters = self.waiters.iter_mut().flatten();
         let woken = waiters.filter(|waiter| which(waiter));
         woken.filter_map(|waiter| waiter.waker.take()).collect()
     }
 
-    /// Takes the stored fill, if no waiter for its value is left.
+    /// Returns the stored fill, if no caller waits for its value any more.
     fn take_unwanted(&mut self) -> Option<Job> {
         let wanted = self.readers > 0 && self.outcome.is_none();
         if wanted || !matches!(self.kept, Kept::Here { .. }) {
@@ -509,10 +508,10 @@ impl Room {
     }
 }
 
-/// Wakes all of these, the first to come first. One waker that panics does not keep the next asleep.
+/// Wakes each of these, in the order of the list. One waker that panics does not keep the next waiter asleep.
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
-        // The panic of a waker has no one caller to go to: the waiter that it wakes is not on this stack.
+        // A waker's panic is contained: the waiter that it wakes is not on this stack.
         contain(|| waker.wake());
     }
 }

@@ -14,15 +14,15 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-/// Holds the result of [`Cache::get_value_or_guard`](crate::Cache::get_value_or_guard).
+/// Says how [`Cache::get_value_or_guard`](crate::Cache::get_value_or_guard) ended.
 #[must_use = "a guard that is dropped gives up the lead"]
 #[non_exhaustive]
 pub enum GuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
-    /// The value: it was there, or another caller has computed it meanwhile.
+    /// The value: it was in the cache, or another caller has computed it meanwhile.
     Value(V),
-    /// There is none: the caller is to compute it.
+    /// The key has no value: the caller is to compute it.
     Guard(PlaceholderGuard<'c, K, V, S>),
-    /// The time was over before another caller had computed it.
+    /// The time was over before another caller had computed the value.
     Timeout,
     /// The wait would never end.
     Cycle(CycleError),
@@ -48,7 +48,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
     where
         Q: ?Sized + Hash + Equivalent<K> + ToKey<K>,
     {
-        // A timeout too long for the clock is none.
+        // A timeout too long for the clock is no timeout.
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let hash = core.hash(key);
         let tidied = core.afterwards();
@@ -64,13 +64,13 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
                 Ok(Waited::Found(found)) => return Self::Value(found.value().clone()),
                 Ok(Waited::Lead(leader)) => {
                     return match core.admit(leader) {
-                        // Not before the guard has gone.
+                        // Tidies up only when the guard is gone.
                         Ok(leader) => Self::Guard(PlaceholderGuard { leader, tidied }),
                         Err(closed) => Self::Closed(closed),
                     };
                 }
                 Ok(Waited::TimedOut) => return Self::Timeout,
-                // As in a wait: fills that fail at once, again and again, do not hold us up.
+                // Check the deadline here too: fills that fail at once, again and again, hold up no caller.
                 Ok(Waited::Failed(_) | Waited::Again)
                     if until.is_some_and(|until| Instant::now() >= until) =>
                 {
@@ -83,13 +83,13 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
     }
 }
 
-/// Leads the flight of a key: all callers that ask for the key wait until its holder inserts a value or drops the guard.
+/// Holds the lead of a key's flight. Every caller that asks for the key waits for the holder.
 ///
-/// Dropped without a value it passes the lead to one of the waiters. It must not be leaked
-/// (`mem::forget`): then they wait for ever.
+/// Dropped without a value it passes the lead to one of the waiting callers. It must not be leaked (`mem::forget`):
+/// then those callers wait for ever.
 ///
-/// It stays on its thread, because only a wait of that thread could close a cycle. So do not hold it
-/// over an `.await`: an await is no wait of the thread's, and is not seen. A task has
+/// It stays on its thread, because a wait of that thread is what could close a cycle. So do not hold it over an
+/// `.await`: a wait of the task is not a wait of the thread, and cycles through it are not found. For a task there is
 /// [`TaskGuard`].
 ///
 /// ```compile_fail
@@ -102,19 +102,19 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> GuardResult<'c, K, V, S> {
 #[must_use = "a guard that is dropped gives up the lead"]
 pub struct PlaceholderGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
     leader: Leader<'c, K, V, S>,
-    /// After that: the listener may ask for the key.
+    /// Dropped after the leader: the listener may ask for the key.
     tidied: Afterwards<'c, K, V, S>,
 }
 
-// As of `Cache`: a guard that is dropped while its thread unwinds gives up the lead.
+// The same holds as for `Cache`: a guard that is dropped while its thread unwinds gives up the lead.
 impl<K: Hash + Eq, V, S: BuildHasher> std::panic::UnwindSafe for PlaceholderGuard<'_, K, V, S> {}
 impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for PlaceholderGuard<'_, K, V, S> {}
 
 impl<K: Hash + Eq, V, S: BuildHasher> PlaceholderGuard<'_, K, V, S> {
-    /// Puts the value in: all waiters get it. Returns a clone of it.
+    /// Puts the value in, and gives it to every waiting caller. Returns a clone of it.
     ///
-    /// If an `insert` or a removal of the key came meanwhile, the cache does not keep the value. The waiters still get it, or,
-    /// after an `insert`, have got the inserted one.
+    /// If an `insert` or a removal of the key came meanwhile, the cache does not keep the value. The waiting callers
+    /// still get it; after an `insert` they have got the inserted one.
     pub fn insert(self, value: V) -> V
     where
         V: Clone,
@@ -138,14 +138,14 @@ impl<K: Hash + Eq + fmt::Debug, V, S: BuildHasher> fmt::Debug for PlaceholderGua
     }
 }
 
-/// Holds the result of [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async).
+/// Says how [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async) ended.
 #[cfg(feature = "async")]
 #[must_use = "a guard that is dropped gives up the lead"]
 #[non_exhaustive]
 pub enum TaskGuardResult<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
-    /// The value: it was there, or another caller has computed it meanwhile.
+    /// The value: it was in the cache, or another caller has computed it meanwhile.
     Value(V),
-    /// There is none: the caller is to compute it.
+    /// The key has no value: the caller is to compute it.
     Guard(TaskGuard<'c, K, V, S>),
     /// The wait would never end.
     Cycle(CycleError),
@@ -165,22 +165,22 @@ impl<K: Hash + Eq, V: fmt::Debug, S: BuildHasher> fmt::Debug for TaskGuardResult
     }
 }
 
-/// Leads the flight of a key for a task: as a [`PlaceholderGuard`], but it may be held over an `.await`, and go to another
-/// thread.
+/// Holds the lead of a key's flight for a task, like [`PlaceholderGuard`] for a thread. It may be held over an
+/// `.await`, and sent to another thread.
 ///
-/// Dropped without a value it passes the lead to one of the waiters. While it is held, cycles by way of
-/// it are **not** found: it is not known which task computes the value. So its holder must
-/// not wait for its key, nor for a fill that does; nor must a [listener](crate::Builder::eviction_listener) that
-/// its other calls run meanwhile.
+/// Dropped without a value it passes the lead to one of the waiting callers. While it is held, cycles through it are
+/// **not** found: the cache does not know which task computes the value. So the task that holds it must not wait for
+/// its key, nor for a fill that does. Nor must a [listener](crate::Builder::eviction_listener) that the task triggers
+/// meanwhile.
 #[cfg(feature = "async")]
 #[must_use = "a guard that is dropped gives up the lead"]
 pub struct TaskGuard<'c, K: Hash + Eq, V, S: BuildHasher = DefaultHashBuilder> {
     lead: TaskLead<'c, K, V, S>,
-    /// After that: the listener may ask for the key.
+    /// Dropped after the lead: the listener may ask for the key.
     tidied: Afterwards<'c, K, V, S>,
 }
 
-// As of a `PlaceholderGuard`.
+// The same holds as for a `PlaceholderGuard`: dropped while its thread unwinds, it gives up the lead.
 #[cfg(feature = "async")]
 impl<K: Hash + Eq, V, S: BuildHasher> std::panic::UnwindSafe for TaskGuard<'_, K, V, S> {}
 #[cfg(feature = "async")]
@@ -189,13 +189,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> std::panic::RefUnwindSafe for TaskGuard<'_
 #[cfg(feature = "async")]
 impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskGuard<'c, K, V, S> {
     pub(crate) fn new(lead: TaskLead<'c, K, V, S>) -> Self {
-        // Not before the guard has gone.
+        // Tidies up only when the guard is gone.
         let tidied = lead.core().afterwards();
         Self { lead, tidied }
     }
 
-    /// Puts the value in: all waiters get it. Returns a clone of it. The cache does not keep it if an `insert` or a removal of
-    /// the key came meanwhile: see [`PlaceholderGuard::insert`].
+    /// Puts the value in, and gives it to every waiting caller: see [`PlaceholderGuard::insert`]. Returns a clone of
+    /// it.
     pub fn insert(self, value: V) -> V
     where
         V: Clone,

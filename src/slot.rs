@@ -1,58 +1,61 @@
-//! The cell of one value, and its state word.
+//! The cell of one value, and the state word that says which steps are allowed.
 //!
-//! A slot is written once. It is `FILLING`, then `READY` with a value or `GONE` without one, and never goes back. The slot
-//! knows neither its key nor its place in the table.
+//! A slot is written once. It is `FILLING`, then `READY` with a value or `GONE` without one, and never goes back. The
+//! slot knows neither its key nor its place in the table.
 //!
 //! # A refresh hangs on the value it refreshes
-//! A first fill has its slot in the table while it runs. A refresh, or a compute over a value, does not: the `READY` slot
-//! of the *current* value stays in the table and is served, and its payload is the address of the *successor*, the slot that
-//! is being filled. When the successor is `READY`, its leader swaps the table's word from the current slot to the successor.
-//! When the fill fails, the leader only takes the successor off the current slot. So nothing is ever put back.
+//! A first fill has its slot in the table while it runs. A refresh, or a compute over a value, does not: the `READY`
+//! slot of the *current* value stays in the table and is served, and its payload is the address of the *successor*,
+//! the slot that is being filled. When the successor is `READY`, its leader swaps the table's word from the current
+//! slot to the successor. When the fill fails, the leader only takes the successor off the current slot. So nothing is
+//! ever put back.
 //!
 //! # States
 //! ```text
-//!              publish                    Holds: LINKED (the table or a current slot points here), HELD (a leader and its flight use the
-//!   FILLING ------------> READY           slot), NOTIFY (the listener is still to be told), and a successor. The thread
+//!              publish                    Holds: LINKED (the table, or a current slot, points here), HELD (a leader and its flight use
+//!   FILLING ------------> READY           it), NOTIFY (the listener is still to be told), and a successor. The thread
 //!      |                                  that ends the last hold retires the slot.
 //!      |  finish
 //!      '------------> GONE                DETACHED, in any phase: not for newcomers. It never goes away.
 //! ```
 //! | phase | payload | may have | must have |
 //! |---|---|---|---|
-//! | `FILLING` | the leader's number, or with `POINTER` the flight | `LINKED`, `DETACHED`, `COMPUTE`, `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `SLOW` | `HELD` |
-//! | `READY` | the weight, or with `POINTER` the successor | all holds, `DETACHED`, `COMMITTED`, `EMPTY`, the flags of its filling | with `NOTIFY`: `DETACHED` |
-//! | `GONE` | nothing | `LINKED`, `HELD`, `COMMITTED`, `EMPTY`, the flags of its filling | no `POINTER`, no `NOTIFY` |
+//! | `FILLING` | the leader's number, or with `POINTER` the flight | `LINKED`, `DETACHED`, `COMPUTE`, `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `AWAITED`, `REMOVED`, `SLOW` | `HELD` |
+//! | `READY` | the weight, or with `POINTER` the successor | all holds, `DETACHED`, `COMMITTED`, `EMPTY`, the flags it had while `FILLING` | with `NOTIFY`: `DETACHED` |
+//! | `GONE` | nothing | `LINKED`, `HELD`, `COMMITTED`, `EMPTY`, the flags it had while `FILLING` | no `POINTER`, no `NOTIFY` |
 //!
 //! `SUPERSEDED`, `REPLACED`, `UNHOOKED`, `AWAITED` and `REMOVED` come with `DETACHED`. [`State::is_legal`] holds the table.
 //!
 //! # A live value leaves in one step
-//! `READY` without `DETACHED` is *live*. Whatever removes the value (an eviction, a removal, an insert, the successor) sets
-//! `DETACHED` with one read-modify-write, and the thread that did so accounts for the entry. A refresh begins with a
-//! read-modify-write of the same word that asks for a live value. So a value is not removed behind a refresh, nor refreshed
-//! behind a removal.
+//! `READY` without `DETACHED` is *live*. Each way to remove the value (an eviction, a removal, an insert, the
+//! successor) sets `DETACHED` with one read-modify-write, and the thread that did so accounts for the entry. A refresh
+//! begins with a read-modify-write of the same word, which asks for a live value. So no thread removes the value
+//! without seeing a refresh that has begun, and none begins a refresh of a removed value.
 //!
 //! # One order of a fill's end and all that comes between
-//! The end of a fill (`publish`, `finish`) and each operation that detaches it are read-modify-writes of the *filling* slot's
-//! state, also of a successor. So one is before the other:
+//! The end of a fill (`publish`, `finish`) and each operation that detaches it are read-modify-writes of the *filling*
+//! slot's state, also of a successor. So one is before the other:
 //!
 //! * An operation that comes first is seen by the end: the value goes to the callers that joined, and is not kept.
-//! * An end that comes first is seen by the operation. Of a successor that is `COMMITTED` the leader accounts for the current
-//!   value; the operation removes both.
+//! * An end that comes first is seen by the operation. Of a successor that is `COMMITTED` the leader accounts for the
+//!   current value; the operation removes both.
 //!
-//! A compute reads the current value and then puts something in its place; no other operation may answer with the current
-//! value in between. A removal that waits detaches the compute, hides the current value, and answers with the value that the compute
-//! leaves ([`State::is_awaited`]): the compute comes first. A removal that does not wait adds `SUPERSEDED`: the
-//! removal comes first, and the compute has no effect. An insert (`REPLACED`) comes after the compute.
+//! A compute reads the current value and then replaces it; no other operation may answer with the current value in
+//! between. A removal that waits detaches the compute, hides the current value, and answers with the value that the
+//! compute leaves ([`State::is_awaited`]): the compute comes first. A removal that does not wait adds `SUPERSEDED`:
+//! the removal comes first, and the compute has no effect. An insert (`REPLACED`) comes after the compute.
 //!
 //! # Orderings
-//! Every change of the state word is a read-modify-write with `AcqRel` at least, every load `Acquire`:
+//! Every change of the state word of a shared slot is a read-modify-write with `AcqRel` at least, but for the last
+//! store (`release_last_linked`). Every load is `Acquire`:
 //!
-//! * `publish` writes value and deadline, then the state (Release). A hit loads the state (Acquire), sees `READY`, and so sees
-//!   both. A successor's deadline is written after its state, and before the table's word (Release) leads to it.
-//! * A leader that publishes and then asks whether a debt was left (bound.rs), and a thread that leaves one and then looks at
-//!   the state, are one before the other: `publish` and `state_now` are `SeqCst`.
-//! * `release` (Release) comes after its caller's last look at the slot. The release that clears the last hold (Acquire)
-//!   therefore comes after every such look, and its caller may retire the slot.
+//! * `publish` writes value and deadline, then the state (Release). A hit loads the state (Acquire), sees `READY`, and
+//!   so sees both. A successor's deadline is written after its state, and before the store to the table's word
+//!   (Release) that leads to it.
+//! * A leader that publishes and then asks whether a debt was left (bound.rs), and a thread that leaves one and then
+//!   looks at the state, are one before the other: `publish` and `state_now` are `SeqCst`.
+//! * `release` (Release) comes after its caller's last look at the slot. The release that clears the last hold
+//!   (Acquire) therefore comes after every such look, and its caller may retire the slot.
 
 use crate::flight::Flight;
 use crate::sync::{AtomicU64, Ordering, UnsafeCell};
@@ -107,14 +110,15 @@ const PARKED: u64 = 1 << 63;
 /// The cell of one value.
 pub(crate) struct Slot<V> {
     state: AtomicU64,
-    /// Once `READY`: the deadline. While filling, of a successor: `PARKED` and the weight of the current value, whose state
-    /// word has no room for it. Of a first fill: one more than the time when it began, or 0 if that is not known.
+    /// Once `READY`: the deadline. While filling, of a successor: `PARKED` and the weight of the current value, for
+    /// which the state word has no room. Of a first fill: one more than the time when it began, or 0 if that is not
+    /// known.
     aux: AtomicU64,
-    /// Written by the leader alone, before `READY`; read by every thread after that.
+    /// The leader alone writes it, before `READY`; every thread may read it after that.
     value: UnsafeCell<MaybeUninit<V>>,
 }
 
-/// A slot's state word, as it was at one moment.
+/// The state word of a slot, as one load or one change saw it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(u64);
 
@@ -151,8 +155,8 @@ impl State {
         self.has(REPLACED)
     }
 
-    /// The thread that detached the fill also takes it off the table or the current slot: no leader does, and no removal waits
-    /// for it.
+    /// The thread that detached the fill also unhooks it, from the current slot or from the table. The leader does
+    /// not, and no removal waits for the fill.
     pub(crate) const fn is_unhooked(self) -> bool {
         self.has(UNHOOKED)
     }
@@ -176,8 +180,8 @@ impl State {
         self.has(COMMITTED)
     }
 
-    /// A removal has detached this compute and waits for its end, to answer with the value that it leaves. The thread that ends the
-    /// compute accounts for the current value.
+    /// A removal has detached this compute and waits for its end, to answer with the value that it leaves. The thread
+    /// that ends the compute accounts for the current value.
     pub(crate) const fn is_awaited(self) -> bool {
         self.has(AWAITED)
     }
@@ -187,23 +191,23 @@ impl State {
         self.0 & (AWAITED | COMMITTED) != 0
     }
 
-    /// Whether a thread that detaches this fill and does not wait for it unhooks it: not if another has, nor an awaited
-    /// compute, whose end accounts for the current value.
+    /// Says whether a thread that detaches this fill and does not wait for it also unhooks it. Not if another thread
+    /// has. Nor if the compute is awaited: then its end accounts for the current value.
     pub(crate) const fn unhooks(self) -> bool {
         self.0 & (UNHOOKED | AWAITED) == 0
     }
 
-    /// A compute that leaves nothing to a removal that waited for it.
+    /// A compute that leaves no value to a removal that waited for it.
     pub(crate) const fn is_empty(self) -> bool {
         self.has(EMPTY)
     }
 
-    /// The weight of the value; of a slot with a value and without a successor.
+    /// Returns the weight of the value; of a slot with a value and without a successor.
     pub(crate) const fn weight(self) -> u64 {
         self.0 >> PAYLOAD_SHIFT
     }
 
-    /// The weight of the value, if there is one, also one that is not for newcomers.
+    /// Returns the weight of the value, if there is one, also one that is not for newcomers.
     pub(crate) const fn weight_of_value(self) -> u64 {
         if self.0 & (PHASE | POINTER) == READY {
             self.weight()
@@ -212,7 +216,7 @@ impl State {
         }
     }
 
-    /// Its value is removed, and no hold is left but the table's: it gets no other.
+    /// The value is removed, and only the table still holds the slot. A removed value gets no further hold.
     pub(crate) const fn is_last_linked(self) -> bool {
         self.0 & (PHASE | DETACHED | POINTER | HOLDS) == READY | DETACHED | LINKED
     }
@@ -221,23 +225,23 @@ impl State {
         (self.0 >> PAYLOAD_SHIFT) as usize
     }
 
-    /// The flight, if a caller has had to wait for this fill.
+    /// Returns the flight, if a caller has had to wait for this fill.
     pub(crate) fn flight(self) -> Option<*const Flight> {
         (self.0 & (PHASE | POINTER) == FILLING | POINTER)
             .then(|| std::ptr::with_exposed_provenance(self.pointer()))
     }
 
-    /// The address of the successor, if a refresh hangs on this value.
+    /// Returns the address of the successor, if a refresh hangs on this value.
     pub(crate) fn successor(self) -> Option<usize> {
         (self.0 & (PHASE | POINTER) == READY | POINTER).then(|| self.pointer())
     }
 
-    /// The leader, while no caller waits.
+    /// Returns the leader, while no caller waits.
     pub(crate) const fn leader(self) -> u64 {
         self.0 >> PAYLOAD_SHIFT
     }
 
-    /// Whether the slot is kept by anything.
+    /// Says whether a hold, or a successor, still keeps the slot.
     fn is_held(self) -> bool {
         self.0 & HOLDS != 0 || self.successor().is_some()
     }
@@ -264,7 +268,7 @@ impl State {
     }
 }
 
-/// The result of giving up a hold.
+/// The effect of giving up a hold.
 #[derive(Clone, Copy)]
 pub(crate) struct Released {
     /// The value was live before.
@@ -287,13 +291,13 @@ impl<V> Slot<V> {
     pub(crate) fn filling(leader: u64) -> Self {
         Self {
             state: AtomicU64::new(FILLING | LINKED | HELD | leader << PAYLOAD_SHIFT),
-            // See `prepare`.
+            // `prepare` writes it.
             aux: AtomicU64::new(0),
             value: UnsafeCell::new(MaybeUninit::uninit()),
         }
     }
 
-    /// A slot that has its value from the start. One whose TTL is zero is for waiters alone.
+    /// A slot that has its value from the start. With a TTL of zero the value is for waiters alone.
     pub(crate) fn ready(value: V, deadline: Deadline, weight: u64) -> Self {
         let detached = if deadline == Deadline::Past {
             DETACHED
@@ -322,7 +326,7 @@ impl<V> Slot<V> {
         );
     }
 
-    /// The slot's name in the wait-for graph.
+    /// Returns the slot's name in the wait-for graph.
     pub(crate) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -333,17 +337,18 @@ impl<V> Slot<V> {
         State(self.state.load(Ordering::Acquire))
     }
 
-    /// Loads the state as [`state`](Self::state) does, for a thread that has written a word that a publishing leader reads.
+    /// Loads the state as [`state`](Self::state) does, but `SeqCst`: for a thread that has just written something that
+    /// a publishing leader reads. The leader sees the write, or this sees the publish.
     pub(crate) fn state_now(&self) -> State {
         State(self.state.load(Ordering::SeqCst))
     }
 
-    /// The value.
+    /// Returns the value.
     ///
     /// # Safety
-    /// A state in phase `READY` has been loaded from this slot (or its outcome been learned from
-    /// its flight), or the caller leads and has [written](Self::write) it; and the slot is kept by a pin or a hold
-    /// for as long as the reference lives.
+    /// A state in phase `READY` has been loaded from this slot (or its outcome been learned from its flight), or the
+    /// caller leads and has [written](Self::write) the value. And a pin or a hold keeps the slot for as long as the
+    /// reference lives.
     #[inline(always)]
     pub(crate) unsafe fn value<'a>(&self) -> &'a V {
         // SAFETY: `READY` was loaded with Acquire after the one write, which `publish` released, or the write is the
@@ -354,17 +359,17 @@ impl<V> Slot<V> {
 
     /// Lends the value, if newcomers may have it, its deadline aside.
     pub(crate) fn live(&self) -> Option<&V> {
-        // SAFETY: `READY` was loaded, and the slot is there for as long as it is borrowed.
+        // SAFETY: `READY` was loaded, and the slot lives for as long as it is borrowed.
         self.state().is_live().then(|| unsafe { self.value() })
     }
 
     /// Lends the value, if there is one, also one that is not for newcomers.
     pub(crate) fn read(&self) -> Option<&V> {
-        // SAFETY: as of `live`.
+        // SAFETY: `READY` was loaded, and the slot lives for as long as it is borrowed.
         self.state().has_value().then(|| unsafe { self.value() })
     }
 
-    /// Whether a live slot's value is still served; `is_before` says of a deadline whether it has not come.
+    /// Says whether a live slot's value is still served. `is_before` says whether a deadline is still to come.
     #[inline(always)]
     pub(crate) fn is_unexpired(&self, is_before: impl FnOnce(u64) -> bool) -> bool {
         // Relaxed: written before the state or the table's word that led here, which was loaded with Acquire.
@@ -372,22 +377,25 @@ impl<V> Slot<V> {
         deadline == NEVER || is_before(deadline)
     }
 
-    /// Whether a live slot's TTL is over.
+    /// Says whether a live slot's TTL is over.
     pub(crate) fn is_expired(&self, now: u64) -> bool {
-        // Relaxed: as above.
+        // Relaxed: the deadline was written before the state or the table's word that led here, which was loaded with
+        // Acquire.
         self.aux.load(Ordering::Relaxed) <= now
     }
 
-    /// The deadline, if the slot is live. For a thread that asks whether it has been published since that thread wrote
-    /// a word that a publishing leader reads, as [`state_now`](Self::state_now).
+    /// Returns the deadline, if the slot is live. For a thread that has written something that a publishing leader
+    /// reads, and now asks whether the leader has published; so it loads the state as [`state_now`](Self::state_now)
+    /// does.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let live = self.state_now().is_live();
-        // Relaxed: as above. (A successor that is not in the table yet has no deadline yet.)
+        // Relaxed: the deadline was written before the state or the table's word that led here, which was loaded with
+        // Acquire. (A successor that is not in the table yet may have no deadline yet.)
         let deadline = live.then(|| self.aux.load(Ordering::Relaxed));
         deadline.filter(|&deadline| deadline & PARKED == 0)
     }
 
-    /// The weight of the current value; of its successor, as long as that has no deadline of its own.
+    /// Returns the weight of the current value, which this successor keeps as long as it has no deadline of its own.
     pub(crate) fn parked(&self) -> Option<u64> {
         let aux = self.aux.load(Ordering::Acquire);
         (aux & PARKED != 0).then_some(aux & !PARKED)
@@ -413,7 +421,8 @@ impl<V> Slot<V> {
             .is_ok()
     }
 
-    /// Hangs the refresh of `successor` on this value, whose live state was `seen`. False: the state has changed.
+    /// Hangs the refresh of `successor` on this value, if its state is still `seen`, which is live. False: the state
+    /// has changed.
     pub(crate) fn begin_refresh(&self, seen: State, successor: usize) -> bool {
         debug_assert!(seen.is_live() && seen.successor().is_none());
         let to = seen.with_payload(address_as_payload(successor), POINTER);
@@ -421,8 +430,8 @@ impl<V> Slot<V> {
         self.swap(seen, to)
     }
 
-    /// Takes the successor off this value, which weighs `weight`, and gives the refresh's hold up. As `how` says the value is
-    /// removed in the same step, and the table's hold given up.
+    /// Takes the successor off this value, which weighs `weight`, and gives the refresh's hold up. The same step does
+    /// as `how` says: it removes the value, or gives up the table's hold.
     pub(crate) fn end_refresh(&self, weight: u64, how: Removal) -> Released {
         let change = |state: State| {
             debug_assert!(state.successor().is_some());
@@ -434,50 +443,51 @@ impl<V> Slot<V> {
         }
     }
 
-    /// Removes this live value, whose state was `seen`: the one step that does. False: the state has changed.
+    /// Removes this live value, if its state is still `seen`: the one step that does. `None`: the state has changed.
     pub(crate) fn remove(&self, seen: State, how: Removal) -> Option<Released> {
         debug_assert!(seen.is_live());
         let to = how.apply(seen);
         self.swap(seen, to).then(|| Released::new(seen, to))
     }
 
-    /// Writes the value into its cell, which is the leader's until the flight has ended: no other thread reads it, and it is not dropped with the slot.
+    /// Writes the value into its cell, which belongs to the leader until the flight has ended. Until then no other
+    /// thread reads the value, and it is not dropped with the slot.
     ///
     /// # Safety
     /// The caller is this slot's leader, and has not ended the flight before.
     #[inline]
     pub(crate) unsafe fn write(&self, value: V) {
-        // SAFETY: the leader alone writes, and no thread reads before `READY`.
+        // SAFETY: only the leader writes, and no thread reads before `READY`.
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
     }
 
-    /// Takes back what was [written](Self::write) and has not been published.
+    /// Takes back a value that was [written](Self::write) and has not been published.
     ///
     /// # Safety
     /// The caller is this slot's leader, has written the value, and has neither published it nor taken it back.
     pub(crate) unsafe fn take_back(&self) -> V {
-        // SAFETY: it is there; the slot is not `READY`, so no other thread reads it or drops it.
+        // SAFETY: the caller has written the value. The slot is not `READY`, so no other thread reads it or drops it.
         self.value
             .with(|cell| unsafe { (*cell).assume_init_read() })
     }
 
-    /// As [`take_back`](Self::take_back), and drops it where it is.
+    /// Drops a value that was [written](Self::write) and has not been published, where it is.
     ///
     /// # Safety
-    /// As there.
+    /// The caller is this slot's leader, has written the value, and has neither published it nor taken it back.
     pub(crate) unsafe fn drop_written(&self) {
-        // SAFETY: as there.
+        // SAFETY: the caller has written the value. The slot is not `READY`, so no other thread reads it or drops it.
         self.value
             .with_mut(|cell| unsafe { (*cell).assume_init_drop() });
     }
 
-    /// Ends the flight with the value that is in its cell: the leader's one success. Returns the state before. If the slot
-    /// is in the table and the state before has no flight, the leader's hold is gone with it, and the caller's pin keeps the
-    /// slot.
+    /// Ends the flight with the value that is in its cell: the leader's one success. Returns the state before. If the
+    /// slot is in the table and the state before has no flight, this step gives up the leader's hold too, and the
+    /// caller's pin keeps the slot.
     ///
-    /// If the value is not to be kept it is for the callers that joined, as if the flight had been detached; so it is with a
-    /// TTL of zero. The value of a compute that [a removal waits for](State::is_awaited) is removed in this step,
-    /// and held for the listener with `tell`.
+    /// A value that is not to be kept is for the callers that joined, as if the flight had been detached. A value with
+    /// a TTL of zero is one. The value of a compute that [a removal waits for](State::is_awaited) is removed in this
+    /// step, and held for the listener with `tell`.
     ///
     /// `Err`, and the flight has not ended: the compute is superseded.
     ///
@@ -488,7 +498,7 @@ impl<V> Slot<V> {
         if !end.is_successor {
             self.aux.store(end.deadline.to_bits(), Ordering::Relaxed);
         }
-        // Release: pairs with the Acquire of `state`; the value comes first.
+        // Release: pairs with the Acquire of `state`. The leader wrote the value before.
         self.update(|state| {
             if state.is_superseded() {
                 return None;
@@ -529,7 +539,7 @@ impl<V> Slot<V> {
 
     /// Sets the deadline of a successor that is published, and about to be put into the table.
     pub(crate) fn set_deadline(&self, deadline: Deadline) {
-        // Relaxed: the swap of the table's word releases it.
+        // Relaxed: the Release of the swap of the table's word makes it visible.
         self.aux.store(deadline.to_bits(), Ordering::Relaxed);
     }
 
@@ -577,8 +587,8 @@ impl<V> Slot<V> {
         })
     }
 
-    /// Detaches a fill whose key an insert has just given another value, and unhooks it. A compute comes
-    /// before the insert. Returns the state before. `Err`: it has ended.
+    /// Detaches a fill when an insert has just given its key another value, and unhooks it. A compute comes before the
+    /// insert. Returns the state before. `Err`: it has ended.
     pub(crate) fn detach_replaced(&self) -> Result<State, State> {
         self.update(|state| {
             let first = if state.is_detached() { 0 } else { REPLACED };
@@ -589,8 +599,8 @@ impl<V> Slot<V> {
         })
     }
 
-    /// Abandons a fill, once: detaches it, and takes over the duties of its leader at its end. A compute is
-    /// superseded. Returns the state before. `Err`: it has ended, or was given up.
+    /// Gives a fill up, once: detaches it, and takes over the steps that its leader would have to take at its end. A
+    /// compute is superseded. Returns the state before. `Err`: it has ended, or was given up.
     pub(crate) fn abandon(&self) -> Result<State, State> {
         self.update(|state| {
             let superseded = if state.is_compute() { SUPERSEDED } else { 0 };
@@ -599,14 +609,13 @@ impl<V> Slot<V> {
         })
     }
 
-    /// Says that the next leader fills: a compute's leader is lost. False: it is detached.
+    /// Marks the fill as no compute: the compute's leader is lost, and the next leader fills. False: it is detached.
     pub(crate) fn compute_is_lost(&self) -> bool {
         self.update(|state| (!state.is_detached()).then_some(State(state.0 & !COMPUTE)))
             .is_ok()
     }
 
-    /// Hangs a new flight on the slot, if it is in a state that `may` be joined and has none.
-    /// `Err` with the state found.
+    /// Hangs a new flight on the slot, if it has none and its state `may` be joined. `Err`: the state that was found.
     pub(crate) fn hang(&self, may: impl Fn(State) -> bool) -> Result<*const Flight, State> {
         let seen = self.state();
         if !may(seen) || seen.flight().is_some() {
@@ -614,13 +623,13 @@ impl<V> Slot<V> {
         }
         let flight = Arc::into_raw(Arc::new(Flight::new(self.address(), seen.leader())));
         let address = address_as_payload(flight.expose_provenance());
-        // Release: the flight is whole for each thread that loads its address.
+        // Release: a thread that loads the address (Acquire) sees the flight fully made.
         self.update(|state| {
             (may(state) && state.flight().is_none()).then(|| state.with_payload(address, POINTER))
         })
         .map(|_| flight)
         .inspect_err(|_| {
-            // SAFETY: made above, and not shared.
+            // SAFETY: made above, and shared with no other thread.
             drop(unsafe { Arc::from_raw(flight) });
         })
     }
@@ -634,11 +643,11 @@ impl<V> Slot<V> {
         }
     }
 
-    /// The time when a first fill began, if that is known. Of a slot that fills.
+    /// Returns the time when a first fill began, if that is known. Of a slot that fills.
     pub(crate) fn began(&self) -> Option<u64> {
         let aux = self.aux.load(Ordering::Relaxed);
         let began = (aux != 0 && aux & PARKED == 0).then(|| aux - 1);
-        // The loaded word may be a deadline by now: then this shows it.
+        // A fill that has ended by now may have replaced the time with a deadline; then the state shows it.
         began.filter(|_| self.state().is_filling())
     }
 
@@ -652,12 +661,12 @@ impl<V> Slot<V> {
         self.release(LINKED)
     }
 
-    /// Gives up the table's hold of a removed value that has no other, which the caller has just taken out of the table, and
-    /// so retires.
+    /// Gives up the table's hold of a removed value that has no other hold. The caller has just taken the slot out of
+    /// the table, and retires it.
     pub(crate) fn release_last_linked(&self, removed: State) {
         debug_assert!(removed.is_last_linked());
-        // Release: pairs with the Acquire of a thread that looks whether the slot is in the table. A store is enough: no hold
-        // but this one is left, and a removed value gets none.
+        // Release: pairs with the Acquire of a thread that loads whether the slot is in the table. A store is enough:
+        // no hold but this one is left, and a removed value gets none.
         self.state.store(removed.0 & !LINKED, Ordering::Release);
     }
 
@@ -679,17 +688,17 @@ impl<V> Slot<V> {
     }
 }
 
-/// How much of the current value a fill leaves that ends without one.
+/// The part of the current value that a fill without a value leaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leaves {
     Current,
-    /// The current value, whose TTL is over: nothing that a removal could answer with.
+    /// The current value has expired: a removal cannot answer with it.
     Expired,
-    /// Nothing: it is a compute that removes.
+    /// No value: the fill is a compute that removes.
     Nothing,
 }
 
-/// A removal that goes together with another change of the state.
+/// Further changes that go into the same step of the state.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Removal {
     pub(crate) value: Takes,
@@ -706,7 +715,7 @@ pub(crate) enum Takes {
     Nothing,
     /// If it is live.
     Live,
-    /// Live, or hidden by a thread that left the account to this one.
+    /// A live value, or one hidden by a thread that left the account to this one.
     Hidden,
 }
 
@@ -741,14 +750,14 @@ pub(crate) struct Publish {
 }
 
 impl Publish {
-    /// Whether the value is for the cache, and not only for the callers that joined.
+    /// Says whether the value is for the cache, and not only for the callers that joined.
     pub(crate) fn stays(&self) -> bool {
         self.kept && self.deadline != Deadline::Past
     }
 }
 
 /// # Panics
-/// If the address does not fit in 48 bits. Linux hands out such addresses only where it is asked to.
+/// Panics if the address does not fit in 48 bits. Linux hands out such addresses only to programs that ask for them.
 fn address_as_payload(address: usize) -> u64 {
     let address = address as u64;
     assert!(
@@ -771,7 +780,7 @@ impl Deadline {
 impl<V> Drop for Slot<V> {
     fn drop(&mut self) {
         if self.state().has_value() {
-            // SAFETY: `READY` means that the value was written; we are its only owner.
+            // SAFETY: `READY` means that the value was written; a slot that is dropped has one owner, this one.
             self.value
                 .with_mut(|cell| unsafe { (*cell).assume_init_drop() });
         }

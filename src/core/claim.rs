@@ -1,4 +1,4 @@
-//! The claim of a caller: a key, and the node to be put in for it.
+//! The claim of a key: the key, and the node to put in for it.
 
 use super::{Core, Node};
 use crate::reclaim::Pin;
@@ -6,25 +6,25 @@ use crate::slot::Slot;
 use crate::table::Key;
 use std::hash::{BuildHasher, Hash};
 
-/// A key that is looked for, and made only when a slot is.
+/// A key that a caller looks for. It is made only when a slot is.
 pub(crate) trait Wanted<K> {
     fn is(&self, key: &K) -> bool;
     fn make(&mut self) -> K;
 }
 
-/// A node that is not in the table; kept from step to step so that the key is made once. Retired
-/// when it is not used, because others may have seen it in passing.
+/// A node that is not in the table; kept from step to step so that the key is made once. A node that is not used is
+/// retired, because other threads may have seen it in passing.
 pub(crate) struct Spare<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
     /// The number of the thread or fill that is going to fill it.
     pub(super) actor: u64,
-    /// By a compute.
+    /// The fill is a compute.
     pub(super) computes: bool,
     pub(super) node: *mut Node<K, V>,
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
-    /// None yet, for `actor` to fill.
+    /// No node yet; `actor` is going to fill it.
     pub(crate) fn none(core: &'c Core<K, V, S>, actor: u64) -> Self {
         Self {
             core,
@@ -48,22 +48,23 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
         self.actor
     }
 
-    /// Sets the number of its filler, unless it has one.
+    /// Sets the number of the fill that is going to fill it, unless one is set.
     pub(crate) fn for_actor(&mut self, actor: u64) {
         if self.actor == 0 {
             self.actor = actor;
         }
     }
 
-    /// A node for an owned key, and that key as the wanted one.
+    /// A node for an owned key, and the key as a [`Wanted`].
     pub(crate) fn holding(core: &'c Core<K, V, S>, actor: u64, key: K) -> (Self, Held<K>) {
         let spare = Self::with(core, actor, key, Slot::filling(actor));
-        // SAFETY: made just now.
+        // SAFETY: the node was made just now.
         let key = unsafe { std::ptr::addr_of!((*spare.node).key) };
         (spare, Held { key })
     }
 
-    /// The node, made if there is none, for a first fill, or for the successor of a value that weighs `parked`.
+    /// Returns the node, made if there is none. It is for a first fill, or for the successor of a value that weighs
+    /// `parked`.
     pub(super) fn filling(
         &mut self,
         wanted: &mut dyn Wanted<K>,
@@ -73,19 +74,19 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Spare<'c, K, V, S> {
             let (key, slot) = (wanted.make(), Slot::filling(self.actor));
             self.node = self.core.slab.make(Node { key, slot });
         }
-        // SAFETY: made by `with`, ours until `used`.
+        // SAFETY: the node comes from the slab, and is ours until `used`.
         let slot = unsafe { &(*self.node).slot };
         slot.prepare(self.actor, parked, self.core.begins(), self.computes);
         self.node
     }
 
-    /// The node is in the table.
+    /// Forgets the node, which is in the table.
     pub(super) fn used(&mut self) {
         self.node = std::ptr::null_mut();
     }
 }
 
-// SAFETY: it owns a node that no other thread changes; keys and values go to any thread (`Send`), and others
+// SAFETY: it owns a node that no other thread changes. Keys and values go to any thread (`Send`), and other threads
 // may look at the key in passing (`Sync`).
 unsafe impl<K, V, S> Send for Spare<'_, K, V, S>
 where
@@ -95,10 +96,10 @@ where
 {
 }
 
-/// The claim of [`Core::turn`]: a wanted key, with the spare node to be put in for it.
+/// The claim of [`Core::turn`]: a wanted key, with the spare node to put in for it.
 pub(super) struct Claimed<'a, 'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) hash: u64,
-    /// Asked of the policy once.
+    /// The policy's answer, asked for once.
     pub(super) mark: Option<u8>,
     pub(super) wanted: &'a mut dyn Wanted<K>,
     pub(super) spare: &'a mut Spare<'c, K, V, S>,
@@ -147,17 +148,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Key<Node<K, V>> for Ready<'_, K, V, S> {
     }
 }
 
-/// The key inside a spare node. Asked only in [`Core::turn`] with that spare, before its use.
+/// The key inside a spare node. Compared only in [`Core::turn`] with that spare, before the spare is used.
 pub(crate) struct Held<K> {
     key: *const K,
 }
 
-// SAFETY: it reads the key inside the node of a `Spare` that goes where it goes.
+// SAFETY: it reads the key inside the node of a `Spare`, which moves together with it.
 unsafe impl<K: Send + Sync> Send for Held<K> {}
 
 impl<K: Eq> Wanted<K> for Held<K> {
     fn is(&self, key: &K) -> bool {
-        // SAFETY: `turn` asks while the spare node is not in use, so it is there.
+        // SAFETY: `turn` compares while the spare node is not in use, so the node exists.
         unsafe { &*self.key == key }
     }
 

@@ -16,17 +16,17 @@ use crate::table::Rehash;
 use std::hash::{BuildHasher, Hash};
 use std::time::{Duration, Instant};
 
-/// Is told of a fill that is slow: foreign code.
+/// Hears of a fill that is slow: user code.
 pub(crate) type OnSlow<K> = Box<dyn Fn(&K, Duration) + Send + Sync>;
 
-/// The watch over fills that run long.
+/// The actions on fills that run long.
 pub(crate) struct Watch<K> {
     pub(crate) slow: Option<(Duration, OnSlow<K>)>,
     pub(crate) timeout: Option<Duration>,
 }
 
 impl<K> Default for Watch<K> {
-    /// Nothing.
+    /// No action.
     fn default() -> Self {
         Self {
             slow: None,
@@ -36,7 +36,7 @@ impl<K> Default for Watch<K> {
 }
 
 impl<K> Watch<K> {
-    /// Whether there is anything to do.
+    /// Says whether there is any action.
     pub(crate) fn is_on(&self) -> bool {
         self.slow.is_some() || self.timeout.is_some()
     }
@@ -56,15 +56,15 @@ impl Closed {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Whether fills are refused.
+    /// Says whether fills are refused.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is()
     }
 
-    /// Lets a lead pass, unless the cache is closed. Then the lead is given up here and now: its holder may have user code to
-    /// drop besides, which may wait for the lead.
+    /// Lets a lead pass, unless the cache is closed. Then it gives the lead up at once: the lead's holder may have
+    /// user values besides, and if dropping them waited for the lead, it would never end.
     ///
-    /// Not under a pin: it wakes the waiters.
+    /// Not under a pin: a waiter for the lead is woken.
     #[inline]
     pub(crate) fn admit<'c>(
         &self,
@@ -77,10 +77,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Whether a lead may pass: asked by its leader.
+    /// Says whether a lead may pass. The lead's holder asks.
     ///
-    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; the thread that
-    /// closes says so and then walks over the table. So one of them sees the other.
+    /// `SeqCst`, with `close`: a leader puts its slot into the table and then asks; a closing thread sets the flag and
+    /// then walks over the table. So the leader sees the flag, or the walk sees the slot.
     #[inline]
     pub(crate) fn admits(&self) -> bool {
         come_by("admit");
@@ -96,7 +96,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         ClosedError
     }
 
-    /// Refuses fills from now on. The waits of `waiter` for the ends of those that run.
+    /// Refuses fills from now on. Returns the waits of `waiter` for the ends of the fills that run.
     pub(crate) fn shut(&self, waiter: u64) -> Vec<Awaited<'_, K, V, S>> {
         self.closed.0.swap(1, Ordering::SeqCst);
         store_load();
@@ -109,17 +109,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 }
             }
         });
-        // `Awaited::new` hashes the key, which may panic: not under the walk's pin.
+        // `Awaited::new` hashes the key, which may panic: so not under the walk's pin.
         let awaited = |part| Awaited::new(Detached::new(part, After::Nothing), waiter);
         parts.into_iter().map(awaited).collect()
     }
 
-    /// Refuses fills from now on, and waits for those that run: until then, when they are cut off.
-    /// How many were.
+    /// Refuses fills from now on, and waits for the fills that run. At `until` it abandons the rest. Returns the
+    /// number of abandoned fills.
     #[track_caller]
     pub(crate) fn close(&self, until: Option<Instant>, verb: &Verb) -> usize {
         let mut cut_off = 0;
-        // A fill that waits for us is not waited for.
+        // A fill that waits for this thread is not waited for.
         for left in Awaited::block_all(self.shut(actor()), until, verb, &mut |_, _| None) {
             cut_off += usize::from(self.take_over_part(&left.into_part()));
         }
@@ -128,7 +128,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         cut_off
     }
 
-    /// Shows every node that fills to `show`, with the one that it is to replace.
+    /// Shows every node that fills to `show`, with the current node that it is to replace.
     fn each_filling(&self, mut show: impl FnMut(&Node<K, V>, Option<&Node<K, V>>)) {
         self.each_node(
             |spot, pin| {
@@ -145,7 +145,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         );
     }
 
-    /// Which fills run.
+    /// Lists the fills that run.
     pub(crate) fn in_flight(&self) -> Vec<InFlight<K>>
     where
         K: Clone,
@@ -157,7 +157,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return;
             }
             let (leader, waiters) = match state.flight() {
-                // SAFETY: a flight ripens after every pin that could load its address.
+                // SAFETY: the flight was loaded under this pin, and is freed after every pin that could load it.
                 Some(flight) => unsafe { &*flight }.crew(),
                 None => (state.leader(), 0),
             };
@@ -176,25 +176,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         all
     }
 
-    /// Notes when a refresh began, if the cache watches its fills: its slot has no room for that.
+    /// Notes in the flight when a refresh began, if the watch is on: its slot has no room for that.
     pub(super) fn note_beginning(&self, leader: &Leader<'_, K, V, S>) {
         if self.watch.is_on() {
             leader.take_part().flight().begins(self.clock.now());
         }
     }
 
-    /// For how long a fill has been running, if that is known.
+    /// Returns how long a fill has been running, if that is known.
     fn age(&self, node: &Node<K, V>) -> Option<Duration> {
         let began = node.slot.began().or_else(|| {
             let flight = node.slot.state().flight()?;
-            // SAFETY: a flight ripens after every pin that could load its address; the caller is
-            // pinned, or takes part.
+            // SAFETY: a flight is freed after every pin that could load its address, and after the last share in it is
+            // gone; the caller is pinned, or has a share.
             unsafe { &*flight }.began()
         })?;
         Some(Duration::from_nanos(self.clock.now().saturating_sub(began)))
     }
 
-    /// Abandons the running fill of a key, and lets one of its waiters lead a new one. False: none ran.
+    /// Abandons a running fill of a key, and lets its waiters choose a new leader. False: none ran.
     pub(crate) fn take_over(&self, hash: u64, is_key: &dyn Fn(&K) -> bool) -> bool {
         let part = {
             let pin = pin();
@@ -211,8 +211,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         taken
     }
 
-    /// Abandons the fill that `part` is a share in. The share makes sure that there is a flight: a caller that comes meanwhile
-    /// finds that it has ended.
+    /// Abandons the fill of this share. The share makes sure that there is a flight: a caller that comes while the
+    /// fill is being detached finds that it has ended.
     pub(crate) fn take_over_part(&self, part: &Part<'_, K, V, S>) -> bool {
         let node = part.node();
         let Some(hash) = self.rehash(node) else {
@@ -223,7 +223,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             return false;
         };
         come_by("taken");
-        // SAFETY: the refresh held it when the pin was taken, because it had not ended.
+        // SAFETY: the fill had not ended when the pin was taken, so the refresh held the current node then.
         let current = unsafe { part.current.as_ref() };
         match current {
             None => _ = self.unlink_node(hash, node, &pinned),
@@ -238,7 +238,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         drop(pinned);
         self.stats.count(Event::TakenOver);
         let flight = part.flight();
-        // They have an outcome already if an insert cut the flight off.
+        // The waiters have an outcome already if an insert detached the fill.
         let _ = flight.resolve(Outcome::Nothing);
         flight.end();
         if let Some(job) = flight.take_unwanted() {
@@ -247,7 +247,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         true
     }
 
-    /// One round of the watch: tells of slow fills, and takes over those that have run out of time.
+    /// Does one round of the watch: reports slow fills, and abandons those that have run out of time.
     pub(crate) fn watch(&self) {
         if !self.watch.is_on() {
             return;
@@ -263,7 +263,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if !is_over && slow_by.is_none_or(|threshold| age < threshold) {
                 return;
             }
-            // Before it is marked as told of: if it has ended by now, its leader tells.
+            // Join before the fill is marked as reported: if it has ended by now, its leader reports it.
             if let Some(part) = self.join(node, current, WaitFor::End) {
                 if self.is_news(node, age) {
                     slow.push((part.again(), age));
@@ -282,7 +282,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.tidy();
     }
 
-    /// Whether a fill has become slow, and its listener has not been told yet.
+    /// Says whether a fill has become slow, and this is the first call to find so.
     fn is_news(&self, node: &Node<K, V>, age: Duration) -> bool {
         let slow = self.watch.slow.as_ref();
         slow.is_some_and(|(threshold, _)| age >= *threshold) && node.slot.mark_slow()
@@ -294,7 +294,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// A fill is about to end: was it slow? It is told of by its leader, which others may wait for.
+    /// Reports a fill that is about to end, if it was slow. Its leader reports it, as a part of the fill, for which
+    /// others may wait.
     pub(super) fn judge_age(&self, leader: &Leader<'_, K, V, S>) {
         if self.watch.slow.is_none() {
             return;
@@ -305,7 +306,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// When a fill that begins now has begun: to some milliseconds, unless something is done by its age.
+    /// Returns the time at which a fill that begins now has begun. Exact if the watch is on, else good to some
+    /// milliseconds.
     pub(super) fn begins(&self) -> u64 {
         if self.watch.is_on() {
             self.clock.now()

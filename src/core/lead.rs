@@ -35,7 +35,7 @@ impl<K, V> Found<'_, K, V> {
         unsafe { crate::reclaim::deref(self.node, &self.pin).slot.value() }
     }
 
-    /// The value and the pin that keeps it, for a view that lends both on.
+    /// Returns the value and the pin that keeps it, for a guard that lends both on.
     ///
     /// The reference is good for as long as the pin is held.
     pub(crate) fn into_parts(self) -> (Pin, *const V) {
@@ -44,8 +44,8 @@ impl<K, V> Found<'_, K, V> {
     }
 }
 
-/// The right, and the duty, to end a flight. Dropped without a value it passes the lead on, or
-/// ends the flight without one: the one way all failures take.
+/// The right, and the duty, to end a flight. Dropped without a value it passes the lead on, or ends the flight without
+/// one: the one way that all failures take.
 pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     core: &'c Core<K, V, S>,
     /// The node that is filled.
@@ -55,15 +55,15 @@ pub(crate) struct Leader<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) hash: u64,
     /// The number of the thread or fill that leads.
     pub(super) actor: u64,
-    /// How the flight ends unless another end is chosen.
+    /// The end of the flight, unless another is chosen.
     ending: Ending,
-    /// The value is in the slot's cell, and not yet published: it is ours.
+    /// The value is in the slot's cell, and not yet published: the leader owns it.
     full: bool,
     pub(super) leading: Option<Leading>,
 }
 
-/// The empty cell of a slot, lent to a fill. The fill writes its value there at once, so that a large value is not copied
-/// from frame to frame.
+/// The empty cell of a slot, lent to a fill. The fill writes its value there at once, so that a large value is not
+/// copied from frame to frame.
 pub(crate) struct Blank<'a, V> {
     slot: &'a Slot<V>,
     full: &'a mut bool,
@@ -73,12 +73,12 @@ impl<V> Blank<'_, V> {
     #[inline]
     pub(crate) fn put(&mut self, value: V) {
         assert!(!*self.full, "a fill has one value");
-        // SAFETY: it borrows the leader, which has not ended the flight: that takes it by value.
+        // SAFETY: it borrows the leader, and a flight's end takes the leader by value, so the flight has not ended.
         unsafe { self.slot.write(value) };
         *self.full = true;
     }
 
-    /// The value of a fill that can fail.
+    /// Puts in the value of a fill that can fail, or returns the fill's error.
     #[inline]
     pub(crate) fn try_put<E>(&mut self, result: Result<V, E>) -> Result<(), E> {
         match result {
@@ -89,22 +89,22 @@ impl<V> Blank<'_, V> {
     }
 }
 
-/// How a flight ends that has no value.
+/// The end of a flight that has no value.
 enum Ending {
     /// The leader is lost: another waiter leads, if there is one.
     Lost,
-    /// As `Lost`, of a leader that has run no fill.
+    /// The leader is lost, and has run no fill.
     Declined,
-    /// The fill said so.
+    /// The fill ended without a value, with this outcome.
     Without(Outcome),
     /// The slot is `GONE` already, and was in this state before.
     Finished(State),
-    /// It has a value.
+    /// The flight has ended: with a value.
     Over,
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
-    /// The lead of a slot that `actor` has just claimed, or been handed.
+    /// Returns the lead of a slot that `actor` has just claimed, or been handed.
     pub(super) fn new(
         core: &'c Core<K, V, S>,
         node: *const Node<K, V>,
@@ -121,17 +121,19 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             actor,
             ending: Ending::Lost,
             full: false,
-            // A fill that is polled is known by that.
+            // A polled fill's lead is known by its number, a thread's lead by this.
             leading: (!is_fill(actor)).then(Leading::begin),
         }
     }
 
-    /// The lead of a caller that is going to run no fill, and to pass it on. Its share in the flight is the leader's now.
+    /// Returns the lead of a caller that is going to run no fill, and to pass the lead on. The caller's share in the
+    /// flight becomes the leader's.
     pub(super) fn declining(part: Part<'c, K, V, S>, hash: u64) -> Self {
         Self::to_end(part, hash, Ending::Declined)
     }
 
-    /// The lead of a caller that is going to run no fill, of a flight that is not worth another one.
+    /// Returns the lead of a caller that is going to run no fill, and to end the flight, because it is not worth
+    /// another fill.
     pub(super) fn ending(part: Part<'c, K, V, S>, hash: u64) -> Self {
         Self::to_end(part, hash, Ending::Without(Outcome::Nothing))
     }
@@ -160,7 +162,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         self.core
     }
 
-    /// The key that is filled.
+    /// Returns the key that is filled.
     pub(crate) fn key(&self) -> &K {
         &self.node().key
     }
@@ -174,7 +176,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         })
     }
 
-    /// Does what [`run`](Self::run) does, for a fill that puts its value into the cell.
+    /// Runs a fill of this flight that puts the value into its cell.
     pub(crate) fn fill<R>(&mut self, fill: impl FnOnce(&K, &mut Blank<'_, V>) -> R) -> R {
         let (core, node) = (self.core, self.node());
         let describe = || core.describe(&node.key);
@@ -187,7 +189,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         })
     }
 
-    /// Ends the flight with a value that no fill has made; a clone of it.
+    /// Ends the flight with a value that no fill has made. Returns a clone of it.
     pub(crate) fn publish_given(mut self, value: V) -> V
     where
         V: Clone,
@@ -200,20 +202,21 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         self.publish().0.value().clone()
     }
 
-    /// The weight of the value, and whether it can be kept.
+    /// Returns the weight of the value, and whether it can be kept.
     fn weigh(&self) -> (u64, bool) {
         assert!(self.full, "there is a value to publish");
-        // SAFETY: we lead, and have written it.
+        // SAFETY: we lead, and `full` says that the value is written.
         let value = unsafe { self.node().slot.value() };
         let weight = if self.core.has_weigher() {
-            // User code, and as much a part of the fill as the closure that made the value.
+            // The weigher is user code, and as much a part of the fill as the code that made the value.
             self.run(|key| self.core.weigh(key, value))
         } else {
             self.core.weigh(self.key(), value)
         };
         match weight {
             Ok(weight) => (weight, true),
-            // As garbage it weighs as much as the state word can say; nothing, if the weigher panicked.
+            // As garbage a value that is too heavy counts by its weight, up to the most a state word holds; by
+            // nothing, if the weigher could not say it.
             Err(heavy) => (
                 heavy.weight.map_or(0, |weight| weight.min(MAX_WEIGHT)),
                 false,
@@ -221,18 +224,20 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         }
     }
 
-    /// The node that this fill is to replace, unless there is none, or the fill was abandoned before: then the thread that
-    /// did that has taken the successor off. `seen` is a state of our slot.
+    /// Returns the node that this fill is to replace. `None`: there is none, or another thread abandoned the fill
+    /// before, and takes the successor off. `seen` is a state of our slot: loaded under this pin, or the one that the
+    /// end of the flight replaced.
     fn current<'p>(&self, seen: State, _pin: &'p Pin) -> Option<&'p Node<K, V>> {
         if self.current.is_null() || seen.is_unhooked() {
             return None;
         }
-        // SAFETY: the refresh's hold of the current node is given up by the thread that abandons the fill, if `seen` says
-        // so, or by us, and we have not; a thread that abandons it from now on retires it after our pin was taken.
+        // SAFETY: the refresh's hold keeps the current node until it is given up, by us or by the thread that abandons
+        // the fill. We have not yet, and `seen` says that no thread had abandoned the fill. A thread that abandons it
+        // after that retires the node after our pin was taken.
         Some(unsafe { &*self.current })
     }
 
-    /// Ends the flight with the value that is in its cell. The second answer says whether the cache keeps it: not if
+    /// Ends the flight with the value that is in its cell. The second result says whether the cache keeps it: not if
     /// the flight was detached, the value's TTL is zero, or it is too heavy.
     pub(crate) fn publish(self) -> (Found<'c, K, V>, bool) {
         let Ok(published) = self.put() else {
@@ -241,8 +246,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         published
     }
 
-    /// Publishes a compute too. One that is superseded has no effect, and its value is to be
-    /// [taken back](Self::take_back).
+    /// Does what [`publish`](Self::publish) does, of a compute too. `Err`: the compute is superseded and has no
+    /// effect, and the caller is to [take the value back](Self::take_back).
     pub(crate) fn put(mut self) -> Result<(Found<'c, K, V>, bool), Self> {
         self.core.judge_age(&self);
         let (weight, fits) = self.weigh();
@@ -270,7 +275,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             return Err(self);
         };
         self.ending = Ending::Over;
-        // It is the slot's now.
+        // The slot owns the value now.
         self.full = false;
         let stays = end.stays();
         let takes_place = stays && !before.is_detached();
@@ -303,12 +308,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             core.post(node, Event::Explicit);
         }
         if let Some(flight) = before.flight() {
-            // Wakers are user code: no pin, and this thread leads one less.
+            // Wakers are user code: no pin is held, and this thread leads one flight less.
             drop(pin);
             self.leading = None;
-            // SAFETY: the leader takes part, which keeps the flight.
+            // SAFETY: the leader has a share in the flight, which keeps it.
             let flight = unsafe { &*flight };
-            // They have one already if an insert detached the flight.
+            // The waiters have an outcome already if an insert detached the flight.
             let _ = flight.resolve(Outcome::Published);
             flight.end();
             pin = crate::reclaim::pin();
@@ -317,7 +322,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
             let owed = owed.saturating_sub(replaced);
             core.make_room(owed, self.hash, node, &pin);
         }
-        // Without a flight the leader's hold of a slot that the table holds, or is about to, ended as it was published.
+        // Without a flight, and if the table holds or is about to hold the slot, `publish` has given up the leader's
+        // hold.
         let is_first = self.current.is_null();
         let linked = if is_first {
             before.is_linked()
@@ -327,12 +333,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         if before.flight().is_some() || !linked {
             core.leave(node, before.flight());
         }
-        // SAFETY: published, and held by us until after the pin was taken.
+        // SAFETY: published, and we held it until after the pin was taken.
         Ok((unsafe { Found::new(pin, node) }, kept))
     }
 
-    /// Puts our node, which is committed, in the place of the current one; or takes that out, if ours does not stay. Returns
-    /// whether the cache keeps our value.
+    /// Puts our node, which is committed, into the place of the current one. If our value does not stay, takes the
+    /// current node out of the table. Returns whether the cache keeps our value.
     fn take_the_place_of(
         &self,
         current: &Node<K, V>,
@@ -367,12 +373,12 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         if placed.is_some() {
             let live = node.slot.state().is_live();
             if !live {
-                // A removal has removed our value, and accounted for it, before it came to its place.
+                // A removal has removed our value, and accounted for it, before we put it into its place.
                 core.unlink_node(self.hash, node, pin);
             }
             return live;
         }
-        // An insert has taken the place, or a removal has removed both values and a later call has taken the place.
+        // An insert has taken the place; or a removal has removed both values, and a later call has taken the place.
         let gone = Removal {
             value: Takes::Live,
             link: true,
@@ -393,27 +399,26 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         }
     }
 
-    /// Ends the flight of a compute that is superseded; its value.
+    /// Ends the flight of a compute that is superseded. Returns its value.
     pub(crate) fn take_back(mut self) -> V {
         let full = std::mem::replace(&mut self.full, false);
         assert!(full, "there is a value to take back");
-        // SAFETY: we lead, and it was ours until now.
+        // SAFETY: we lead, `full` said that the value is written, and it was ours until now.
         unsafe { self.node().slot.take_back() }
     }
 
-    /// Ends the flight with the fill's error, which `share` makes if a caller waits for it.
+    /// Ends the flight with the fill's error. If a caller waits for that, `share` makes the error for it.
     pub(crate) fn fail(mut self, share: impl FnOnce() -> SharedError) {
         self.core.judge_age(&self);
         let slot = &self.node().slot;
         loop {
             let seen = slot.state();
             if seen.flight().is_some() {
-                // A clone of an error is user code; until it is there we are a leader like
-                // any other.
+                // Cloning an error is user code; until the clone is made we are a leader like any other.
                 self.ending = Ending::Without(Outcome::Failed(self.run(|_| share())));
                 break;
             }
-            // Fails if a caller has begun to wait since: it is to have the error.
+            // Fails if a caller has begun to wait since `seen`: that caller is to have the error.
             if let Some(before) = self.try_finish(seen, false) {
                 self.ending = Ending::Finished(before);
                 break;
@@ -447,13 +452,13 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let slot = &self.node().slot;
         loop {
             let seen = slot.state();
-            // A flight that was detached is not worth another fill: look again, all.
+            // A flight that was detached is not worth another fill: all its callers look again.
             if let (Some(flight), false) = (seen.flight(), seen.is_detached()) {
-                // The next leader fills, and has read nothing.
+                // The next leader runs its own fill, which has read no current value.
                 if seen.is_compute() && !slot.compute_is_lost() {
                     continue;
                 }
-                // SAFETY: the leader takes part, which keeps the flight.
+                // SAFETY: the leader has a share in the flight, which keeps it.
                 if unsafe { &*flight }.hand_over() {
                     self.core.leave_part(self.node(), flight);
                     return Ok(());
@@ -477,7 +482,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     /// Ends the slot without a value, if no caller has begun to wait since `seen`. Returns the state before.
     fn try_finish(&self, seen: State, removes: bool) -> Option<State> {
         let pin = pin();
-        // Of the state after the pin was taken: a fill that was abandoned before leaves its current node alone.
+        // Load the state after the pin was taken: if the fill was abandoned before, we leave its current node alone.
         let now = self.node().slot.state();
         let leaves = match self.current(now, &pin) {
             _ if removes => Leaves::Nothing,
@@ -489,7 +494,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         self.node().slot.finish(seen, leaves)
     }
 
-    /// The slot is `GONE`: takes it out of the table, or off the current node.
+    /// Takes the slot, which is `GONE`, out of the table, or off the current node.
     fn clear_away(&self, before: State) {
         let (core, node) = (self.core, self.node());
         let pin = pin();
@@ -512,7 +517,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     }
 }
 
-/// The weight of the value that this successor has not replaced.
+/// Returns the weight of the value that this successor has not replaced.
 pub(super) fn weight_behind<K, V>(node: &Node<K, V>) -> u64 {
     node.slot
         .parked()
@@ -606,13 +611,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
     fn drop(&mut self) {
-        // The leader has panicked between the write and the publish. The value goes first, because the next leader writes
-        // to the same cell.
+        // The leader has panicked between the write and the publish. Drop the value first, because the next leader
+        // writes to the same cell.
         if std::mem::replace(&mut self.full, false) {
-            // SAFETY: we lead, and it was ours until now.
+            // SAFETY: we lead, `full` said that the value is written, and it was ours until now.
             contain(|| unsafe { self.node().slot.drop_written() });
         }
-        // The rest runs no fill, and this thread leads one less.
+        // The rest runs no fill, and this thread leads one flight less.
         self.leading = None;
         let (before, outcome) = match std::mem::replace(&mut self.ending, Ending::Over) {
             Ending::Over => return,
@@ -633,10 +638,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Leader<'_, K, V, S> {
             }
         };
         self.clear_away(before);
-        // An error that no caller wants is dropped last: that is user code.
+        // An error that no caller wants is dropped last: its destructor is user code.
         let mut _unwanted = None;
         if let Some(flight) = before.flight() {
-            // SAFETY: the leader takes part, which keeps the flight.
+            // SAFETY: the leader has a share in the flight, which keeps it.
             let flight = unsafe { &*flight };
             _unwanted = flight.resolve(outcome).err();
             flight.end();

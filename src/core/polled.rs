@@ -1,5 +1,5 @@
-//! Fills that are futures: led in person by the task that brought one, or owned by the cache and kept
-//! by their flight, for its waiters to poll.
+//! Fills that are futures: polled by the one task that brought the fill, or owned by the cache and kept by their
+//! flight, where each waiter may poll them.
 
 use super::{Blank, Core, Leader, Node, Part, Wait};
 use crate::actor::new_fill;
@@ -13,11 +13,11 @@ use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// A fill, made and not yet done.
+/// A fill that has been made and is not done.
 pub(crate) type BoxFill<V, E> = Pin<Box<dyn Future<Output = Result<V, E>> + Send>>;
 
 /// A fill together with the lead of its flight: the [`Job`](crate::flight::Job) of that flight.
-/// Dropped before it is done, the fill goes first and then the lead: fills of one key never overlap.
+/// Dropped before it is done, it drops the fill and then the lead: fills of one key never overlap.
 struct Kept<K, V, E, S>
 where
     K: Hash + Eq + 'static,
@@ -31,8 +31,8 @@ where
     core: Arc<Core<K, V, S>>,
 }
 
-// SAFETY: the lead of a fill that is polled (`is_fill`) has nothing of any thread; the objects that it leads to are
-// shared by threads that have a handle (`Core: Sync`), and dropped on any (`Send`).
+// SAFETY: the lead of a fill that is polled (`is_fill`) is bound to no thread. The objects behind it are shared by
+// threads that have a handle (`Core: Sync`), and dropped on any thread (`Send`).
 unsafe impl<K, V, E, S> Send for Kept<K, V, E, S>
 where
     K: Hash + Eq + Send + Sync,
@@ -47,8 +47,8 @@ where
     V: 'static,
     S: BuildHasher + 'static,
 {
-    /// Drops the fill first, as a part of itself: it is the fill that waits if its destructors wait. It may be dropped because
-    /// another destructor panics.
+    /// Drops the fill first, as a part of itself: the waits of its destructors are the fill's. The drop itself may run
+    /// while another destructor's panic unwinds.
     fn drop(&mut self) {
         let Self { fill, lead, .. } = self;
         if let (Some(lead), true) = (lead, fill.is_some()) {
@@ -58,7 +58,7 @@ where
     }
 }
 
-/// Out of line: the stack that a large value takes is given back before the flight is ended.
+/// Out of line: the stack space of a large value is given back before the flight is ended.
 #[inline(never)]
 fn poll_into<V, E>(
     fill: &mut BoxFill<V, E>,
@@ -88,7 +88,7 @@ where
         let Poll::Ready(result) = lead.fill(|_, blank| poll_into(fill, cx, blank)) else {
             return Poll::Pending;
         };
-        // The fill has ended when it is gone.
+        // The fill has ended once it is dropped.
         lead.run(|_| this.fill = None);
         let lead = this.lead.take().expect("there while the fill is");
         let nobody_waits = lead.take_part().flight().crew().1 == 0;
@@ -97,7 +97,7 @@ where
             Err(error) => lead.fail(|| Arc::new(error)),
         }
         if nobody_waits {
-            // They would do that.
+            // Waiters would tidy up.
             this.core.tidy();
         }
         Poll::Ready(())
@@ -110,8 +110,8 @@ where
     V: Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
-    /// Leaves the lead, and the fill that `make` makes, to all waiters. One of them is the caller, with the wait that is
-    /// returned. It is on the list already, because a stored fill without waiters is dropped.
+    /// Leaves the lead, and the fill that `make` makes, to all waiters. Returns the wait of one of them, the caller.
+    /// The fill has begun: it is dropped once no caller waits for it.
     pub(crate) fn keep<E>(
         mut self,
         core: &Arc<Core<K, V, S>>,
@@ -122,10 +122,10 @@ where
     {
         debug_assert!(std::ptr::eq(self.core(), Arc::as_ptr(core)));
         let (us, hash) = (self.actor, self.hash);
-        // The closure that makes the fill is not yet the fill. It may block, and then its caller does. It runs as the leader
-        // of now, and the graph says inside which fill that is.
+        // `make` is user code that may block, and it is not yet the fill. It runs as the current leader, with an edge
+        // in the graph from the fill that encloses this call.
         let asking = who_awaits().filter(|asks| asks.actor != us);
-        // The leader of now waits for nothing yet: that is no cycle.
+        // The current leader waits for nothing yet, so this closes no cycle.
         let nested = asking.and_then(|asks| self.nest(asks).ok());
         let fill = {
             let _inside = in_poll();
@@ -136,8 +136,7 @@ where
         let part = self.take_part();
         let flight = part.flight();
         let wait = part.enlisted_as(us, hash);
-        // SAFETY: the lead is good for as long as there is the core, which is kept beside it and
-        // dropped after it.
+        // SAFETY: the lead is good for as long as the core lives, which is kept beside it and dropped after it.
         let lead =
             unsafe { std::mem::transmute::<Leader<'c, K, V, S>, Leader<'static, K, V, S>>(self) };
         let kept = Kept {
@@ -149,8 +148,8 @@ where
         wait
     }
 
-    /// From now on a fill leads, and no thread. Its number: a new one, of which nothing is known yet; the one that has
-    /// asked for it is another actor, and may ask once more.
+    /// Makes a fill the leader, in place of a thread or task. The fill's number is new, so nothing is known of it yet:
+    /// the actor that has asked for the fill is another one, and may ask again.
     fn lead_for_all(&mut self) -> u64 {
         self.leading = None;
         self.actor = new_fill();
@@ -159,7 +158,8 @@ where
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
-    /// Takes a share in the flight, beside the lead, as a caller that joined it, also if it is detached by now.
+    /// Takes a share in the flight, beside the lead's: like a caller that joined, also if the flight is detached by
+    /// now.
     pub(super) fn take_part(&self) -> Part<'c, K, V, S> {
         let node: &Node<K, V> = self.node();
         let mut part = loop {
@@ -173,7 +173,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         part
     }
 
-    /// Says that this fill is polled inside `us`, which waits for it.
+    /// Enters an edge: `us` polls the fill that is led here, and so waits for it.
     fn nest(&self, us: Who) -> Result<Nested<'c, K, V, S>, CycleError> {
         let part = self.take_part();
         let words = Words::of(part.core.describe(part.key()));
@@ -186,21 +186,22 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
     }
 }
 
-/// The lead of a flight whose fill its leader polls in person.
+/// The lead of a fill that one task polls.
 pub(crate) struct TaskLead<'c, K: Hash + Eq, V, S: BuildHasher> {
     nested: Option<Nested<'c, K, V, S>>,
     leader: Leader<'c, K, V, S>,
 }
 
-/// The fill inside which another one is polled waits for that: an edge of the wait-for graph. The edge
-/// goes before the part that keeps its flight.
+/// An edge of the wait-for graph: the enclosing fill polls another one, and so waits for it. The edge goes before the
+/// share that keeps its flight.
 struct Nested<'c, K: Hash + Eq, V, S: BuildHasher> {
     _edge: Waiting,
     waits: Who,
     _part: Part<'c, K, V, S>,
 }
 
-// SAFETY: the lead of a fill that is polled has nothing of any thread, as of `Kept`; a nested one adds a number and a share.
+// SAFETY: the lead of a fill that is polled (`is_fill`) is bound to no thread. The nested edge is an actor's number
+// and a share, which may go to any thread (`Send`).
 unsafe impl<K, V, S> Send for TaskLead<'_, K, V, S>
 where
     K: Hash + Eq + Send + Sync,
@@ -210,7 +211,7 @@ where
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
-    /// Of a leader that is a fill, as all leads of tasks are.
+    /// Makes the lead of a task, from a leader that is a fill, as all leaders of tasks are.
     pub(crate) fn new(leader: Leader<'c, K, V, S>) -> Self {
         assert!(leader.leading.is_none(), "led by no thread");
         Self {
@@ -219,7 +220,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         }
     }
 
-    /// Goes on with the fill. Fails if the fill inside which this is polled waits for itself then.
+    /// Goes on with the fill. Fails if that closes a cycle through the fill that polls this.
     pub(crate) fn poll<R>(
         &mut self,
         fill: impl FnOnce(&K, &mut Blank<'_, V>) -> R,
@@ -228,7 +229,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         Ok(self.leader.fill(fill))
     }
 
-    /// Says in which fill this is polled.
+    /// Enters the fill that polls this into the graph.
     fn nest(&mut self) -> Result<(), CycleError> {
         let waits = who_awaits();
         if self.nested.as_ref().map(|nested| nested.waits) != waits {
@@ -238,15 +239,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         Ok(())
     }
 
-    /// Drops the rest of the fill, which has ended only then, as a part of it: it is the fill that waits if its destructors
-    /// wait.
+    /// Drops the rest of the fill, as a part of it: the waits of its destructors are the fill's. Only then the fill
+    /// has ended.
     pub(crate) fn drop_fill(&mut self, fill: impl FnOnce()) {
-        // It is not polled any more: if it is dropped by a fill that it waits for, that is no cycle.
+        // The result does not matter: the fill is polled no more, so a drop by a fill that it waits for is no cycle.
         let _ = self.nest();
         self.leader.run(|_| fill());
     }
 
-    /// The key that is filled.
+    /// Returns the key that is filled.
     pub(crate) fn key(&self) -> &K {
         self.leader.key()
     }
@@ -255,7 +256,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> TaskLead<'c, K, V, S> {
         self.leader.core()
     }
 
-    /// Ends the flight, inside the fill that has polled it: user code is run at a fill's end too.
+    /// Ends the flight, still under the fill that polled it: the end of a fill runs user code too.
     pub(crate) fn end<R>(self, end: impl FnOnce(Leader<'c, K, V, S>) -> R) -> R {
         let Self { nested, leader } = self;
         let ended = end(leader);

@@ -1,5 +1,4 @@
-//! After a removal: nodes are unlinked, holds are given up, the listener is told, and objects that no reader can reach are
-//! dropped.
+//! The steps after a removal: give up holds, tell the listener, and drop the values that no thread can see any more.
 
 use super::{Core, Node};
 use crate::cycle::leads_any;
@@ -11,7 +10,7 @@ use crate::stats::Event;
 use crate::table::{Rehash, Spot};
 use std::hash::{BuildHasher, Hash};
 
-/// See [`Core::afterwards`].
+/// The guard of [`Core::afterwards`].
 #[must_use]
 pub(crate) struct Afterwards<'c, K, V, S> {
     core: &'c Core<K, V, S>,
@@ -25,7 +24,8 @@ impl<K, V, S> Drop for Afterwards<'_, K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Takes a node out of the table, or puts `instead` in its place, if it is in the table. Returns the mark of its word.
+    /// Takes a node out of the table, or puts `instead` into its place, if it is in the table. Returns the mark of its
+    /// word.
     pub(super) fn exchange(
         &self,
         hash: u64,
@@ -51,7 +51,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         true
     }
 
-    /// Does what [`unlink_node`](Self::unlink_node) does, with the node at `spot`. The caller may know the hash.
+    /// Does the same as [`unlink_node`](Self::unlink_node), for the node at `spot`. `hash` is its hash, if the caller
+    /// knows it.
     pub(super) fn unlink_removed(&self, spot: &Spot<'_, Node<K, V>>, hash: Option<u64>, pin: &Pin) {
         let node = spot.object();
         if self.take_out(spot, hash, pin) {
@@ -59,8 +60,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Takes the node at `spot`, which has no live value, out of the table; false if another thread does. Its word may have
-    /// been changed by a use just now, or moved.
+    /// Takes the node at `spot`, which has no live value, out of the table; false if another thread does. A use may
+    /// just have changed its word, or a resize may have moved it.
     #[inline]
     pub(super) fn take_out(
         &self,
@@ -83,9 +84,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 }
 
 impl<K, V, S> Core<K, V, S> {
-    /// Removes a live value, as long as its successor is this one: the one step in which it leaves, and its account, unless
-    /// the end of the refresh accounts for it. `link` says that the caller has taken the node out of the table. `None`: the
-    /// state has changed.
+    /// Removes a live value, as long as `successor` is its successor: the one step in which the value leaves. Also
+    /// accounts for it, unless the end of the refresh does. `link` says that the caller has taken the node out of the
+    /// table. `None`: the state has changed.
     pub(super) fn try_remove_live(
         &self,
         node: &Node<K, V>,
@@ -155,19 +156,19 @@ impl<K, V, S> Core<K, V, S> {
         self.post(node, event);
     }
 
-    /// Whether the listener is told of a removal by this event.
+    /// Says whether the listener is told of a removal by this event.
     pub(super) fn notifies(&self, event: Event) -> bool {
         self.bulletin.is_some() && event.cause().is_some()
     }
 
-    /// Notes for the listener that a value was removed; its slot is held for that.
+    /// Queues the removal of a value for the listener. The value's slot is held for that.
     pub(super) fn post(&self, node: &Node<K, V>, event: Event) {
         if let Some((bulletin, cause)) = self.bulletin.as_ref().zip(event.cause()) {
             bulletin.post(node, cause);
         }
     }
 
-    /// The caller has taken a node out of the table.
+    /// Gives up the table's hold of a node that the caller has taken out of the table.
     #[inline]
     pub(super) fn unlinked(&self, node: &Node<K, V>) {
         let state = node.slot.state();
@@ -179,9 +180,9 @@ impl<K, V, S> Core<K, V, S> {
         }
     }
 
-    /// The event by which a value is removed: if its TTL is over, that is the reason.
+    /// Returns the event of a removal: `Expired` if the TTL of the value is over, else `event`.
     pub(super) fn unless_expired(&self, node: &Node<K, V>, event: Event) -> Event {
-        // (Of a slot that fills there is no deadline yet.)
+        // (A slot that fills has no deadline yet.)
         let has_value = self.ttl.is_some() && node.slot.state().has_value();
         if has_value && node.slot.is_expired(self.clock.now()) {
             Event::Expired
@@ -202,19 +203,20 @@ impl<K, V, S> Core<K, V, S> {
 
     pub(super) fn retire(&self, node: *mut Node<K, V>) {
         let weight = if self.has_weigher() {
-            // SAFETY: not dropped before it has been retired.
+            // SAFETY: a node is dropped only after it has been retired, here.
             unsafe { (*node).slot.state() }.weight_of_value()
         } else {
             0
         };
-        // SAFETY: nodes come from our slab; all holds are gone, or it was never in the
-        // table, so this is the one retire. Its state does not change any more.
+        // SAFETY: nodes come from our slab. All holds are gone, or the node was never in the table, so this is the one
+        // retire. Its state does not change any more.
         let garbage = unsafe { Garbage::new(node.cast(), Node::<K, V>::reap) };
         self.domain.retire_weighing(garbage, weight);
     }
 
-    /// Tells the listener of removals, unless this thread holds a pin, or the lead of a flight (the listener may ask for
-    /// its key), or unwinds. The next thread that calls this tells the rest.
+    /// Tells the listener of the queued removals. Not on a thread that holds a pin, or the lead of a flight, because
+    /// the listener may ask for its key; nor on a thread that unwinds. The next thread that comes by tells of the
+    /// removals that stay queued.
     pub(super) fn tell(&self) {
         let Some(bulletin) = &self.bulletin else {
             return;
@@ -228,11 +230,11 @@ impl<K, V, S> Core<K, V, S> {
     pub(super) fn tell_of(&self, bulletin: &Bulletin<K, V, Node<K, V>>) {
         bulletin.tell(
             |node| {
-                // SAFETY: held for the listener, since it was a live entry: it has a value.
+                // SAFETY: the node is held for the listener since its value was live, so it has a value.
                 unsafe { (&(*node).key, (*node).slot.value()) }
             },
             |node| {
-                // SAFETY: held until this call.
+                // SAFETY: the listener's hold keeps the node until this call.
                 let node = unsafe { &*node };
                 self.end_hold(node, node.slot.release_notified());
             },
@@ -242,19 +244,20 @@ impl<K, V, S> Core<K, V, S> {
     #[track_caller]
     pub(crate) fn quiesce(&self) {
         self.tell();
-        // A thread that holds a guard may be waiting for a fill, and that fill may be ours.
+        // A thread that holds a guard, or is about to read, may be waiting for a fill; and that fill may be ours.
         if leads_any() && !is_pinned() {
             return self.domain.flush_here();
         }
         self.domain.quiesce();
-        // This thread may be the one that tells the listener, inside of which it is called; nor does it tell while it unwinds.
+        // The removals of which the listener is being told now may be ours to tell; and none is told while this thread
+        // unwinds.
         if !is_listening() && !std::thread::panicking() {
             self.tell();
             self.domain.quiesce();
         }
     }
 
-    /// Tells the listener, and drops objects that no reader can reach any more.
+    /// Does the housekeeping after removals: tells the listener, and drops the values that no thread can see any more.
     /// Does nothing on a thread that is pinned.
     #[inline]
     pub(crate) fn tidy(&self) {
@@ -262,19 +265,19 @@ impl<K, V, S> Core<K, V, S> {
         self.domain.tidy();
     }
 
-    /// Returns a guard that tidies up when it is dropped. A method that may remove something declares it first.
+    /// Returns a guard that tidies up when it is dropped. A caller that is about to remove a value declares it first.
     pub(crate) fn afterwards(&self) -> Afterwards<'_, K, V, S> {
         Afterwards { core: self }
     }
 
-    /// Does what [`tidy`](Self::tidy) does, also when there is little to drop. Never waits.
+    /// Does what [`tidy`](Self::tidy) does, also when there is little to drop. Waits for no other thread.
     pub(crate) fn tidy_all(&self) {
         self.tell();
         self.domain.flush();
     }
 
-    /// A pin for a miss, which puts things in and so must also help to get rid of things: `pin`,
-    /// or a later one.
+    /// Returns a pin for a miss: `pin`, or a later one. A miss puts an entry in, and so must also help to drop removed
+    /// ones.
     pub(crate) fn pin_for_miss(&self, pin: Pin) -> Pin {
         if !self.domain.is_due() {
             return pin;

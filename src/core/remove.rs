@@ -18,7 +18,7 @@ pub(crate) struct Detached<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(crate) after: After,
 }
 
-/// The task of a removal when the fill that it waits for has ended.
+/// The step of a removal after the fill that it waits for has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     Nothing,
@@ -28,20 +28,20 @@ pub(crate) enum After {
     Judge,
 }
 
-/// A removal's request about a node.
+/// The removal that a caller asks for.
 struct Request<K, V> {
     /// Of the node's key, if the caller knows it.
     hash: Option<u64>,
     /// The caller waits for a fill that runs.
     waits: bool,
     event: Event,
-    /// The node whose value alone is to be removed; or null.
+    /// Remove the value of this node and no other; null: of any.
     only: *const Node<K, V>,
 }
 
 /// The result of one try to remove a node's value.
 enum Tried<'c, K: Hash + Eq, V, S: BuildHasher> {
-    /// Whether there was an unexpired value, and the fill to wait for.
+    /// Says whether there was an unexpired value, and holds the fill to wait for.
     Removed(bool, Option<Detached<'c, K, V, S>>),
     /// The state has changed.
     Again,
@@ -56,10 +56,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Detached<'c, K, V, S> {
 }
 
 impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
-    /// Takes a key out, and shows its value to `read`. If the caller `waits` for a fill that runs, the
-    /// fill is returned, and after its end the caller [claims](Self::claim) the value that a compute has left.
+    /// Removes a key, and shows its value to `read`. If the caller `waits` for a fill that runs, the fill is returned,
+    /// and after its end the caller [claims](Self::claim) the value that a compute has left.
     ///
-    /// The first answer says whether there was an unexpired value.
+    /// The first result says whether there was an unexpired value.
     pub(crate) fn remove<'c>(
         &'c self,
         hash: u64,
@@ -79,8 +79,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         while let Some(spot) = self.find(hash, &pin, is_key) {
             match self.try_remove(&spot, &request, &pin, read) {
                 Tried::Removed(had, fill) => return (had, fill),
-                // It was removed by another thread that has not taken it out yet. A node that is seen once may have been
-                // replaced.
+                // Another thread has removed the value, and not unlinked the node yet. A node that is seen once may
+                // just have been replaced.
                 Tried::Lost if std::ptr::eq(lost, spot.address()) => break,
                 Tried::Lost => lost = spot.address(),
                 Tried::Again => {}
@@ -89,7 +89,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (false, None)
     }
 
-    /// One try to remove the value of the node at `spot`.
+    /// Tries once to remove the value of the node at `spot`.
     fn try_remove<'p, 'c>(
         &'c self,
         spot: &Spot<'p, Node<K, V>>,
@@ -148,7 +148,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         let Some((before, part)) = self.detach(spot.object(), None, request.waits) else {
             return Tried::Again;
         };
-        // An insert came first: the value that the key has now is for us to take out.
+        // An insert came first: the key's newer value is for us to remove.
         if before.is_replaced() {
             return Tried::Lost;
         }
@@ -180,8 +180,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if before.is_unhooked() {
             return Tried::Again;
         }
-        // The first to detach the fill has removed the value: no other thread answers with it, although the end of the fill,
-        // an insert or a second removal may be the one that hides it.
+        // The first thread to detach the fill has removed the value. No other thread answers with it, although the end
+        // of the fill, an insert or a second removal may be the one that hides it.
         let first = !before.is_detached();
         let event = self.unless_expired(node, request.event);
         let fill = part.map(|part| Detached::after(before, part));
@@ -205,9 +205,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Tried::Removed(had, fill)
     }
 
-    /// Removes a value whose successor is committed. The fill has ended. Its leader is about to put the successor in the place
-    /// of the node, or to take the node out; it may have been descheduled there, so no thread waits for it. The value that it puts in
-    /// is removed before.
+    /// Removes a value that has a committed successor. The fill has ended. Its leader is about to put the successor
+    /// into the place of the node, or to take the node out. The leader may have been descheduled there, so no thread
+    /// waits for it. Instead the successor's value is removed before the leader puts it in.
     fn remove_committed<'c>(
         &'c self,
         node: &Node<K, V>,
@@ -239,15 +239,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Tried::Removed(true, None)
     }
 
-    /// Detaches a fill, for a caller that `waits`, or does not. Returns its state before, and the share of a caller that
-    /// waits. `None`: the fill has ended.
+    /// Detaches a fill, for a caller that `waits`, or does not. Returns its state before, and the share of a caller
+    /// that waits. `None`: the fill has ended.
     fn detach<'c>(
         &'c self,
         node: &Node<K, V>,
         current: Option<&Node<K, V>>,
         waits: bool,
     ) -> Option<(State, Option<Part<'c, K, V, S>>)> {
-        // The share comes first: a compute is to leave its value to a removal that is sure to look.
+        // The share comes first: a compute is to leave its value only to a removal that is sure to look.
         let part = if waits {
             Some(self.join(node, current, WaitFor::End)?)
         } else {
@@ -277,7 +277,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Hides a value whose fill is detached, and accounts for it, unless another thread has.
+    /// Hides a value after its fill was detached, and accounts for it, unless another thread has.
     fn hide_and_account(&self, node: &Node<K, V>, event: Event, pin: &Pin) {
         come_by("hide");
         loop {
@@ -288,9 +288,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// Shows the value that a compute has left to `read`, after the end that a removal has waited for. `had` says whether the
-    /// removal has shown the current value already, which a compute without effect leaves. Returns whether the removal has
-    /// removed a value.
+    /// Shows the value that a compute has left to `read`, after the end of the fill that the removal has waited for.
+    /// `had` says whether the removal has shown the current value already: a compute without effect leaves that.
+    /// Returns whether the removal has removed a value.
     pub(crate) fn claim(
         &self,
         fill: &Detached<'_, K, V, S>,
@@ -310,8 +310,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         had || left.is_some()
     }
 
-    /// Gives up the wait for a detached fill, which goes on: a compute has no effect, unless it has ended by now. A new fill of
-    /// the key may begin. Answers as [`claim`](Self::claim).
+    /// Gives up the wait for a detached fill, which goes on: a compute has no effect, unless it has ended by now. A
+    /// new fill of the key may begin. Returns the answer of [`claim`](Self::claim).
     pub(crate) fn give_up(
         &self,
         fill: &Detached<'_, K, V, S>,
@@ -319,7 +319,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         read: &mut dyn FnMut(&V),
     ) -> bool {
         come_by("give up");
-        // If it has ended by now, its value is left.
+        // If the fill has ended by now, the value that it has left stands.
         let _ = fill.part.node().slot.supersede();
         {
             let pin = pin();
@@ -331,8 +331,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.claim(fill, had, read)
     }
 
-    /// Goes on with a key of `invalidate_if` when the wait for its fill is over, or would close a cycle. Returns one more
-    /// fill to wait for, if there is one.
+    /// Goes on with a key of `invalidate_if` when the wait for its fill is over, or would close a cycle. Returns one
+    /// more fill to wait for, if there is one.
     pub(crate) fn judge_ended<'c>(
         &'c self,
         fill: &Detached<'c, K, V, S>,
@@ -348,8 +348,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         None
     }
 
-    /// Gives up a refresh whose value was to be judged, and is not waited for: the older value, which was judged, goes
-    /// on being served. If the refresh has ended by now, the value that its key has is judged.
+    /// Gives up a refresh that was to be waited for and its value judged. The older value, which was judged, goes on
+    /// being served. If the refresh has ended by now, the key's value is judged.
     pub(crate) fn give_up_unjudged(
         &self,
         part: &Part<'_, K, V, S>,
@@ -361,8 +361,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// After the end of the refresh of `part`: removes the value that its key has now, if `which` picks it. Of the fills that
-    /// have begun since, only that of a picked value is waited for.
+    /// Removes the value that the key has now, after the end of the refresh of `part`, if `which` picks it. Of the
+    /// fills that have begun since, only that of a picked value is waited for.
     fn judge_again<'c>(
         &'c self,
         part: &Part<'_, K, V, S>,
@@ -378,8 +378,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         fill.filter(|fill| fill.after != After::Judge)
     }
 
-    /// Removes every key whose value `which` picks; all, without it. Returns the fills to wait for, if the caller waits;
-    /// else those that are to be given up.
+    /// Removes every key, or those with a value that `which` picks. Returns the fills to wait for, if the caller
+    /// waits; else the fills that are to be given up.
     pub(crate) fn remove_all<'c>(
         &'c self,
         waits: bool,
@@ -393,7 +393,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         all
     }
 
-    /// One node of [`remove_all`](Self::remove_all).
+    /// Removes one node, for [`remove_all`](Self::remove_all).
     fn remove_one<'p, 'c>(
         &'c self,
         mut spot: Spot<'p, Node<K, V>>,
@@ -420,8 +420,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 Tried::Again => continue,
                 Tried::Lost => {}
             }
-            // The value was there for as long as the fill ran that has replaced it: this call may have begun after that fill,
-            // and so its value is for us too. Once: a later value was put in since. So was a fill that runs now begun since.
+            // The fill that has replaced the value began while that value was there. This call may have begun after
+            // it, so the fill's value is for us too. Only once: a value that comes later was put in since, and a fill
+            // that runs now has begun since.
             let newer = self.instead_of(spot.object(), pin)?;
             if is_newer || newer.object().slot.state().is_filling() {
                 return None;
@@ -430,7 +431,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         }
     }
 
-    /// One try to remove the value of the node at `spot`, if `which` picks it.
+    /// Tries once to remove the value of the node at `spot`, if `which` picks it.
     fn try_remove_if<'p, 'c>(
         &'c self,
         spot: &Spot<'p, Node<K, V>>,
@@ -443,7 +444,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if state.is_filling() {
             return self.detach_unpicked(spot, state, waits, pin);
         }
-        // A successor that is about to be put in began before us: its value is judged.
+        // A committed successor began before us: its value is judged.
         let newer = successor.filter(|it| it.slot.state().is_committed());
         let judged = newer.filter(|it| it.slot.state().is_live()).unwrap_or(node);
         let Some(value) = judged.slot.live() else {
@@ -474,8 +475,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Tried::Removed(false, Some(Detached::new(part, After::Judge)))
     }
 
-    /// Detaches a first fill, which has no value to be judged: in its place, where it ends before another begins, if the
-    /// caller `waits`; else it is taken out. A compute comes after us.
+    /// Detaches a first fill, which has no value to be judged. If the caller `waits`, the fill stays in its place
+    /// until it has ended, so that no other begins before; else it is taken out. A compute comes after us.
     fn detach_unpicked<'p, 'c>(
         &'c self,
         spot: &Spot<'p, Node<K, V>>,
@@ -495,7 +496,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         Tried::Removed(false, None)
     }
 
-    /// Finds the node that the key of a node has now.
+    /// Finds the node that the key of `node` has now.
     fn instead_of<'p>(&self, node: &Node<K, V>, pin: &'p Pin) -> Option<Spot<'p, Node<K, V>>> {
         let hash = self.rehash(node)?;
         self.find(hash, pin, &|other| *other == node.key)
@@ -503,7 +504,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Detached<'c, K, V, S> {
-    /// A fill that a removal has just detached, which was in state `before`.
+    /// Wraps a fill that a removal has just detached; its state was `before`.
     fn after(before: State, part: Part<'c, K, V, S>) -> Self {
         let claims = before.is_compute() && !before.is_detached();
         let after = if claims { After::Claim } else { After::Nothing };

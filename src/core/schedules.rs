@@ -1,5 +1,5 @@
-//! Exact schedules, each of which a review found to break a clause: one act at one place in the middle of a
-//! step of this thread.
+//! Exact schedules, each of which a review found to break a clause: another thread acts at one place in the middle of
+//! a step of this thread.
 
 use crate::interlude::{all_done, at};
 use crate::reclaim::{is_pinned, pin};
@@ -17,7 +17,7 @@ fn four() -> Cache<u64, u64> {
     cache
 }
 
-/// Four of one: a hand sees none that it may take, and so it comes to the last look.
+/// Four entries of which a hand sees none that it may take, so that it comes to the last look.
 fn four_that_no_hand_sees() -> Cache<u64, u64> {
     let cache = four();
     cache.core.table.stall(&pin());
@@ -28,7 +28,7 @@ fn on_another_thread(act: impl FnOnce() + Send + 'static) {
     thread::spawn(act).join().unwrap();
 }
 
-/// At a place this thread lets another go on, until that says what it sees then.
+/// At a place, this thread lets another go on, until that one tells what it sees then.
 fn lets_go_on(
     place: &'static str,
     go: Sender<()>,
@@ -48,7 +48,7 @@ fn shows_no_more_than(cache: &Cache<u64, u64>, entries: usize) {
     assert_eq!((cache.len(), cache.iter().count()), (entries, entries));
 }
 
-/// Clause 9: all entries are used, each perhaps right before it would be taken out by the last look.
+/// Clause 9: every entry is used, each perhaps right before the last look would evict it.
 #[test]
 fn c09_hits_beside_the_last_look() {
     let cache = four_that_no_hand_sees();
@@ -60,7 +60,7 @@ fn c09_hits_beside_the_last_look() {
     shows_no_more_than(&cache, 0);
 }
 
-/// Clause 9: entries are put in anew, each perhaps right before it would be taken out by the last look.
+/// Clause 9: every entry is inserted again, each perhaps right before the last look would evict it.
 #[test]
 fn c09_inserts_beside_the_last_look() {
     let cache = four_that_no_hand_sees();
@@ -71,13 +71,13 @@ fn c09_inserts_beside_the_last_look() {
         });
     }
     cache.set_max_capacity(1).unwrap();
-    // The first inserter may have paid for all.
+    // The first insert may have paid for all of them.
     all_done();
     assert_eq!(cache.len(), cache.iter().count());
     assert!(cache.len() <= 1, "{} of 1", cache.len());
 }
 
-/// Clause 9: a growth begins, and ends, in the middle of the last look.
+/// Clause 9: a resize begins, and ends, in the middle of the last look.
 #[test]
 fn c09_a_growth_in_the_middle_of_the_last_look() {
     let cache = four_that_no_hand_sees();
@@ -91,7 +91,7 @@ fn c09_a_growth_in_the_middle_of_the_last_look() {
     shows_no_more_than(&cache, 1);
 }
 
-/// Clause 9: the last look takes no more than is owed when it takes, but for the entry that it has just chosen.
+/// Clause 9: the last look evicts no more than is owed when it evicts, except for the entry that it has just chosen.
 #[test]
 fn c09_the_capacity_is_made_more_in_the_middle_of_the_last_look() {
     let cache = four_that_no_hand_sees();
@@ -103,7 +103,7 @@ fn c09_the_capacity_is_made_more_in_the_middle_of_the_last_look() {
     shows_no_more_than(&cache, 3);
 }
 
-/// Clause 9: the bound of garbage is made less while another thread settles when to look at it.
+/// Clause 9: the weight allowed for garbage is reduced while another thread computes when to look at it.
 #[test]
 fn c09_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
     let cache: Cache<u64, u64> = Cache::builder()
@@ -116,7 +116,7 @@ fn c09_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
     at("settle", move || {
         on_another_thread(move || other.set_max_capacity(320).unwrap());
     });
-    // Dropped at once, or, if another test's reader holds it up, by then.
+    // The old value is dropped at once; if a reader of another test holds it up, by the end of `quiesce`.
     cache.insert(1, 1);
     cache.quiesce();
     assert!(all_done());
@@ -127,7 +127,7 @@ fn c09_garbage_is_bounded_by_a_capacity_that_was_made_less_beside_a_look() {
     }
 }
 
-/// The same of the dial alone.
+/// Tests the same for the dial alone.
 #[test]
 fn a_dial_says_when_it_does_not_show_all() {
     let cache = four();
@@ -138,7 +138,7 @@ fn a_dial_says_when_it_does_not_show_all() {
     assert!(!dial.shows_all());
 }
 
-/// Clause 9: a leader has charged; the capacity is made less; the leader publishes.
+/// Clause 9: a leader has charged its weight; the capacity is reduced; the leader publishes.
 #[test]
 fn c09_a_fill_that_has_charged_when_the_capacity_is_made_less() {
     let cache: Cache<u64, u64> = Cache::new(4);
@@ -150,8 +150,8 @@ fn c09_a_fill_that_has_charged_when_the_capacity_is_made_less() {
     shows_no_more_than(&cache, 0);
 }
 
-/// Clause 4: `invalidate_if` picks 5. A compute that has begun since puts 6 in right before 5 would be cut off: 6
-/// has been read, and is not picked.
+/// Clause 4: `invalidate_if` picks 5. A compute that has begun since puts 6 in right before 5 would be removed: the
+/// predicate is shown 6 too, and does not pick it.
 #[test]
 fn c04_invalidate_if_leaves_what_it_has_not_picked() {
     let cache: Cache<u64, u64> = Cache::unbounded();
@@ -185,7 +185,7 @@ fn c04_invalidate_if_leaves_what_it_has_not_picked() {
     assert_eq!(judged, [5, 6]);
 }
 
-/// Clause 1: a refresh over a value that has expired meanwhile is just publishing as another caller asks for the key.
+/// Clause 1: the current value has expired, and its refresh is just publishing as another thread asks for the key.
 #[test]
 fn c01_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
     let (clock, ttl) = (ManualClock::new(), Duration::from_secs(10));
@@ -214,12 +214,12 @@ fn c01_a_fill_beside_a_refresh_of_the_expired_that_is_just_publishing() {
     let seen = lets_go_on("judge", go, told);
     let got = cache.get_with(&1, || 7);
     assert!(all_done());
-    // No time has passed since 6 was put in, and it was seen.
+    // No time has passed since 6 was put in, and another thread has seen it.
     assert_eq!((seen.get(), got), (Some(6), 6));
 }
 
-/// A leader is descheduled between its publish and the swap of the table's word. A removal that does not wait takes the new value out, and
-/// does not wait for it.
+/// Row B10: a leader is descheduled between the two stores of a publish. A removal that does not wait removes the new
+/// value, and does not wait for the leader.
 #[test]
 fn c02_what_does_not_wait_passes_a_leader_that_is_publishing() {
     type Removes = fn(&Cache<u64, u64>);
@@ -245,7 +245,7 @@ fn c02_what_does_not_wait_passes_a_leader_that_is_publishing() {
             other.entry(1).and_compute_with(|_| Op::Put(6))
         });
         has_come.recv().unwrap();
-        // Up to the second store the older value is served.
+        // Until the second store the older value is served.
         assert_eq!(cache.peek(&1), Some(5));
         let (removes, (done, is_done)) = (cache.clone(), channel());
         thread::spawn(move || {
@@ -262,8 +262,9 @@ fn c02_what_does_not_wait_passes_a_leader_that_is_publishing() {
     }
 }
 
-/// a removal waits for a compute. One that does not wait comes after both, and stops right before it takes the key
-/// out of the table; the compute ends meanwhile. The removal that waits answers with the value that the compute leaves.
+/// Row A1: a removal waits for a compute. One that does not wait comes after both, and stops right before it takes the
+/// key out of the table; the compute ends meanwhile. The removal that waits answers with the value that the compute
+/// leaves.
 #[test]
 fn c02_what_an_awaited_compute_leaves_is_taken_once() {
     let cache: Cache<u64, u64> = Cache::unbounded();
@@ -299,8 +300,8 @@ fn c02_what_an_awaited_compute_leaves_is_taken_once() {
     assert_eq!(cache.retired(), 0);
 }
 
-/// Clause 2: a removal goes on without its wait just when the compute that it was to wait for has ended by removing, and
-/// has not yet let go of the removed value. That goes to one of them.
+/// Clause 2: a removal gives up its wait just when the compute that it waits for has ended by removing, and has not
+/// yet released the value. One of the two answers with that value.
 #[cfg(feature = "async")]
 #[test]
 fn c02_what_a_compute_has_removed_is_not_removed_once_more() {
@@ -364,8 +365,8 @@ fn c02_what_a_compute_has_removed_is_not_removed_once_more() {
     assert_eq!(cache.retired(), 0);
 }
 
-/// Clause 2: an `invalidate_if` that may not wait has taken effect when it panics: a refresh that had begun before it, and
-/// whose value it was to judge, puts in nothing that it would pick.
+/// Clause 2: an `invalidate_if` that may not wait has taken effect when it panics. A refresh had begun before it, and
+/// it was to judge the value of that refresh: that value is not put in if the predicate would pick it.
 #[cfg(feature = "async")]
 #[test]
 fn c02_invalidate_if_that_may_not_wait_has_taken_effect() {
@@ -397,8 +398,8 @@ fn c02_invalidate_if_that_may_not_wait_has_taken_effect() {
     assert_eq!((cache.peek(&1), cache.len()), (Some(5), 1));
 }
 
-/// Clause 6: a compute over a live value leads, a task joins, and the cache is closed: the task is woken with nothing
-/// held.
+/// Clause 6: a compute over a live value leads, a task joins, and the cache is closed. The task is woken while the
+/// closing thread holds no lock and no pin.
 #[cfg(feature = "async")]
 #[test]
 fn c06_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
@@ -433,7 +434,7 @@ fn c06_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
                     .is_pending()
             );
             join.send(()).unwrap();
-            // It stays joined until the test is over.
+            // The task stays joined until the test is over.
             assert!(ended.recv().is_err());
         });
         joined.recv().unwrap();
@@ -450,11 +451,11 @@ fn c06_who_waits_for_a_lead_that_is_refused_is_woken_without_a_pin() {
     assert_eq!(*log.0.lock().unwrap(), [false]);
 }
 
-/// Clause 2: `invalidate_if` inside a fill that a compute waits for. It gives that compute up, which is taken over just
-/// then: the value that is put back is judged.
+/// Clause 2: `invalidate_if` inside a fill that a compute waits for. It gives that compute up, which is abandoned just
+/// then: the current value is judged.
 #[test]
 fn c02_invalidate_if_judges_what_a_takeover_has_put_back() {
-    // The last to begin to wait is told of the cycle. If that is the compute, it is not given up: again.
+    // The last waiter to arrive is told of the cycle. If that is the compute, it is not given up: try again.
     let reached = (0..100).any(|_| {
         let cache: Cache<u64, u64> = Cache::unbounded();
         cache.insert(2, 5);
@@ -490,7 +491,7 @@ fn c02_invalidate_if_judges_what_a_takeover_has_put_back() {
 }
 
 thread_local! {
-    /// The act of this thread when it next hashes a [`Hooked`] key.
+    /// The step of this thread when it next hashes a [`Hooked`] key.
     static ON_HASH: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
 }
 
@@ -506,8 +507,8 @@ impl Hash for Hooked {
     }
 }
 
-/// Clause 6. A takeover meets a growth, moves words, and so runs a `Hash`, which waits for another thread: that
-/// `removes` the same key, and says how many entries are left. Returns the value of the key then.
+/// Clause 6. A takeover meets a resize, moves words, and so runs a `Hash`, which waits for another thread. That thread
+/// `removes` the same key, and tells how many entries are left. Returns the entries that are there then.
 fn while_a_takeover_hashes(
     refreshes: bool,
     removes: impl FnOnce(&Cache<Hooked, u64>) -> usize + Send + 'static,
@@ -541,7 +542,7 @@ fn while_a_takeover_hashes(
             noted.set(told.recv_timeout(Duration::from_secs(10)).ok());
         };
         if refreshes {
-            // The current value is in its place: nothing is looked for.
+            // The current value is in its place, so no search runs.
             remove();
         } else {
             ON_HASH.set(Some(Box::new(remove)));
@@ -606,7 +607,8 @@ fn c06_invalidate_if_while_a_takeover_hashes() {
     }
 }
 
-/// Clauses 2 and 6. A walk has removed a value. Before it takes the node out a growth has moved its word, and a `Hash` panics as the walk looks for it.
+/// Clauses 2 and 6. A walk has removed a value. Before it takes the node out a resize has moved its word, and a `Hash`
+/// panics as the walk looks for it.
 fn beside_a_growth_and_a_hash_that_panics(walk: impl FnOnce(&Cache<Hooked, u64>)) {
     let cache: Cache<Hooked, u64> = Cache::unbounded();
     cache.insert(Hooked(1), 5);
@@ -637,7 +639,7 @@ fn c02_invalidate_if_beside_a_growth_and_a_hash_that_panics() {
     beside_a_growth_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
 }
 
-/// Clause 9: a value that an insert puts out of the way of a takeover no longer counts when it returns.
+/// Clause 9: an entry that an insert takes out of the way of a takeover no longer counts when the insert returns.
 #[test]
 fn c09_insert_while_a_takeover_hashes() {
     let left = while_a_takeover_hashes(true, |cache| {
@@ -648,7 +650,7 @@ fn c09_insert_while_a_takeover_hashes() {
     assert_eq!(left, None);
 }
 
-/// Clause 2: a stored fill that wakes its poller at once never lets it sleep; a deadline is looked at all the same.
+/// Clause 2, B4: a stored fill that wakes its poller lets no caller sleep; a deadline is checked all the same.
 #[cfg(feature = "async")]
 #[test]
 fn c02_a_fill_that_wakes_itself_does_not_hold_up_a_guard_with_a_timeout() {

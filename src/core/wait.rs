@@ -1,4 +1,4 @@
-//! Taking part in a flight that another thread or task leads: waiting for its outcome, or for its end.
+//! Sharing in a flight that another thread or task leads: waiting for its outcome, or for its end.
 
 use super::remove::After;
 use super::{Core, Detached, Found, Leader, Node};
@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, Hash};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// A share in a flight that another thread or task leads. Keeps its slot and the flight.
+/// A share in a flight that another thread or task leads. Keeps the slot and the flight.
 pub(crate) struct Part<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) core: &'c Core<K, V, S>,
     pub(super) node: *const Node<K, V>,
@@ -24,7 +24,7 @@ pub(crate) struct Part<'c, K: Hash + Eq, V, S: BuildHasher> {
     pub(super) waits_for: WaitFor,
 }
 
-/// The end of a wait.
+/// The result of a wait.
 pub(crate) enum Waited<'c, K: Hash + Eq, V, S: BuildHasher> {
     Found(Found<'c, K, V>),
     Lead(Leader<'c, K, V, S>),
@@ -35,7 +35,7 @@ pub(crate) enum Waited<'c, K: Hash + Eq, V, S: BuildHasher> {
 }
 
 impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
-    /// The share of a caller that has joined the flight.
+    /// Returns the share of a caller that has joined the flight.
     pub(super) fn new(
         core: &'c Core<K, V, S>,
         node: &Node<K, V>,
@@ -52,15 +52,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         }
     }
 
-    /// The node that stands in the table for a fill that runs: the one that is filled, or the one it is to replace. `None`: the
-    /// fill has ended, or was abandoned.
+    /// Returns the node in the table for a fill that runs: the node that is filled, or the one that it is to replace.
+    /// `None`: the fill has ended, or was abandoned.
     pub(super) fn in_table<'p>(&self, _pin: &'p Pin) -> Option<&'p Node<K, V>> {
         let state = self.node().slot.state();
         if !state.is_filling() || state.is_unhooked() {
             return None;
         }
         if self.current.is_null() {
-            // SAFETY: our share keeps it, and after that the pin does.
+            // SAFETY: our share keeps it; once the share is gone, the pin does.
             return Some(unsafe { &*self.node });
         }
         // SAFETY: the fill ran after the pin was taken, and until its end the refresh holds the current node.
@@ -68,30 +68,30 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
     }
 
     pub(super) fn node(&self) -> &'c Node<K, V> {
-        // SAFETY: the slot is held for as long as its flight has shares, and this is one.
+        // SAFETY: the slot is held for as long as there is a share in its flight.
         unsafe { &*self.node }
     }
 
     pub(super) fn flight(&self) -> &'c Flight {
-        // SAFETY: a share keeps the flight.
+        // SAFETY: our share keeps the flight.
         unsafe { &*self.flight }
     }
 
-    /// Lends the key of the flight.
+    /// Returns the key of the flight.
     pub(crate) fn key(&self) -> &'c K {
         &self.node().key
     }
 
-    /// One more count on the flight, for a waker or an orphan that outlives our share.
+    /// Takes one more count on the flight, for a holder that outlives our share.
     fn shared_flight(&self) -> Arc<Flight> {
-        // SAFETY: from `Arc::into_raw`, kept by our part.
+        // SAFETY: the address is from `Arc::into_raw`, and our share keeps the flight.
         unsafe {
             Arc::increment_strong_count(self.flight);
             Arc::from_raw(self.flight)
         }
     }
 
-    /// Lets a stored fill without waiters go on elsewhere, or ends it here.
+    /// Gives a fill that no caller waits for any more to the spawner, or drops it.
     pub(super) fn abandon(&self, job: Job) {
         contain(|| match &self.core.spawner {
             Some(spawner) if !self.node().slot.state().is_detached() => spawner(Box::pin(Orphan {
@@ -102,15 +102,15 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         });
     }
 
-    /// One more share in the same flight.
+    /// Takes one more share in the same flight.
     pub(crate) fn again(&self) -> Self {
-        // We take part, so the flight is not over.
+        // We have a share, so the flight is not over.
         let joined = self.flight().join();
         debug_assert!(joined);
         Part { ..*self }
     }
 
-    /// Starts to wait, as a waiter that leads as `actor` if it has to.
+    /// Starts to wait. If the waiter has to lead, it leads as `actor`.
     pub(crate) fn wait_as(self, actor: u64, hash: u64) -> Wait<'c, K, V, S> {
         Wait {
             part: Some(self),
@@ -120,7 +120,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         }
     }
 
-    /// As [`wait_as`](Self::wait_as), and is on the list from now on.
+    /// Starts to wait, as [`wait_as`](Self::wait_as) does, and puts the waiter on the list at once.
     pub(super) fn enlisted_as(self, actor: u64, hash: u64) -> Wait<'c, K, V, S> {
         let place = Place {
             ticket: self.flight().enlist(self.waits_for, actor),
@@ -132,7 +132,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
         wait
     }
 
-    /// Sleeps until the value or the end that this share waits for has come. Fails at once if that would close a cycle.
+    /// Sleeps until the outcome, or the end, that this share waits for has come. Fails at once if the wait would close
+    /// a cycle.
     #[track_caller]
     pub(crate) fn wait(
         self,
@@ -147,7 +148,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Part<'c, K, V, S> {
 /// One of several waits for the ends of fills.
 pub(crate) struct Awaited<'c, K: Hash + Eq, V, S: BuildHasher> {
     wait: Wait<'c, K, V, S>,
-    /// Kept until the fill has ended, and no longer: with it the slot goes.
+    /// Kept until the fill has ended, and no longer: then the slot goes with it.
     fill: Detached<'c, K, V, S>,
 }
 
@@ -158,14 +159,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         Self { wait, fill }
     }
 
-    /// A part in the fill.
+    /// Returns the share in the fill.
     pub(crate) fn into_part(self) -> Part<'c, K, V, S> {
         self.fill.part
     }
 
-    /// Takes one `step` of each wait, and ends those that are over, in whatever order. Returns true when none is left.
-    /// `over` is told of each that ends, and whether it would have closed a cycle; it may return one more flight to wait
-    /// for.
+    /// Takes one `step` of each wait, and ends those that are over, in any order. Returns true when none is left.
+    /// `over` is told of each that ends, and whether it would have closed a cycle; it may return one more flight to
+    /// wait for.
     fn step_all(
         all: &mut Vec<Self>,
         step: &mut dyn FnMut(
@@ -198,7 +199,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         more.map(|more| Self::new(more, actor))
     }
 
-    /// Looks at every one of these waits, of a task: see [`step_all`](Self::step_all).
+    /// Takes one step of each of these waits of a task: see [`step_all`](Self::step_all).
     pub(crate) fn poll_all(
         all: &mut Vec<Self>,
         waker: &Waker,
@@ -208,7 +209,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         Self::step_all(all, &mut |wait| wait.step(waker, who_awaits()), over)
     }
 
-    /// Sleeps until all of these waits are over, as [`Wait::block`] does. Those that are not by `until` are given back.
+    /// Sleeps until all of these waits are over, as [`Wait::block`] does. Returns the waits that are not over by
+    /// `until`.
     #[track_caller]
     pub(crate) fn block_all(
         mut all: Vec<Self>,
@@ -223,7 +225,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
         let waker = Arc::clone(&parker).into();
         let mut may_sleep = false;
         loop {
-            // Look, and only then sleep: an end that came before we were on the lists did not wake us.
+            // Look, and only then sleep: an event that came before we were on the lists has woken no thread.
             let step = &mut |wait: &mut Wait<'c, K, V, S>| wait.step(&waker, who_blocks());
             if Self::step_all(&mut all, step, over) || until.is_some_and(is_over) {
                 return all;
@@ -231,7 +233,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
             if !may_sleep {
                 if let Some(place) = Verb::forbidden() {
                     let goes_on = verb.goes_on();
-                    // Without the wait: a detached fill stays so, and one that is still to be judged is given up.
+                    // Ends the waits here: a detached fill stays so, and one that is still to be judged is given up.
                     all.retain(|this| goes_on || this.fill.after == After::Judge);
                     while let Some(this) = all.pop() {
                         this.ended(true, over);
@@ -254,7 +256,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Awaited<'c, K, V, S> {
 pub(crate) type Over<'o, 'c, K, V, S> =
     &'o mut dyn FnMut(&Detached<'c, K, V, S>, bool) -> Option<Detached<'c, K, V, S>>;
 
-/// Whether a deadline has passed.
+/// Says whether a deadline has passed.
 fn is_over(until: Instant) -> bool {
     // In a model time does not pass: see `Parker::park_until`.
     !cfg!(atomic_cache_loom) && Instant::now() >= until
@@ -274,8 +276,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Part<'_, K, V, S> {
     }
 }
 
-// SAFETY: a share is two counts (on the slot and on the flight) and a reference; the objects that it leads to are
-// shared by threads that have a handle (`Core: Sync`), and dropped on any (`Send`).
+// SAFETY: a share is two counts (on the slot and on the flight) and a reference. The objects behind them are shared by
+// threads that have a handle (`Core: Sync`), and dropped on any thread (`Send`).
 unsafe impl<K: Hash + Eq, V, S: BuildHasher> Send for Part<'_, K, V, S>
 where
     K: Send + Sync,
@@ -297,13 +299,14 @@ pub(crate) struct Wait<'c, K: Hash + Eq, V, S: BuildHasher> {
 /// A place on a flight's list, and in the wait-for graph.
 struct Place {
     ticket: Ticket,
-    /// The waiter in the wait-for graph; none if it leads nothing.
+    /// The waiter's number in the graph. `None`: the waiter leads nothing, and is not in the graph.
     waits: Option<Who>,
     edge: Option<Waiting>,
 }
 
 impl Place {
-    /// Leaves the graph. Before our share goes, because a thread that follows the edge comes to the flight.
+    /// Leaves the graph. Comes before our share is given up, because a thread that follows the edge comes to the
+    /// flight.
     fn without_edge(self) -> Self {
         Self { edge: None, ..self }
     }
@@ -314,8 +317,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         self.part.as_ref().expect("there until the wait is over")
     }
 
-    /// Sleeps until it is over. Panics where this thread may not sleep, with the names of the methods to use in
-    /// the place of `verb`.
+    /// Sleeps until the wait is over. Panics where this thread may not sleep, and names the methods to use instead of
+    /// `verb`.
     #[track_caller]
     pub(crate) fn block(
         mut self,
@@ -326,11 +329,11 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         let waker = Arc::clone(&parker).into();
         let mut may_sleep = false;
         loop {
-            // Look, and only then sleep: an end that came before we were on the list did not wake us.
+            // Look, and only then sleep: an event that came before we were on the list has woken no thread.
             if let Poll::Ready(waited) = self.step(&waker, who_blocks()) {
                 return waited;
             }
-            // Each time: a fill that wakes its poller at once never lets us sleep.
+            // On every turn: a fill that wakes each thread that polls it lets none of them sleep.
             if until.is_some_and(is_over) {
                 return Ok(Waited::TimedOut);
             }
@@ -350,8 +353,8 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         }
     }
 
-    /// Looks once, for a task: returns the outcome, or will wake `waker`. Polls a stored fill that asks for it.
-    /// Fails at once if waiting would close a cycle.
+    /// Takes one step of a task's wait. Returns the result, or `Pending`: then `waker` is to be woken. Polls the fill
+    /// if that is needed. Fails at once if waiting would close a cycle.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<Result<Waited<'c, K, V, S>, CycleError>> {
         let _inside = in_poll();
         self.step(waker, who_awaits())
@@ -367,7 +370,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         if self.place.as_ref().is_none_or(|place| place.waits != waits) {
             let before = self.place.take().map(Place::without_edge);
             let enlisted = self.enlist(waits);
-            // Only now: the last waiter of a stored fill takes the fill away with it.
+            // Only now: when the last waiter of a stored fill leaves, the fill goes with it.
             if before.is_some_and(|place| self.leave(place)) {
                 return Poll::Ready(Ok(Waited::Lead(self.take_lead())));
             }
@@ -387,14 +390,14 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
                     if self.part().waits_for == WaitFor::Value {
                         self.drive(job);
                     } else {
-                        // This waiter has not asked for the value: the panic of the fill is not its panic.
+                        // This waiter has not asked for the value, so a panic of the fill is not for it.
                         contain(|| self.drive(job));
                     }
-                    // Once: a fill that asks at once to be polled again lets others have a turn.
+                    // Once: a fill that asks at once to be polled again lets the others have a turn.
                     may_drive = false;
                 }
                 Look::GiveWaker => {
-                    // Foreign code.
+                    // Cloning a waker is user code.
                     flight.give(&place.ticket, waker.clone());
                     ungiven = None;
                 }
@@ -407,10 +410,10 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         }
     }
 
-    /// Gets on the list, and into the graph if we lead something.
+    /// Gets on the list, and into the graph if the waiter leads a fill.
     fn enlist(&mut self, waits: Option<Who>) -> Result<(), CycleError> {
         let part = self.part();
-        // The words for the key are user code (`Debug`), which may wait here itself: before we are on a list.
+        // Describing the key runs user code (`Debug`), which may itself wait here: so before we are on a list.
         let words = waits.map(|_| Words::of(part.core.describe(&part.node().key)));
         let ticket = part.flight().enlist(part.waits_for, self.actor);
         let (flight, waits_for) = (part.flight, part.waits_for);
@@ -426,7 +429,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         Ok(())
     }
 
-    /// Polls the fill that is stored in the flight, for all waiters.
+    /// Polls the fill that is kept in the flight, on behalf of every waiter.
     fn drive(&self, job: Job) {
         let part = self.part();
         let waker = Waker::from(part.shared_flight());
@@ -454,35 +457,35 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
             Verdict::Ended | Verdict::Outcome(Outcome::Nothing) => Waited::Again,
             Verdict::Outcome(Outcome::Failed(error)) => Waited::Failed(error),
             Verdict::Outcome(Outcome::Published) => {
-                // SAFETY: the outcome says that the slot has its value; our part, which is
-                // dropped after the pin was taken, holds it.
+                // SAFETY: the outcome says that the slot has its value. Our share holds the slot, and is dropped after
+                // the pin was taken.
                 Waited::Found(unsafe { Found::new(pin(), part.node) })
             }
             Verdict::Outcome(Outcome::Replaced(object)) => {
-                // SAFETY: as above, of the object that the flight holds for its readers; we are
-                // one until we are off the list.
+                // SAFETY: the outcome says that the object has a value. The flight holds the object for its readers,
+                // and we are one of them until we are off the list, which is after the pin was taken.
                 Waited::Found(unsafe { Found::new(pin(), object as *const Node<K, V>) })
             }
         };
-        // Off the list only now that the pin has been taken.
+        // Leave the list only now that the pin has been taken.
         self.give_up();
         waited
     }
 
-    /// Whether a lead is for us to go on with: not who waits for the end, and a flight that has been
-    /// fill off is not worth another fill.
+    /// Says whether we go on with a lead. A waiter for the end does not, and a flight that has been detached is not
+    /// worth another fill.
     fn is_to_lead(&self) -> bool {
         let part = self.part();
         part.waits_for == WaitFor::Value && !part.node().slot.state().is_detached()
     }
 
-    /// Ends the flight, with a lead that is not for us to go on with: no fill runs, and no caller is to wait for a leader that
-    /// was chosen and has not come. All waiters look again, unless they have got their value.
+    /// Ends a flight whose lead is not for us to go on with. No fill runs, and no caller is to wait for a waiter that
+    /// was handed the lead and has not come. All callers look again, unless they have got their value.
     fn end_flight(&self) {
         drop(Leader::ending(self.part().again(), self.hash));
     }
 
-    /// Our share in the flight becomes the leader's.
+    /// Makes our share in the flight the leader's.
     fn take_lead(&mut self) -> Leader<'c, K, V, S> {
         let Part {
             core,
@@ -496,18 +499,18 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Wait<'c, K, V, S> {
         leader
     }
 
-    /// True: the lead was ours for the taking.
+    /// Leaves the list. True: the lead was handed to us.
     fn leave_list(&mut self) -> bool {
         self.place.take().is_some_and(|place| self.leave(place))
     }
 
-    /// As [`leave_list`](Self::leave_list), of a place that is not ours any more.
+    /// Leaves the list at `place`, which was taken out of this wait before. True: the lead was handed to us.
     fn leave(&self, place: Place) -> bool {
         let Place { ticket, .. } = place.without_edge();
         let part = self.part();
         let delisted = part.flight().delist(&ticket);
         if let Some(replacement) = delisted.replacement {
-            // SAFETY: held for the flight's readers, and we were the last of them.
+            // SAFETY: it is held for the flight's readers, and we were the last of them.
             part.core
                 .release_held(unsafe { &*(replacement as *const Node<K, V>) });
         }
@@ -536,8 +539,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Drop for Wait<'_, K, V, S> {
     }
 }
 
-/// A fill that has been taken from its flight to be polled. Dropped with it when it is done or panics:
-/// the rest of the fill is dropped, and its lead passed on.
+/// A fill that has been taken from its flight to be polled. Dropped with the fill inside when that is done or panics:
+/// drops the rest of the fill, which passes its lead on.
 struct Driving<'c> {
     flight: &'c Flight,
     job: Option<Job>,
@@ -553,7 +556,7 @@ impl Drop for Driving<'_> {
     }
 }
 
-/// A stored fill that goes on elsewhere, without waiters; dropped when it is abandoned.
+/// A fill that goes on elsewhere, and that no caller waits for. Drops the fill when it is abandoned.
 struct Orphan {
     job: Option<Job>,
     flight: Arc<Flight>,
@@ -564,7 +567,7 @@ impl Future for Orphan {
 
     fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let _inside = in_poll();
-        // Before it is polled: the thread that abandons the fill wakes us.
+        // Before the fill is polled: a thread that abandons it wakes us.
         if self.flight.adopt(cx.waker().clone()) {
             self.job = None;
         }

@@ -1,4 +1,4 @@
-//! The one future of every verb that fills: the loop of [`Core::obtain`], polled.
+//! The one future of every method that fills: the loop of [`Core::obtain`], polled.
 
 use crate::actor::new_fill;
 use crate::atomic_cache::{AtomicCache, StoredFill};
@@ -27,7 +27,7 @@ pub(crate) trait Sought<K>: Wanted<K> {
     where
         K: Hash + Eq;
 
-    /// The live value, if there is one: a hit.
+    /// Returns the live value, if there is one: a hit.
     fn look_up<'p, V, S: BuildHasher>(
         &self,
         core: &'p Core<K, V, S>,
@@ -37,7 +37,7 @@ pub(crate) trait Sought<K>: Wanted<K> {
     where
         K: Hash + Eq;
 
-    /// It was no hit: gives the spare node the number of its filler.
+    /// Prepares for a miss: sets the number of the fill that is to fill the spare node.
     fn prepare<'c, V, S: BuildHasher>(
         &mut self,
         _core: &'c Core<K, V, S>,
@@ -73,7 +73,7 @@ where
     }
 }
 
-/// A key that was given away: moved into a node when one is needed.
+/// A key taken by value: moved into a node when one is needed.
 pub(crate) enum Given<K> {
     Key(K),
     Held(Held<K>),
@@ -134,10 +134,10 @@ impl<K> Given<K> {
 pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
     type Error;
 
-    /// Begins with the lead.
+    /// Begins to fill, or gives the fill away.
     fn begin<'c>(self: Pin<&mut Self>, leader: Leader<'c, K, V, S>) -> Begun<'c, K, V, S>;
 
-    /// Goes on with the fill of a caller that leads in person, until its value is in its cell.
+    /// Goes on with the fill of a caller that runs its fill itself, until its value is in its cell.
     fn poll(
         self: Pin<&mut Self>,
         key: &K,
@@ -145,18 +145,18 @@ pub(crate) trait AsyncFill<K: Hash + Eq, V, S: BuildHasher> {
         blank: &mut Blank<'_, V>,
     ) -> Poll<Result<(), Self::Error>>;
 
-    /// Drops the fill: only then it has ended.
+    /// Drops the fill, which ends only then.
     fn end(self: Pin<&mut Self>);
 }
 
-/// How a caller has begun with the lead.
+/// The course that a caller takes when it gets the lead.
 pub(crate) enum Begun<'c, K: Hash + Eq, V, S: BuildHasher> {
     Leads(TaskLead<'c, K, V, S>),
     Waits(Wait<'c, K, V, S>),
 }
 
 pin_project! {
-    /// A fill that comes with a call: the closure, and then the future it has made.
+    /// A fill that comes with a call: the closure, and then the future that it has made.
     #[project = PerCallProjection]
     #[project_replace = PerCallReplacement]
     pub(crate) enum PerCall<C, F, M> {
@@ -167,7 +167,7 @@ pin_project! {
 }
 
 impl<C, F, M> PerCall<C, F, M> {
-    /// `map` puts the value of what the future yields into its cell, or returns the error.
+    /// `map` puts the value of the future's output into its cell, or returns the error.
     pub(crate) fn new(make: C, map: M) -> Self {
         Self::Closure { make, map }
     }
@@ -187,7 +187,7 @@ where
         Begun::Leads(TaskLead::new(leader))
     }
 
-    /// Out of line: the stack that a large value takes is given back before the flight is ended.
+    /// Out of line: the stack space of a large value is given back before the flight is ended.
     #[inline(never)]
     fn poll(
         mut self: Pin<&mut Self>,
@@ -220,8 +220,7 @@ where
     }
 }
 
-/// A fill that comes with a call and is left to all waiters. Made anew if it is lost and the caller is
-/// still there.
+/// A fill that comes with a call and is left to all waiters. Made anew if it is lost and the caller still waits.
 pub(crate) struct LeftToAll<'a, K, V, S, M> {
     pub(crate) cache: &'a Cache<K, V, S>,
     pub(crate) make: M,
@@ -253,7 +252,7 @@ where
     fn end(self: Pin<&mut Self>) {}
 }
 
-/// A cache's own fill, at one caller's.
+/// A cache's own fill, for one caller.
 pub(crate) struct StoredAsync<'a, K, V, E, S>(pub(crate) &'a AtomicCache<K, V, E, S>);
 
 impl<K: Hash + Eq, V, E, S: BuildHasher> AsyncFill<K, V, S> for StoredAsync<'_, K, V, E, S> {
@@ -282,7 +281,7 @@ impl<K: Hash + Eq, V, E, S: BuildHasher> AsyncFill<K, V, S> for StoredAsync<'_, 
     fn end(self: Pin<&mut Self>) {}
 }
 
-/// Where a [`Fetch`] is.
+/// The stage of a [`Fetch`].
 enum Stage<'c, K: Hash + Eq, V, S: BuildHasher> {
     /// Not polled yet.
     New,
@@ -294,10 +293,10 @@ enum Stage<'c, K: Hash + Eq, V, S: BuildHasher> {
     Over,
 }
 
-/// The value that a [`Fetch`] has got: it is read where it is, and answered with at once.
+/// The result of a [`Fetch`]: a value that is read in place, and answered with at once.
 pub(crate) struct Fetched<'v, V> {
     pub(crate) value: &'v V,
-    /// Its own fill made it.
+    /// The call's own fill made the value.
     fresh: bool,
 }
 
@@ -308,10 +307,10 @@ impl<V: Clone> Fetched<'_, V> {
 }
 
 pin_project! {
-    /// The one way of every verb of a task that fills.
+    /// The one future of every task's method that fills.
     ///
-    /// Dropped, it is as if its caller had gone: a fill that it leads in person is dropped and the lead
-    /// passed on; a wait leaves nothing behind.
+    /// Dropped, it gives its caller's share up: a fill that it runs itself is dropped and its lead passed on; a wait
+    /// leaves nothing behind.
     #[must_use = "futures do nothing unless polled"]
     pub(crate) struct Fetch<'c, K, V, S, W, F, A>
     where
@@ -329,7 +328,7 @@ pin_project! {
         fill: F,
         stage: Stage<'c, K, V, S>,
         spare: Spare<'c, K, V, S>,
-        // Taken when there is one.
+        // Taken once it is used.
         answer: Option<A>,
     }
 
@@ -349,7 +348,7 @@ pin_project! {
     }
 }
 
-/// A caller goes that was no hit and has no answer: its fill first, if it has begun, and as a part of itself.
+/// Drops a caller that was no hit and has no answer. Its fill, if it has begun, comes first and as a part of itself.
 #[cold]
 fn drop_midway<K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>>(
     core: &Core<K, V, S>,
@@ -370,7 +369,7 @@ where
     S: BuildHasher,
     F: AsyncFill<K, V, S>,
 {
-    /// `answer` makes the answer of the result: of the value under a pin.
+    /// `answer` makes the answer from the result, with the value under a pin.
     pub(crate) fn new(
         core: &'c Core<K, V, S>,
         spare: Spare<'c, K, V, S>,
@@ -431,7 +430,8 @@ where
         };
         let inside = in_poll();
         let got = miss.go_on(cx);
-        // Not while it leads: a thread whose listener waits for this fill would not see that.
+        // Not while this future leads. A listener that waits for that lead would hang: no thread is known to hold the
+        // lead, so the cycle is not found.
         let tidy = || {
             drop(core.afterwards());
             drop(inside);
@@ -462,8 +462,8 @@ fn take<A>(answer: &mut Option<A>) -> A {
     answer.take().expect("a future answers once")
 }
 
-/// Gives a fill up that panics while it is polled, and passes its lead on: at once, and not when
-/// the future is dropped, which may be much later.
+/// Drops a fill that panics while it is polled, and passes its lead on: at once, and not when the future is dropped,
+/// which may be much later.
 struct Unwound<'a, 'c, K: Hash + Eq, V, S: BuildHasher, F: AsyncFill<K, V, S>> {
     fill: Pin<&'a mut F>,
     stage: &'a mut Stage<'c, K, V, S>,
@@ -510,7 +510,7 @@ where
     F: AsyncFill<K, V, S>,
     F::Error: Clone + Send + Sync + 'static,
 {
-    /// The loop: turn, and wait, until there is a value or a reason why not.
+    /// Runs the loop: turn, and wait, until there is a value or a reason why there is none.
     #[inline(never)]
     fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Answer<'c, K, V, F::Error>> {
         loop {
@@ -546,7 +546,7 @@ where
         Poll::Ready(result)
     }
 
-    /// Looks into the table. `None`: the stage says what to do next.
+    /// Looks into the table. `None`: the stage says the next step.
     fn turn(&mut self) -> Option<Waited<'c, K, V, S>> {
         let pin = self.core.pin_for_miss(pin());
         match self
@@ -599,8 +599,7 @@ where
                 return self.over(Err(TryGetError::Cycle(cycle)));
             }
         };
-        // It has ended when it is gone. The panic of its destructor has no caller to go to: the
-        // value is there.
+        // The fill has ended once it is dropped. A panic of its destructor reaches no caller: the value is there.
         self.end_fill();
         let Stage::Lead(lead) = std::mem::replace(self.stage, Stage::Over) else {
             unreachable!("as above");

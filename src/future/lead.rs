@@ -1,4 +1,4 @@
-//! Verbs of tasks that want the lead itself: computes, and guards.
+//! The methods of tasks that want the lead itself: computes, and guards.
 
 use crate::actor::new_fill;
 use crate::blocking::in_poll;
@@ -13,17 +13,17 @@ use std::hash::{BuildHasher, Hash};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The result of a wait for the lead.
+/// The result for a caller that wants the lead.
 enum Got<'c, K: Hash + Eq, V, S: BuildHasher> {
-    /// There is a value, which has been read, for a caller that is content with one.
+    /// There is a value, and it has been read; for a caller that accepts one.
     Value,
-    /// The lead; for [`Aim::Lead`] the live value that the flight is to replace has been read.
+    /// The lead. For [`Aim::Lead`] the live value that the flight is to replace has been read.
     Lead(TaskLead<'c, K, V, S>),
     Wait(Wait<'c, K, V, S>),
 }
 
-/// Waits until the lead of the key's flight is ours, or there is a value. A clone of the current value is put into `read`,
-/// and not handed from future to future: it may be large.
+/// Waits until the lead of the key's flight is ours, or there is a value. A clone of the live value is put into
+/// `read`, and not handed from future to future: it may be large.
 async fn obtain<'c, K, V, S>(
     core: &'c Core<K, V, S>,
     hash: u64,
@@ -48,7 +48,7 @@ where
     }
 }
 
-/// One look into the table.
+/// Looks into the table once.
 fn turn<'c, K, V, S>(
     core: &'c Core<K, V, S>,
     hash: u64,
@@ -110,7 +110,7 @@ impl<'c, K: Hash + Eq, V: Clone, S: BuildHasher> Future for Looks<'_, 'c, K, V, 
 }
 
 pin_project! {
-    /// A compute: the lead, and the closure and future that it runs, which are dropped as a part of it wherever that is.
+    /// A compute: the lead, and the user code that it runs, which is dropped as a part of the compute at every exit.
     struct Compute<'a, 'c, K, V, S, C, F>
     where
         K: Hash,
@@ -118,7 +118,8 @@ pin_project! {
         S: BuildHasher,
     {
         core: &'c Core<K, V, S>,
-        // Until it has ended. Before the rest: the leftovers of a destructor that panics are not dropped while it leads.
+        // Held until the compute has ended. Declared before the rest: if a destructor panics, the fields that it
+        // leaves are dropped after the lead.
         lead: Option<TaskLead<'c, K, V, S>>,
         make: Option<C>,
         #[pin]
@@ -149,7 +150,7 @@ pin_project! {
     }
 }
 
-/// Out of line, as the next one: the stack that a large value takes is given back before the flight is ended.
+/// Out of line, like the next function: the stack space of a large value is given back before the flight is ended.
 #[inline(never)]
 fn set_made<V: Clone, F>(
     mut future: Pin<&mut Option<F>>,
@@ -186,13 +187,13 @@ where
         let mut this = self.project();
         let lead = this.lead.as_mut().expect("polled until it has answered");
         let op = lead.poll(|_, blank| {
-            // The closure that makes the future may block, and is as much a part of the compute as that.
+            // Making the future is user code, which may block, and as much a part of the compute as the future.
             if let Some(make) = this.make.take() {
                 set_made(this.future.as_mut(), make, this.prior.as_ref());
             }
             let future = this.future.as_mut().as_pin_mut().expect("made above");
             let op = ready!(poll_into(future, cx, blank));
-            // It has ended when it is gone.
+            // The compute has ended once the future is dropped.
             this.future.set(None);
             Poll::Ready(op)
         });
@@ -205,7 +206,7 @@ where
     }
 }
 
-/// [`EntrySelector::and_compute_with_async`].
+/// Runs [`EntrySelector::and_compute_with_async`].
 pub(super) async fn compute<K, V, S, F>(
     entry: EntrySelector<'_, K, V, S>,
     f: impl FnOnce(Option<V>) -> F,
@@ -232,12 +233,12 @@ where
         future: None,
         prior: &mut prior,
     };
-    // It is gone before this panics.
+    // The compute is dropped before this panics.
     let result = compute.await;
     result.unwrap_or_else(|cycle| panic!("{cycle}"))
 }
 
-/// [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async), when there is no value.
+/// Runs [`Cache::get_value_or_guard_async`](crate::Cache::get_value_or_guard_async) on a miss.
 pub(super) async fn guard<'c, K, V, S, Q>(
     core: &'c Core<K, V, S>,
     hash: u64,
@@ -254,7 +255,7 @@ where
     let mut read = None;
     let result = match obtain(core, hash, Borrowed(key), Aim::Value, spare, &mut read).await {
         Ok(Got::Value) => TaskGuardResult::Value(read.expect("there is a value")),
-        // Tidied up when it has gone.
+        // The guard tidies up when it is dropped.
         Ok(Got::Lead(lead)) => return TaskGuardResult::Guard(TaskGuard::new(lead)),
         Ok(Got::Wait(_)) => unreachable!("waited for"),
         Err(TryGetError::Cycle(cycle)) => TaskGuardResult::Cycle(cycle),
