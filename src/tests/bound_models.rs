@@ -222,7 +222,7 @@ models! {
     };
 
     /// The same of a compute over an entry that cannot be evicted meanwhile.
-    l12_a_debt_is_left_to_a_compute: Explore::AtMost(3) => || {
+    l12_a_debt_is_left_to_a_compute: Explore::Long(3) => || {
         let cache = bounded(2);
         insert(&cache, 1, 2);
         let others = start([actor(&cache, |cache| {

@@ -171,7 +171,7 @@ models! {
 
     /// The same, when a refresh begins over the restored value, and fails: the value that this one
     /// restores goes too.
-    takeover_and_a_refresh_meet_invalidate_all: Explore::AtMost(3) => || {
+    takeover_and_a_refresh_meet_invalidate_all: Explore::Long(3) => || {
         let cache = cache();
         inside_a_refresh(&cache, || {
             let others = start([actor(&cache, |cache| cache.invalidate_all())]);
@@ -203,7 +203,7 @@ models! {
 
     /// A takeover against an `insert` and against an `invalidate` that waits: both end, and the
     /// inserted value stays.
-    takeover_meets_an_insert: Explore::AtMost(3) => || {
+    takeover_meets_an_insert: Explore::Long(3) => || {
         let cache = cache();
         let guard = lead(&cache);
         let others = start([

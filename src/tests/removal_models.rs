@@ -141,7 +141,7 @@ models! {
         beside(Does::Leaves, |cache| cache.remove_nowait(&key()), true);
     };
 
-    listener_beside_a_compute_and_remove: Explore::AtMost(2) => || {
+    listener_beside_a_compute_and_remove: Explore::Long(2) => || {
         for does in [Does::Adds, Does::Leaves, Does::Removes] {
             heard_beside(does, |cache| cache.remove(&key()));
         }
@@ -169,7 +169,7 @@ models! {
     };
 
     /// Two removals wait for a compute: one of them gets the value that it leaves.
-    two_removals_beside_a_compute: Explore::AtMost(2) => || {
+    two_removals_beside_a_compute: Explore::Long(2) => || {
         let cache = holding_five();
         let taken = Rc::new(Cell::new(0));
         let remove = |cache: &TestCache| cache.remove(&key());
