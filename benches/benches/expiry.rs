@@ -1,5 +1,5 @@
-//! How the janitor is to find what has expired: by a look at every entry once an interval, as it
-//! does, or by an index in the order of deadlines, kept by every fill.
+//! How the janitor can find expired entries: it looks at every entry once an interval, as it does now, or reads an
+//! index in the order of deadlines, which every fill keeps.
 //!
 //! Both are for one entry: a round over a cache in which nothing has expired, divided by its entries;
 //! and one insert into the index with the removal of its first, as every fill of a full cache and

@@ -1,7 +1,7 @@
-//! Bélády's optimum: what a cache that knows the future would hit.
+//! Bélády's optimum: the hits of a cache that knows the future.
 //!
-//! The optimum keeps the keys that come again soonest. It may also leave a key out altogether, as caches with
-//! an admission policy do; so no cache whatever can hit more often.
+//! The optimum keeps the keys that come again soonest. It may also leave a key out altogether, as caches with an
+//! admission policy do; so no cache can hit more often.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-    /// The most hits that any choice of what to keep can reach: tries them all.
+    /// The most hits that any choice of the keys to keep can reach: tries them all.
     fn brute_force(keys: &[u32], held: &[u32], capacity: usize) -> u64 {
         let Some((key, rest)) = keys.split_first() else {
             return 0;

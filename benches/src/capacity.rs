@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// A share of the keys stands for at least this many entries: below that, the luck of a few entries decides.
 pub const LEAST: u64 = 16;
 
-/// What a capacity may be, for messages.
+/// The capacities that are accepted, for messages.
 const EXPECTED: &str = "expected entries from 1 on, such as 5000, or a share of the distinct keys above 0% and up to \
                         100%, such as 5% or 0.5%";
 

@@ -30,12 +30,12 @@ use crate::{
 /// The exit status of every error.
 const FAILED: u8 = 2;
 
-/// Replays an access log through an atomic cache and tells what the cache would do for that workload
+/// Replays an access log through an atomic cache and reports how the cache would do for that workload
 ///
 /// Without FILE it makes a workload: Zipf-distributed keys with scans between.
 ///
-/// Every value is a u64. Accesses are dealt out to the threads in small batches, so the order of the log is
-/// roughly kept. Bytes an entry is what the cache holds in memory at the end, divided by its entries.
+/// Every value is a u64. Accesses are dealt out to the threads in small batches, so the order of the log is roughly
+/// kept. Bytes an entry is the memory that the cache holds at the end, divided by its entries.
 #[derive(Debug, Parser)]
 #[command(name = "replay", version)]
 pub struct Args {
@@ -45,10 +45,9 @@ pub struct Args {
 
     /// The format of FILE, guessed from its name when not given
     ///
-    /// .lis is arc, .oracleGeneral is oracle, .u32 and .u64 are binary keys, .txt is text, .log or `access_log` is
-    /// clf. For a bare .bin the width of the keys is guessed from the content: 8-byte words whose halves keep
-    /// coming together, or of which one half is always zero, are u64 and others u32. A guess can be wrong;
-    /// --format decides.
+    /// .lis is arc, .oracleGeneral is oracle, .u32 and .u64 are binary keys, .txt is text, .log or `access_log` is clf.
+    /// For a bare .bin the width of the keys is guessed from the content: 8-byte words are u64 if their halves keep
+    /// coming together or one half is always zero; others are u32. A guess can be wrong; --format decides.
     #[arg(long, value_enum, requires = "files")]
     format: Option<Format>,
 
@@ -61,11 +60,11 @@ pub struct Args {
 
     /// Compare hit ratios: this cache beside moka, quick_cache, tinyufo, foyer, LRU and Bélády's optimum
     ///
-    /// Over each FILE, in each --capacity; in 1, 5, 10 and 30 % of the distinct keys when none is given. Each
-    /// cache reads every access in order: a look-up, and an insert when it misses. With --threads N this cache
-    /// is there three times: on one thread, on N that take turns, and on one thread that makes the accesses in the
-    /// order in which the N made them. The second beside the third is what running at once costs in hits, the
-    /// third beside the first what another order does.
+    /// Over each FILE, in each --capacity; in 1, 5, 10 and 30 % of the distinct keys when none is given. Each cache
+    /// reads every access in order: a look-up, and an insert when it misses. With --threads N this cache is there three
+    /// times: on one thread, on N that take turns, and on one thread that makes the accesses in the order in which the
+    /// N made them. The second beside the third shows how many hits running at once costs, the third beside the first
+    /// how many another order does.
     #[arg(long, conflicts_with_all = ["ttl", "fill_time"])]
     curve: bool,
 
@@ -75,8 +74,8 @@ pub struct Args {
 
     /// How long a value lives, such as 10ms, 1.5s or 5m; for ever when not given
     ///
-    /// Measured by the clock of this run, which replays hours in milliseconds: the log's own times are not used,
-    /// so this does not say what a lifetime would cost.
+    /// Measured by the clock of this run, which replays hours in milliseconds: the log's own times are not used, so
+    /// this does not say how much a TTL would cost.
     #[arg(long, value_name = "DUR", value_parser = lifetime)]
     ttl: Option<Duration>,
 
@@ -144,7 +143,7 @@ pub fn finish(result: Result<(), Error>) -> ExitCode {
     }
 }
 
-/// Ends with the help or version asked for, or with what is wrong with the arguments in one line.
+/// Ends with the help or version asked for, or with one line that says why the arguments are refused.
 #[must_use]
 pub fn refuse(error: &clap::Error) -> ExitCode {
     if matches!(
@@ -158,7 +157,7 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
 
 /// Says `message` on one line of standard error.
 fn fail(message: &str) -> ExitCode {
-    // Without standard error there is nobody left to tell.
+    // Without standard error no output is left to write to.
     let _ = writeln!(stderr(), "error: {message}");
     ExitCode::from(FAILED)
 }
@@ -177,7 +176,7 @@ fn condense(message: &str) -> String {
     escape_control(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
-/// Does what `args` say and prints what comes of it.
+/// Does as `args` say and prints the result.
 ///
 /// # Errors
 ///

@@ -35,7 +35,7 @@ pub enum Contender {
     /// This cache, on so many threads that take turns.
     Ours(NonZeroUsize),
     /// This cache on one thread, in the order in which so many threads made the accesses in the run of
-    /// [`Contender::Ours`] before it: what differs between the two is the cost of running at once.
+    /// [`Contender::Ours`] before it: the difference between the two is the cost of running at once.
     SameOrder(NonZeroUsize),
     /// A peer.
     Peer(&'static Peer),
@@ -56,7 +56,7 @@ impl Contender {
         all
     }
 
-    /// What the JSON and the plot call it.
+    /// Returns its name in the JSON and the plot.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ impl Contender {
     ///
     /// A run on several threads has the figure of the same order too, which is next; that one has no run of its own.
     fn hits(&self, log: &Numbered, capacity: u64, progress: &Progress) -> Result<Vec<u64>, Error> {
-        // Nobody can fill more, and some take all their memory at once.
+        // No contender can fill more, and some take all their memory at once.
         let most = 2 * log.distinct_keys as u64 + LEAST;
         let capacity = capacity.min(most);
         match self {
@@ -115,7 +115,7 @@ fn plan(threads: NonZeroUsize, capacity: u64) -> Plan {
     }
 }
 
-/// What this cache hits on one thread: the same as a replay of that capacity.
+/// Counts the hits of this cache on one thread: the same as a replay of that capacity.
 fn ours(keys: &[u32], capacity: u64, progress: &Progress) -> Result<u64, Error> {
     let plan = plan(NonZeroUsize::MIN, capacity);
     let outcome = replay::<u32, u32>(keys, plan, &Progress::hidden())?;
@@ -123,7 +123,7 @@ fn ours(keys: &[u32], capacity: u64, progress: &Progress) -> Result<u64, Error> 
     Ok(outcome.hits)
 }
 
-/// What this cache hits on several threads, and then on one in the order that they had.
+/// Counts the hits of this cache on several threads, and then on one in the order that they had.
 fn ours_twice(
     keys: &[u32],
     capacity: u64,
@@ -137,7 +137,7 @@ fn ours_twice(
     Ok(vec![outcome.hits, ours(&keys, capacity, progress)?])
 }
 
-/// What a peer hits.
+/// Counts the hits of a peer.
 fn peers(peer: &Peer, log: &Numbered, capacity: u64, progress: &Progress) -> u64 {
     let mut policy = (peer.build)(usize::try_from(capacity).unwrap_or(usize::MAX));
     let step = |keys: &[u32]| {
@@ -200,7 +200,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Lets everybody run through every log.
+    /// Runs every contender through every log.
     ///
     /// # Errors
     ///

@@ -43,7 +43,7 @@ pub fn table(curve: &Curve) -> String {
     format!("{table}\n{}", legend(curve))
 }
 
-/// What explains the columns that are there.
+/// Returns the lines that explain the columns present.
 fn legend(curve: &Curve) -> String {
     let mut contenders = curve.contenders.iter();
     if contenders.any(|contender| contender.order_of_threads().is_some()) {
@@ -60,7 +60,7 @@ fn header(curve: &Curve) -> Vec<String> {
     header
 }
 
-/// What stands above the column of `contender`.
+/// Returns the title of the column of `contender`.
 fn title(contender: &Contender) -> String {
     if contender.order_of_threads().is_some() {
         return "same order\n1 thread".into();

@@ -27,7 +27,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong with an access log, and where.
+/// An error in an access log, and its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct Problem {
@@ -36,7 +36,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem at `place`; `message` says what was expected.
+    /// Makes a problem at `place`; `message` says what was expected.
     pub fn new(place: Place, message: impl Into<String>) -> Self {
         Self {
             place,
@@ -72,12 +72,12 @@ pub enum Error {
         /// Why it cannot be opened.
         reason: String,
     },
-    /// The access log does not hold what it should.
+    /// The access log is not of its format.
     #[error("{file}: {problem}")]
     Trace {
         /// The file as given.
         file: String,
-        /// What is wrong, and where.
+        /// The error, and its place.
         problem: Problem,
     },
     /// The cache refuses its settings.
@@ -88,7 +88,7 @@ pub enum Error {
     Spawn {
         /// How many threads were asked for.
         threads: usize,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The plot cannot be written.

@@ -34,7 +34,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// What the name of a file says about its format.
+/// How far the name of a file decides its format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guess {
     /// The name decides.

@@ -1,9 +1,8 @@
 //! Measuring tools of `atomic-cache`.
 //!
-//! The binary `replay` sends an access log through an [`AtomicCache`](atomic_cache::AtomicCache) and says
-//! what the cache would do for that workload, also beside what its peers would; `peers` times the cache
-//! beside its peers in one run.
-//! This crate is never published, so the peers it depends on reach no user of the library.
+//! The binary `replay` sends an access log through an [`AtomicCache`](atomic_cache::AtomicCache) and reports how the
+//! cache, and with an option each of its peers, would do for that workload; `peers` times the cache beside its peers in
+//! one run. This crate is never published, so the peers it depends on reach no user of the library.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 

@@ -1,4 +1,4 @@
-//! Logs whose keys are numbered, which makes them small and the caches quick.
+//! Logs with numbers as keys, which makes them small and the caches quick.
 
 use std::{collections::HashMap, hash::Hash, path::Path};
 
@@ -18,10 +18,10 @@ const FORMATS: [&str; 7] = [
     ".log",
 ];
 
-/// A log whose keys are the numbers from 0 on, in the order they first come.
+/// A log with the numbers from 0 on as keys, in the order they first come.
 #[derive(Debug, Clone)]
 pub struct Numbered {
-    /// What tables and plots call it.
+    /// Its name in tables and plots.
     pub name: String,
     /// The file as given; none for a made workload.
     pub file: Option<String>,

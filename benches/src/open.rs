@@ -14,7 +14,7 @@ use crate::error::{Place, Problem};
 /// No line of a log may be longer.
 const MAX_LINE: u64 = 1 << 20;
 
-/// Windows up to 2 GiB, what `zstd --long=31` writes.
+/// Windows up to 2 GiB, as `zstd --long=31` writes them.
 const ZSTD_WINDOW_LOG: u32 = 31;
 
 /// The raw bytes of the file `path`.
@@ -45,13 +45,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads from `raw`, decompressing what its first bytes say is zstd or gzip.
+    /// Reads from `raw`, decompressing it if its first bytes are those of zstd or gzip.
     ///
     /// `name` is that of the file: one that ends in `.zst` or `.gz` must be compressed so.
     ///
     /// # Errors
     ///
-    /// When the first bytes cannot be read, there are none, or they are not what the name says.
+    /// When the first bytes cannot be read, there are none, or they do not fit the name.
     pub fn new(mut raw: impl BufRead + 'static, name: &str) -> Result<Self, Problem> {
         let mut magic = Vec::new();
         let failed =
@@ -89,7 +89,7 @@ impl Source {
         self.offset
     }
 
-    /// Up to `length` bytes from the start of what is left, which stays to be read; fewer only at the end.
+    /// Returns up to `length` of the bytes that are left, which stay to be read; fewer only at the end.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ fn decompress(
     })
 }
 
-/// A file that cannot be read on at `offset`, because it is cut off or damaged.
+/// The error of a file that cannot be read on at `offset`, because it is truncated or damaged.
 fn damaged(offset: u64, error: &io::Error) -> Problem {
     Problem::at_byte(
         offset,

@@ -35,7 +35,7 @@ const ENTRY: (i32, i32) = (168, 28);
 /// The height of the name of a log.
 const PANEL_TITLE: i32 = 36;
 
-/// The font, which whoever shows the file has to have.
+/// The font, which a reader of the file has to have.
 pub(crate) const FONT: &str = "Helvetica, Arial, sans-serif";
 
 /// Text.
@@ -115,7 +115,7 @@ fn draw(curve: &Curve) -> Result<String, Box<dyn StdError>> {
     Ok(text)
 }
 
-/// `curve` without the column of the same order, whose line would only hide that of one thread or of several.
+/// Returns `curve` without the column of the same order: its line would only hide that of one thread or of several.
 fn drawn(curve: &Curve) -> Curve {
     let is_drawn = |contender: &&Contender| contender.order_of_threads().is_none();
     let row = |row: &Row| {
@@ -223,7 +223,7 @@ impl Look {
         contenders.iter().map(look).collect()
     }
 
-    /// What plotters calls a look.
+    /// Returns the plotters style of this line.
     fn style(self) -> ShapeStyle {
         self.color.stroke_width(self.width)
     }

@@ -1,16 +1,16 @@
-//! The peers, bounded, behind one small trait, so that all are driven alike: a look-up, and an insert when it misses.
+//! The peers, bounded, driven alike through one small trait: a look-up, and an insert when it misses.
 //!
-//! Each is as its crate makes it, but for what would stand in the way of its hit ratio, or of getting the same
-//! figures again:
+//! Each is as its crate makes it, but for settings that would lower its hit ratio, or make the figures differ between
+//! runs:
 //!
-//! * quick_cache and foyer have one shard. With more, each shard bounds its own part: the parts of a small cache
-//!   are filled unevenly, their bounds are rounded up, and the figures depend on the number of processors. Over the
-//!   logs of the main README quick_cache has a mean of 43.9 % so, and of 43.9 to 44.2 % with 2 to 16 shards; what
-//!   differs is one small cache, `corda` at 1 %.
+//! * quick_cache and foyer have one shard. With more, each shard bounds its own part: the parts of a small cache are
+//!   filled unevenly, their bounds are rounded up, and the figures depend on the number of processors. Over the logs of
+//!   the main README quick_cache has a mean of 43.9 % so, and of 43.9 to 44.2 % with 2 to 16 shards; only one small
+//!   cache differs, `corda` at 1 %.
 //! * moka does its pending work after every 64 accesses, as it would by itself under load, but in a small cache after
-//!   an eighth of its capacity: in between it holds too many entries, and with 64 too many of 16 it would hit more
-//!   than the optimum can. Over the same logs it hits 42.4 % so, and 39.5 % with that work after every insert,
-//!   presumably because what has just come in is then turned away before it is read again.
+//!   an eighth of its capacity: in between it holds too many entries, and with 64 too many of 16 it would hit more than
+//!   the optimum can. Over the same logs it hits 42.4 % so, and 39.5 % with that work after every insert, presumably
+//!   because a new entry is then turned away before it is read again.
 //! * foyer's LFU gets a count-min sketch that grows with the capacity, as those of the others do: 43.6 %, and
 //!   43.4 % with the one size that it has by default.
 //! * All but tinyufo, which brings its own hasher, hash with fixed seeds, so that they hit the same every time.
@@ -46,7 +46,7 @@ pub fn drive(policy: &mut dyn Policy, keys: &[u32]) -> u64 {
 /// One of the caches that stand beside ours.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// What tables and plots call it.
+    /// Its name in tables and plots.
     pub name: &'static str,
     /// Makes an empty one that holds at most so many entries.
     pub build: fn(usize) -> Box<dyn Policy>,
@@ -234,7 +234,7 @@ mod tests {
             for capacity in [1, 2, 16, 100, 333] {
                 let mut policy = (peer.build)(capacity);
                 drive(&mut *policy, &skewed());
-                // The first walk gives moka time to do what is pending.
+                // The first walk gives moka time to do its pending work.
                 let mut held = || (0..1000).filter(|&key| policy.get(key)).count();
                 held();
                 let held = held();

@@ -23,7 +23,7 @@ impl Progress {
         Self(bar)
     }
 
-    /// A bar nobody sees.
+    /// Makes a bar that is never shown.
     #[must_use]
     pub fn hidden() -> Self {
         Self(ProgressBar::hidden())

@@ -43,7 +43,7 @@ pub struct Plan {
     pub fill_time: Duration,
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Accesses answered by a value already there.
@@ -204,7 +204,7 @@ impl Order {
     }
 }
 
-/// What one thread, or all of them, did.
+/// The work done by one thread, or by all of them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Leg {
     fills: u64,
@@ -240,7 +240,7 @@ impl<'a, A: Sync> Course<'a, A> {
         }
     }
 
-    /// Runs every thread to the end; what they did, and the most entries seen.
+    /// Runs every thread to the end. Returns their work, and the most entries seen.
     fn run<'s>(
         &'s self,
         scope: &'s Scope<'s, '_>,
@@ -280,7 +280,7 @@ impl<'a, A: Sync> Course<'a, A> {
         })
     }
 
-    /// What one thread does.
+    /// Runs one thread.
     fn leg(&self, get: &impl Fn(usize, &A)) -> Leg {
         let Some(start) = self.start.wait() else {
             return Leg::default();

@@ -1,4 +1,4 @@
-//! What a replay found, as a table or as one line of JSON.
+//! The results of a replay, as a table or as one line of JSON.
 
 use std::{fmt::Display, time::Duration};
 
@@ -23,7 +23,7 @@ pub struct Origin {
     pub distinct_keys: usize,
 }
 
-/// What a replay found. Its fields are those of the JSON line.
+/// The results of a replay. Its fields are those of the JSON line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Where the accesses came from.
@@ -62,7 +62,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Puts together what is known of a replay.
+    /// Puts the facts about a replay together.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
     pub fn new(origin: Origin, plan: Plan, outcome: Outcome) -> Self {

@@ -139,7 +139,8 @@ fn guess(file: &Path, shown: &str) -> Result<Guess, Error> {
     }
 }
 
-/// Why a file whose name tells no format cannot be read: it is not there, or `--format` is missing.
+/// The error for a file that cannot be read because its name tells no format: it is not there, or `--format` is
+/// missing.
 fn nameless(file: &Path, shown: &str) -> Error {
     let reason = match fs::metadata(file) {
         Ok(metadata) if metadata.is_dir() => "it is a directory".into(),

@@ -1,12 +1,12 @@
-//! The table "Beside the others" of the README, row by row, where it says what happens.
+//! The table "Beside the others" of the README, row by row, for the rows that tell behaviour.
 //!
-//! Each test runs one row for every cache of the table, puts what it saw into the words of the table, and
+//! Each test runs one row for every cache of the table, puts the behaviour it saw into the words of the table, and
 //! compares them with the README. So neither a new version of a peer nor a new wording makes the table untrue
 //! unnoticed.
 //!
-//! Nothing here sleeps. A fill runs until its test lets it end. That somebody waits for it is known, not
-//! guessed: the cache counts those who do (`CacheStats::joined`), and the peers compare the newcomer's key with
-//! the key of the fill, which that key tells. What may hang runs in a process of its own.
+//! Nothing here sleeps. A fill runs until its test lets it end. A test knows that a caller waits for it, and does not
+//! guess: the cache counts the waiters (`CacheStats::joined`), and the peers compare the newcomer's key with the key of
+//! the fill, which that key tells. A call that may hang runs in a process of its own.
 
 use std::{
     array,
@@ -32,7 +32,7 @@ use quick_cache::sync::{EntryAction, EntryResult};
 /// How long anything may take that is not said to hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long what is said to hang has to prove otherwise.
+/// How long a call that the README says hangs has to prove otherwise.
 const HANGS_AFTER: Duration = Duration::from_secs(2);
 
 /// The key most rows are about, and its neighbour. Numbers that no message has by chance.
@@ -47,7 +47,7 @@ const LATER: u64 = 30;
 // The table
 // =========
 
-/// What the README says in a row: a cell for each cache.
+/// Returns the cells of a row of the README, one for each cache.
 fn said(row: &str) -> [&'static str; 4] {
     let readme = include_str!("../../README.md");
     let (_, section) = readme
@@ -63,7 +63,7 @@ fn said(row: &str) -> [&'static str; 4] {
     cells.try_into().expect("a cell for each cache")
 }
 
-/// Compares what was seen of the caches, in the order of the table, with what the README says.
+/// Compares the behaviour seen of the caches, in the order of the table, with the README.
 #[track_caller]
 fn assert_row(row: &str, seen: &[impl AsRef<str>; 4]) {
     assert_eq!(
@@ -73,7 +73,7 @@ fn assert_row(row: &str, seen: &[impl AsRef<str>; 4]) {
     );
 }
 
-/// Runs what is to be seen of each cache, each on a thread of its own.
+/// Runs the scene of each cache on a thread of its own, and returns the behaviour seen.
 #[track_caller]
 fn see(contenders: [fn() -> &'static str; 4]) -> [&'static str; 4] {
     contenders.map(on_a_thread).map(|seen| receive(&seen))
@@ -112,7 +112,7 @@ impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         if self.id == other.id {
             for met in [&self.met, &other.met].into_iter().flatten() {
-                // Nobody listens any more: fine.
+                // The test no longer listens: fine.
                 let _ = met.send(());
             }
         }
@@ -134,14 +134,14 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What the rows need of a cache. Methods without a key are about [`KEY`].
+/// The operations that the rows need of a cache. Methods without a key are about [`KEY`].
 trait Contender: Clone + Send + Sync + 'static {
     /// The ways to remove a key that do not wait for its fill.
     const REMOVALS: &'static [fn(&Self)];
 
     fn new() -> Self;
 
-    /// A cache whose values live for no time; `None` if values have no lifetimes.
+    /// A cache with a TTL of zero; `None` if its values have no TTL.
     fn fleeting() -> Option<Self>;
 
     fn get_with(&self, key: Key, fill: impl FnOnce() -> u64) -> u64;
@@ -156,7 +156,7 @@ trait Contender: Clone + Send + Sync + 'static {
 
     fn peek(&self) -> Option<u64>;
 
-    /// Adds one to the value, or makes it one, by what is meant for that. Calls `meanwhile` in between.
+    /// Adds one to the value, or makes it one, by the method meant for that. Calls `meanwhile` in between.
     fn add_one(&self, meanwhile: impl FnOnce());
 
     /// Whether the value can be read now, without waiting for a lock.
@@ -394,7 +394,7 @@ impl Contender for Dash {
 // Fills that wait for their test
 // ==============================
 
-/// What comes out of a channel, soon.
+/// Returns the next message of a channel, which must come soon.
 #[track_caller]
 fn receive<T>(channel: &Receiver<T>) -> T {
     channel.recv_timeout(PATIENCE).expect("comes in time")
@@ -443,7 +443,7 @@ impl Running {
         }
     }
 
-    /// Lets the fill end. Its own caller gets what it has made, whatever has happened meanwhile.
+    /// Lets the fill end. Its own caller gets the value it has made, whatever has happened meanwhile.
     fn end(self) {
         drop(self.hold);
         assert_eq!(receive(&self.answer), FILLED);
@@ -482,7 +482,7 @@ fn await_joined(cache: &impl Contender, n: u64) {
     }
 }
 
-/// Lets other threads run for a while: what would wrongly not wait gets its chance to.
+/// Lets other threads run for a while: a call that wrongly does not wait gets its chance to return.
 fn let_others_run() {
     for _ in 0..200 {
         thread::yield_now();
@@ -531,8 +531,8 @@ fn two_callers_lifetime_zero() {
     assert_row("2 callers, lifetime zero", &see(of_each!(two_callers)));
 }
 
-/// Not in the table, whose first row is about callers of one method: who comes through another method joins
-/// the fill too, but in `moka`, where each method has fills of its own.
+/// Not in the table, whose first row is about callers of one method. A caller of another method joins the fill too,
+/// except in `moka`, where each method has fills of its own.
 #[test]
 fn two_methods_at_once() {
     let cache = Atomic::new();
@@ -556,14 +556,14 @@ fn two_methods_at_once() {
 fn removal_during_a_fill<C: Contender>() -> &'static str {
     let mut comes_back = Vec::new();
     for remove in C::REMOVALS {
-        // Nobody asks until the fill has ended.
+        // No caller asks until the fill has ended.
         let cache = C::new();
         let running = Running::start(&cache);
         remove(&cache);
         running.end();
         comes_back.push(cache.peek() == Some(FILLED));
 
-        // Somebody asks while it still runs, and joins it or starts a fill.
+        // A caller asks while it still runs, and joins it or starts a fill.
         let cache = C::new();
         let running = Running::start(&cache);
         remove(&cache);
@@ -609,8 +609,8 @@ fn invalidate_during_a_fill() {
     let [ours, moka, quick, dash] = see(of_each!(removal_during_a_fill));
     assert_eq!(ours, "old value never seen later; does not wait");
     assert_that_invalidate_waits();
-    // Whatever is not kept is not seen later either, as the second case there shows; who does not wait for the
-    // old fill starts a new one beside it.
+    // A value that is not kept is not seen later either, as the second case there shows. A caller that does not wait
+    // for the old fill starts a new one beside it.
     let ours = "old value never seen later; waits, or not";
     assert_row(
         "`invalidate` / `remove` during a fill",
@@ -811,8 +811,8 @@ fn read_modify_write_of_an_entry() {
     assert_row("read-modify-write of an entry", &seen);
 }
 
-/// Not in the table, whose row is about an entry that is there: what is added while a fill runs is added to
-/// that fill's value, but in `moka`, where the fill overwrites the sum.
+/// Not in the table, whose row is about an entry that is there. An addition made while a fill runs is added to that
+/// fill's value, except in `moka`, where the fill overwrites the sum.
 #[test]
 fn read_modify_write_during_a_fill() {
     let cache = Atomic::new();
@@ -839,10 +839,10 @@ fn read_modify_write_during_a_fill() {
 /// Says to a child process which contender it is to run, by its column.
 const COLUMN: &str = "COMPARISON_COLUMN";
 
-/// Ahead of what a child says, between what its test runner says.
+/// The prefix of a child's messages, which come between those of its test runner.
 const SAYS: &str = "child says: ";
 
-/// What a child says when it is about to hang.
+/// A child's message when it is about to hang.
 const ASKS: &str = "asks";
 
 fn say(what: &str) {
@@ -897,7 +897,7 @@ impl Process {
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some((_, what)) = line.split_once(SAYS) {
-                    // Nobody listens to a process that counts as hanging.
+                    // A process that counts as hanging has no listener.
                     let _ = said.send(what.to_owned());
                 }
             }
@@ -905,7 +905,7 @@ impl Process {
         Self { child, says }
     }
 
-    /// What the process says within `patience` after it has asked, or that it hangs.
+    /// Returns the answer that the process gives within `patience` after it has asked, or that it hangs.
     fn watch(self, patience: Duration) -> String {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
         assert_eq!(receive(&self.says), ASKS);

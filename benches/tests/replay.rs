@@ -1,4 +1,4 @@
-//! The binary `replay` from the outside: what it prints, and how it refuses.
+//! The binary `replay` from the outside: its output, and how it refuses.
 
 use std::{
     fs,
@@ -43,7 +43,7 @@ fn replay(arguments: &[&str]) -> Output {
         .expect("the binary runs")
 }
 
-/// Runs `replay --json` and checks what holds for every run.
+/// Runs `replay --json` and checks the facts that hold for every run.
 fn report(arguments: &[&str]) -> Value {
     let output = replay(&[arguments, &["--json"]].concat());
     let error = String::from_utf8_lossy(&output.stderr);
@@ -643,7 +643,7 @@ fn wrong_capacities_are_refused() {
     refuses(&[&file, "--curve", "--capacity", "1%,,5%"], &["--capacity"]);
 }
 
-/// Runs `replay --curve --json` and checks what holds for every cell.
+/// Runs `replay --curve --json` and checks the facts that hold for every cell.
 fn curve(arguments: &[&str]) -> Value {
     let output = replay(&[&["--curve", "--json"], arguments].concat());
     let error = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! The works of `cargo peers` as criterion benchmarks: a group for each, in it everybody who can do it.
+//! The works of `cargo peers` as criterion benchmarks: a group for each work, with every contender that can do it.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn contend(
     });
 }
 
-/// What so many operations take.
+/// Returns the time that so many operations take.
 fn elapsed(entrant: &mut dyn Entrant, stage: &Stage, round: usize, operations: u64) -> Duration {
     let operations = usize::try_from(operations).expect("few operations");
     let lap = Lap {

@@ -5,8 +5,7 @@ use std::{convert::Infallible, hint::black_box, process::ExitCode, time::Duratio
 
 use foldhash::fast::FixedState;
 
-/// The default hasher with a seed that is always the same: how far a key stands from its home is part of what is
-/// counted.
+/// The default hasher with a fixed seed: how far a key is from its home is part of the count.
 type Cache = atomic_cache::Cache<u64, u64, FixedState>;
 type AtomicCache = atomic_cache::AtomicCache<u64, u64, Infallible, FixedState>;
 

@@ -1,4 +1,4 @@
-//! Replays an access log through an atomic cache and tells what the cache would do for that workload.
+//! Replays an access log through an atomic cache and reports how the cache would do for that workload.
 
 use std::process::ExitCode;
 

@@ -110,7 +110,7 @@ fn possible(contender: Contender) -> PossibleValue {
 }
 
 impl Args {
-    /// What to measure.
+    /// Returns the topics to measure.
     #[must_use]
     pub fn topics(&self) -> Vec<Topic> {
         if !self.only.is_empty() {
@@ -126,7 +126,7 @@ impl Args {
         }
     }
 
-    /// What of it to time.
+    /// Returns the works of these topics to time.
     #[must_use]
     pub fn works(&self) -> Vec<Work> {
         let topics = self.topics().into_iter();
@@ -137,7 +137,7 @@ impl Args {
         topics.filter_map(work).collect()
     }
 
-    /// Whom to measure, atomic-cache first.
+    /// Returns the contenders to measure, atomic-cache first.
     #[must_use]
     pub fn contenders(&self) -> Vec<Contender> {
         let asked = |name: &'static str| {

@@ -1,4 +1,4 @@
-//! The bars: what this cache is to reach in one and the same run.
+//! The bars: the figures this cache is to reach in one and the same run.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::{
     work::Work,
 };
 
-/// What some bar is about.
+/// The topics of all bars.
 pub const TOPICS: [Topic; 9] = [
     Topic::Timed(Work::Hit),
     Topic::Timed(Work::HotKey),
@@ -33,7 +33,7 @@ struct Bar {
     about: &'static str,
     /// The most that is allowed.
     most: f64,
-    /// What was seen; none when it was not measured.
+    /// The figure seen; none when it was not measured.
     seen: fn(&Results) -> Option<f64>,
 }
 
@@ -46,7 +46,7 @@ fn to(results: &Results, work: Work, threads: usize, name: &str) -> Option<f64> 
     Some(within_rounds(ours, theirs, |ours, theirs| ours / theirs))
 }
 
-/// How many times what our hit takes on one thread it takes on two.
+/// How many times as long our hit takes on two threads as on one.
 fn on_two(results: &Results) -> Option<f64> {
     let (one, two) = (
         results.rounds(Work::Hit, 1, OURS)?,
@@ -187,11 +187,11 @@ const BARS: [Bar; 22] = [
 /// Whether one bar is met. Its fields are those of the JSON line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Verdict {
-    /// What it is about.
+    /// The subject of the bar.
     pub about: &'static str,
     /// The most that is allowed.
     pub most: f64,
-    /// What was seen; null when it was not measured.
+    /// The figure seen; null when it was not measured.
     pub seen: Option<f64>,
     /// Whether that is allowed.
     pub met: bool,

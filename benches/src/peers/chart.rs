@@ -1,7 +1,7 @@
 //! The nanoseconds as an SVG file of bar charts: a panel for each work, in it a group of bars for each contender.
 //!
-//! Bars are as long as the nanoseconds are many, up to some times ours: longer ones are cut, which shows as a gap,
-//! and their label says what they are.
+//! Bars are as long as the nanoseconds are many, up to some times ours: longer ones are cut, which shows as a gap, and
+//! their label gives the figure.
 
 use std::{error::Error as StdError, fs, path::Path};
 
@@ -166,7 +166,7 @@ fn draw_panel(area: &Area<'_>, panel: &[Race], (left, top): (i32, i32)) -> Drawn
     Ok(())
 }
 
-/// What the longest bar stands for.
+/// The nanoseconds of the longest bar.
 fn longest(panel: &[Race]) -> f64 {
     let figures = || panel.iter().flat_map(|race| &race.contenders);
     let most = |ns: &mut dyn Iterator<Item = f64>| ns.fold(0.0, f64::max);

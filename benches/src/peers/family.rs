@@ -1,22 +1,22 @@
-//! What a contender can do: a trait for each family of work. The loops in `loops.rs` are written against these.
+//! The abilities of a contender: a trait for each family of work. The loops in `loops.rs` are written against these.
 //!
-//! A trait says what is asked of a crate and not how; each crate's file under `contenders/` answers with the
+//! A trait says which operation is asked of a crate and not how; each crate's file under `contenders/` answers with the
 //! operation that its documentation names for that.
 
 use super::stage::make;
 
-/// Look-ups by number of what has been put in.
+/// Look-ups by number of values that have been put in.
 pub trait Look: Send + Sync + 'static {
     /// The value of `key`, if it is there.
     fn get(&self, key: u64) -> Option<u64>;
 
-    /// Puts a value in, over what was there.
+    /// Puts a value in, in the place of an older one.
     fn put(&self, key: u64, value: u64);
 }
 
 /// Look-ups that show the value to a closure and clone nothing.
 pub trait Lend: Look {
-    /// What `read` makes of the value of `key`, if it is there.
+    /// Returns the result of `read` for the value of `key`, if it is there.
     fn lend(&self, key: u64, read: impl FnOnce(&u64) -> u64) -> Option<u64>;
 }
 

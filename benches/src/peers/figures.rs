@@ -1,4 +1,4 @@
-//! What a run has found. The fields are those of the JSON line.
+//! The results of a run. The fields are those of the JSON line.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::{
 /// The figure of one contender.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figure {
-    /// Who.
+    /// The contender.
     pub name: &'static str,
     /// Whether it makes each value once.
     pub single_flight: bool,
@@ -24,12 +24,12 @@ pub struct Figure {
     pub rounds: Vec<f64>,
     /// How many times the nanoseconds of this cache in the same round that is: the median over the rounds.
     pub ratio: f64,
-    /// The share of accesses whose key was there, where one can be missing.
+    /// The share of accesses that found their key, in works that can miss.
     pub hit_ratio: Option<f64>,
 }
 
 impl Figure {
-    /// The figure of who took so many nanoseconds in each round, not yet compared with others.
+    /// Makes the figure of a contender that took so many nanoseconds in each round, not yet compared with others.
     #[must_use]
     pub fn of_rounds(name: &'static str, rounds: Vec<f64>) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Figure {
     }
 }
 
-/// All who can do one work, on one number of threads.
+/// All contenders that can do one work, on one number of threads.
 #[derive(Debug, Clone, Serialize)]
 pub struct Race {
     /// The work.
@@ -55,7 +55,7 @@ pub struct Race {
     /// The share of their time in which threads waited for a processor, because the machine had other things to do
     /// or because they are more than it has processors.
     pub waited: f64,
-    /// Who took part, this cache first.
+    /// Those that took part, this cache first.
     pub contenders: Vec<Figure>,
 }
 
@@ -97,7 +97,7 @@ impl Results {
         race.contenders.iter().find(|figure| figure.name == name)
     }
 
-    /// What `name` takes in memory, with or without a time to live.
+    /// Returns how much memory `name` takes, with or without a time to live.
     #[must_use]
     pub fn memory(&self, name: &str, ttl: bool) -> Option<&Memory> {
         let mut figures = self.memory.iter();

@@ -1,4 +1,4 @@
-//! Many threads that ask for one absent key at once: how often it is made, and how long those who wait sleep on.
+//! Many threads that ask for one absent key at once: how often its value is made, and how long the waiters sleep on.
 
 use std::{
     sync::{
@@ -27,12 +27,12 @@ const FILL: Duration = Duration::from_millis(5);
 /// How one contender fared. Its fields are those of the JSON line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Herd {
-    /// Who.
+    /// The contender.
     pub name: &'static str,
     /// The most times that a value was made.
     pub fills: usize,
-    /// Microseconds from the end of the fill to the return of who waited for it: the median over all who did, in all
-    /// rounds; null when a value was made more than once, and nobody waited for it.
+    /// Microseconds from the end of the fill to the return of a waiter: the median over all waiters, in all rounds;
+    /// null when a value was made more than once, so that no caller waited.
     pub wake_us: Option<f64>,
     /// The longest of them; null too.
     pub longest_us: Option<f64>,

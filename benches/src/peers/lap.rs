@@ -9,13 +9,13 @@ use std::{
 
 use super::{queue, stage::Stage};
 
-/// Between two looks at the watch, and as many look-ups go through one pinned view.
+/// Between two looks at the watch, and as many look-ups go through one pinned guard.
 const BATCH: usize = 1000;
 
 /// A cache of more keys is not read before its time starts: the processor's caches have no room for it.
 const WARM: usize = 1_000_000;
 
-/// What one thread has to do.
+/// The work of one thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Lap<'a> {
     /// The inputs of the run.
@@ -32,7 +32,7 @@ pub struct Lap<'a> {
     pub time: Duration,
 }
 
-/// What one thread has done.
+/// The result of one thread.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     /// Operations.
@@ -99,15 +99,15 @@ pub trait Entrant: Sync {
     /// Before a timing, once.
     fn begin(&mut self, _lap: &Lap<'_>) {}
 
-    /// Before a timing, on every thread: what is read there is brought close again, as the contender before
-    /// has pushed it out of the processor's caches.
+    /// Before a timing, on every thread: reads the entries that `run` will read, as the contender before has pushed
+    /// them out of the processor's caches.
     fn warm(&self, _lap: &Lap<'_>) {}
 
-    /// What is timed.
+    /// The timed part.
     fn run(&self, lap: &Lap<'_>) -> Span;
 }
 
-/// What one timing came to.
+/// The result of one timing.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// Nanoseconds an operation: on the slowest thread; where there are more threads than processors, of the
@@ -161,7 +161,7 @@ pub fn time(entrant: &mut dyn Entrant, lap: Lap<'_>) -> Timing {
     sum_up(&runs, processors)
 }
 
-/// What one thread has done, and when.
+/// The result of one thread, and its start.
 struct Run {
     start: Instant,
     span: Span,

@@ -1,6 +1,6 @@
 //! The slowest operations: while a cache grows, and of hits while another thread evicts at full speed.
 //!
-//! Every operation is timed by itself, which adds what two looks at the clock take, some tens of nanoseconds.
+//! Every operation is timed by itself, which adds the time of two looks at the clock, some tens of nanoseconds.
 
 use std::{
     cell::Cell,
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::progress::Progress;
 
-/// Who grows.
+/// The contenders that grow.
 const GROWING: [&str; 3] = ["atomic-cache", "dashmap+once_cell", "papaya"];
 
-/// Who is hit beside evictions.
+/// The contenders that are hit beside evictions.
 const EVICTING: [&str; 3] = ["atomic-cache", "moka", "quick_cache"];
 
 /// How many keys are hit beside evictions: few, so that they stay.
@@ -43,7 +43,7 @@ pub struct Latency {
 /// How long the operations of one contender took, in nanoseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Slowest {
-    /// Who.
+    /// The contender.
     pub name: &'static str,
     /// How many operations.
     pub operations: u64,
@@ -130,7 +130,7 @@ fn hit(name: &'static str, cache: &dyn Ask, keys: usize, hits: usize) -> Slowest
     slowest(name, &times, Some(next.into_inner() - before))
 }
 
-/// Times hits of `hot` keys; what turns out to have been a fill is left out.
+/// Times hits of `hot` keys; leaves out calls that turn out to have been fills.
 fn hit_hot(cache: &dyn Ask, hot: usize, hits: usize) -> Histogram<u64> {
     let mut times = histogram();
     let mut dice = Dice::new(1);

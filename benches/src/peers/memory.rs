@@ -1,4 +1,4 @@
-//! What an entry takes, and how often an operation allocates.
+//! The memory of an entry, and how often an operation allocates.
 
 use std::cell::Cell;
 
@@ -15,10 +15,10 @@ use crate::progress::Progress;
 /// How many entries are put in.
 pub const ENTRIES: usize = 1_000_000;
 
-/// What one contender takes. Its fields are those of the JSON line.
+/// The memory of one contender. Its fields are those of the JSON line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Memory {
-    /// Who.
+    /// The contender.
     pub name: &'static str,
     /// Whether entries have a time to live.
     pub ttl: bool,
@@ -30,12 +30,12 @@ pub struct Memory {
     pub bytes_an_entry: f64,
     /// Allocations for a hit; null where a bounded cache has not kept all, so that reading them fills too.
     pub allocations_a_hit: Option<f64>,
-    /// Allocations for a fill that nobody waits for, those of a growing table included.
+    /// Allocations for a fill without waiters, those of a growing table included.
     pub allocations_a_fill: f64,
 }
 
-/// Puts `entries` into each contender: as it grows without a bound where it can, and with a time to live where it
-/// can. Empty when nobody counts.
+/// Puts `entries` into each contender: as it grows without a bound where it can, and with a time to live where it can.
+/// Empty when no allocator counts.
 #[must_use]
 pub fn measure(contenders: &[Contender], entries: usize) -> Vec<Memory> {
     let progress = Progress::new(contenders.len());

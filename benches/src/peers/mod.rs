@@ -1,10 +1,10 @@
 //! The command `peers`: the cache, its peers and a floor, measured in turns within one run.
 //!
-//! * `work.rs` names what is timed, `stage.rs` makes the inputs, `family.rs` says what a contender can do, and
-//!   `contenders/` how each does it. `loops.rs` has the timed loops, `lap.rs` the threads that run them at once,
-//!   `rounds.rs` whose turn it is.
+//! * `work.rs` names the works that are timed, `stage.rs` makes the inputs, `family.rs` lists the abilities of a
+//!   contender, and `contenders/` how each does it. `loops.rs` has the timed loops, `lap.rs` the threads that run them
+//!   at once, `rounds.rs` the order of the turns.
 //! * `herd.rs`, `tasks.rs`, `memory.rs`, `scale.rs` and `latency.rs` measure in other ways.
-//! * `figures.rs` is what comes of it; `tables.rs`, `chart.rs` and `bars.rs` show and judge it.
+//! * `figures.rs` has the results; `tables.rs`, `chart.rs` and `bars.rs` show and judge it.
 
 pub mod args;
 pub mod bars;
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Measures what was asked for and shows the figures.
+/// Measures the topics asked for and shows the figures.
 ///
 /// # Errors
 ///

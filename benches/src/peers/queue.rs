@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-/// What the system tells of the calling thread: on Linux `run-time waiting-time slices`, in nanoseconds.
+/// The system's figures of the calling thread: on Linux `run-time waiting-time slices`, in nanoseconds.
 const OF_THIS_THREAD: &str = "/proc/thread-self/schedstat";
 
 /// How long this thread has been ready and was not run; zero where the system does not tell.

@@ -1,4 +1,4 @@
-//! The rounds: who is timed when, and what the middle of it is.
+//! The rounds: the order in which contenders are timed, and the median of their figures.
 //!
 //! The machine is never the same for long, so every round times every contender once, in an order that moves on by
 //! one each round, and the median over the rounds counts.
@@ -54,7 +54,7 @@ impl Effort {
     }
 }
 
-/// One work, with all who can do it.
+/// One work, with all contenders that can do it.
 struct Field {
     work: Work,
     entrants: Vec<(Contender, Box<dyn Entrant>)>,
@@ -168,8 +168,8 @@ fn figure(work: Work, contender: &Contender, timings: &[Timing]) -> Figure {
     }
 }
 
-/// Compares two figures round by round, as the machine is more alike to itself within a round than over all: the
-/// median of what `compare` makes of both.
+/// Compares two figures round by round, as the machine is more alike to itself within a round than over all. Returns
+/// the median of the results of `compare`.
 #[must_use]
 pub fn within_rounds(one: &[f64], other: &[f64], compare: fn(f64, f64) -> f64) -> f64 {
     let pairs = one.iter().zip(other);

@@ -1,4 +1,4 @@
-//! What all contenders are given alike: keys, texts, and the skewed sample.
+//! The inputs that all contenders are given alike: keys, texts, and the skewed sample.
 
 use std::sync::OnceLock;
 
@@ -22,7 +22,7 @@ const LEARNING: usize = 20;
 /// The longest Zipf sample.
 const LONGEST: usize = 40_000_000;
 
-/// The inputs of a run, the same for everybody.
+/// The inputs of a run, the same for every contender.
 #[derive(Debug)]
 pub struct Stage {
     /// How many keys are in a cache that is hit.
@@ -35,10 +35,11 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The inputs for `keys` resident keys, one at least, and so many timed accesses to skewed keys.
+    /// Makes the inputs for `keys` resident keys, one at least, and so many timed accesses to skewed keys.
     ///
-    /// The sample has as many accesses and what caches see before, so that none comes twice: a cache that learns
-    /// would know by heart what it is to see, and hit more than any could that does not know the future.
+    /// The sample is longer by the accesses that caches see before the timing, so that no access comes twice. Otherwise
+    /// a cache that learns would know the coming accesses by heart, and hit more than any cache could that does not
+    /// know the future.
     #[must_use]
     pub fn new(keys: usize, accesses: usize) -> Self {
         Self {
@@ -122,7 +123,7 @@ fn text(index: usize) -> String {
     format!("/articles/{index}/text")
 }
 
-/// Makes the value of a key, which is cheap, so that the cache is what is measured.
+/// Makes the value of a key, which is cheap, so that the time measured is the cache's.
 #[inline]
 #[must_use]
 pub fn make(key: u64) -> u64 {

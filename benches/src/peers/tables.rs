@@ -48,7 +48,7 @@ fn some<T>(figures: &[T]) -> Option<&[T]> {
     (!figures.is_empty()).then_some(figures)
 }
 
-/// A table whose columns but for the first are numbers.
+/// A table with numbers in every column but the first.
 fn numbers(header: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
@@ -64,7 +64,7 @@ fn strings<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(String::from).to_vec()
 }
 
-/// Who took part in any of `races`.
+/// Returns the contenders that took part in any of `races`.
 fn entrants(races: &[Race]) -> Vec<Contender> {
     let took_part = |contender: &Contender| {
         let mut figures = races.iter().flat_map(|race| &race.contenders);

@@ -1,6 +1,6 @@
-//! A global allocator that counts, when asked, what one thread allocates.
+//! A global allocator that counts, when asked, the allocations of one thread.
 //!
-//! It counts nothing while times are measured: a count that all threads share would be what is measured then.
+//! It counts nothing while times are measured: a count that all threads share would slow them all down.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -13,27 +13,27 @@ use std::{
 static COUNTING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// What this thread has allocated since counting began.
+    /// The allocations of this thread since counting began.
     static TALLY: Cell<Tally> = const { Cell::new(Tally { allocations: 0, bytes: 0 }) };
 }
 
-/// What one thread has allocated.
+/// The allocations of one thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     /// How often.
     pub allocations: u64,
-    /// Bytes, less what it has freed.
+    /// Bytes allocated less bytes freed.
     pub bytes: isize,
 }
 
 impl Tally {
-    /// What this thread has allocated so far, while [`counting`].
+    /// Returns the allocations of this thread so far, while [`counting`].
     #[must_use]
     pub fn so_far() -> Self {
         TALLY.get()
     }
 
-    /// What has come on top of an `earlier` one.
+    /// Returns the allocations since an `earlier` tally.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {
         Self {

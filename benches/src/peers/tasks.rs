@@ -1,4 +1,4 @@
-//! Many tasks that ask for one absent key: what one of them costs.
+//! Many tasks that ask for one absent key: the cost of one of them.
 
 use std::{
     sync::{
@@ -83,7 +83,7 @@ impl<C: Fetch> Crowd for C {
 /// How one contender fared. Its fields are those of the JSON line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Tasks {
-    /// Who.
+    /// The contender.
     pub name: &'static str,
     /// How many asked.
     pub tasks: usize,

@@ -1,10 +1,10 @@
-//! What a run can be asked for: the timed works, and what is measured in other ways.
+//! The topics of a run: the timed works, and those that are measured in other ways.
 
 use clap::{ValueEnum, builder::PossibleValue};
 
 use super::work::Work;
 
-/// What to measure.
+/// A topic to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Topic {
     /// Nanoseconds an operation.

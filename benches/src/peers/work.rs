@@ -1,9 +1,9 @@
-//! What is timed.
+//! The works that are timed.
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// One kind of work. `KEYS` is what `--keys` says, 100,000 if it is not given.
+/// One kind of work. `KEYS` is the number given by `--keys`, 100,000 by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {
@@ -15,7 +15,7 @@ pub enum Work {
     Strings,
     /// As hit, in a cache whose entries have a time to live
     Ttl,
-    /// As hit, a thousand look-ups through one pinned view
+    /// As hit, a thousand look-ups through one pinned guard
     Pin,
     /// As hit, the value shown to a closure and not cloned
     With,
@@ -25,7 +25,7 @@ pub enum Work {
     Zipf,
     /// Reading through, every access a new key, with room for KEYS
     NewKeys,
-    /// As hit, but every twentieth operation inserts anew what is there
+    /// As hit, but every twentieth operation inserts a key anew that is there
     Inserts,
     /// One key invalidated and read through again
     Refill,
@@ -36,7 +36,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// What tables call it.
+    /// Returns its name in tables.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -56,8 +56,8 @@ impl Work {
         }
     }
 
-    /// Whether everybody makes the same number of operations, however long that takes: where what was done
-    /// before decides what the next operation costs.
+    /// Whether all contenders make the same number of operations, however long that takes. They do where earlier
+    /// operations decide how much the next one costs.
     #[must_use]
     pub fn is_whole(self) -> bool {
         matches!(self, Self::Zipf | Self::Fill | Self::FillSized)

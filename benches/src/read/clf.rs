@@ -1,9 +1,8 @@
 //! The Common and the Combined Log Format, as nginx and Apache write them.
 //!
-//! A line reads `host identity user [time] "METHOD path HTTP/x" status bytes`, and in the Combined format the
-//! referrer and the user agent after it. The key is the method and the path with its query, such as
-//! `GET /a?b=c`. Lines that are cut off or hold no request, like the `-` of a closed connection, are counted
-//! and skipped.
+//! A line reads `host identity user [time] "METHOD path HTTP/x" status bytes`, and in the Combined format the referrer
+//! and the user agent after it. The key is the method and the path with its query, such as `GET /a?b=c`. Lines that are
+//! truncated or hold no request, like the `-` of a closed connection, are counted and skipped.
 
 use std::{
     collections::HashSet,
@@ -86,7 +85,7 @@ mod tests {
     use super::super::tests::{read_each_cut, read_limited};
     use super::*;
 
-    /// A line whose request is `request`.
+    /// Makes a line with the request `request`.
     fn line(request: &str) -> String {
         format!(r#"203.0.113.7 - - [10/Oct/2025:13:55:36 +0000] "{request}" 200 2326"#)
     }

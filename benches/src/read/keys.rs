@@ -7,7 +7,7 @@ use crate::{error::Problem, open::Source};
 ///
 /// # Errors
 ///
-/// When the last key is cut off, or the file is damaged.
+/// When the last key is truncated, or the file is damaged.
 pub fn read_u32(source: &mut Source, sink: &mut Sink<u64>) -> Result<(), Problem> {
     while !sink.is_full() {
         let Some(record) = source.record()? else {
@@ -22,7 +22,7 @@ pub fn read_u32(source: &mut Source, sink: &mut Sink<u64>) -> Result<(), Problem
 ///
 /// # Errors
 ///
-/// When the last key is cut off, or the file is damaged.
+/// When the last key is truncated, or the file is damaged.
 pub fn read_u64(source: &mut Source, sink: &mut Sink<u64>) -> Result<(), Problem> {
     while !sink.is_full() {
         let Some(record) = source.record()? else {
@@ -41,7 +41,7 @@ const MAX_NEXT: i64 = 1 << 48;
 ///
 /// # Errors
 ///
-/// When a record is cut off or none of this format, or the file is damaged.
+/// When a record is truncated or not of this format, or the file is damaged.
 pub fn read_oracle(source: &mut Source, sink: &mut Sink<u64>) -> Result<(), Problem> {
     while !sink.is_full() {
         let offset = source.offset();

@@ -91,7 +91,7 @@ mod tests {
         Ok(sink)
     }
 
-    /// Reads `data` cut at each byte: how many accesses each cut holds, or what is wrong with it.
+    /// Reads `data` cut at each byte: how many accesses each cut holds, or the error in it.
     pub(crate) fn read_each_cut<A>(
         read: impl Fn(&mut Source, &mut Sink<A>) -> Result<(), Problem>,
         data: &[u8],

@@ -15,7 +15,7 @@ use crate::peers::{
     work::Work,
 };
 
-/// What stands in the table.
+/// This contender's row in the table.
 pub const CONTENDER: Contender = Contender {
     name: DASH,
     single_flight: true,

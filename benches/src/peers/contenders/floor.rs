@@ -1,5 +1,5 @@
-//! The floor: a plain `hashbrown` map with its own hasher, read by a shared reference. It is no cache, and only
-//! reads; what it takes is what a table takes that does nothing else.
+//! The floor: a plain `hashbrown` map with its own hasher, read by a shared reference. It is no cache, and only reads:
+//! its time is that of a table that does nothing else.
 
 use hashbrown::HashMap;
 
@@ -11,7 +11,7 @@ use crate::peers::{
 };
 use std::hint::black_box;
 
-/// What stands in the table.
+/// This contender's row in the table.
 pub const CONTENDER: Contender = Contender {
     name: FLOOR,
     single_flight: false,
@@ -29,7 +29,7 @@ fn enter(work: Work, stage: &Stage) -> Option<Box<dyn Entrant>> {
     })
 }
 
-/// As `loops::Hits`, for what has to be filled before it is shared.
+/// As `loops::Hits`, for a map that has to be filled before it is shared.
 struct Reads(HashMap<u64, u64>);
 
 impl Reads {

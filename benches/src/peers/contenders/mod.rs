@@ -19,9 +19,9 @@ use super::{family::Ask, lap::Entrant, stage::Stage, tasks::Crowd, work::Work};
 /// One contender.
 #[derive(Debug, Clone, Copy)]
 pub struct Contender {
-    /// What tables call it.
+    /// Its name in tables.
     pub name: &'static str,
-    /// Whether of all who ask for an absent key at once only one makes the value.
+    /// Whether only one of the callers that ask for an absent key at once makes the value.
     pub single_flight: bool,
     /// Makes it ready for a work; none when it cannot do that.
     pub enter: fn(Work, &Stage) -> Option<Box<dyn Entrant>>,
@@ -31,8 +31,8 @@ pub struct Contender {
     pub tasks: Option<fn() -> Box<dyn Crowd>>,
 }
 
-/// The mark of a contender in tables and charts, whose footnote explains it: it is a cache, and has no single flight
-/// on threads.
+/// Returns the mark of a contender in tables and charts: it is a cache, and has no single flight on threads. A footnote
+/// explains the mark.
 #[must_use]
 pub fn mark(name: &str, single_flight: bool) -> &'static str {
     if single_flight || name == FLOOR {
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// What `contender` makes of `work`, if it can do it.
+    /// Times `contender` at `work`, if it can do it.
     fn timed(contender: Contender, work: Work, stage: &Stage, threads: usize) -> Option<Timing> {
         let mut entrant = (contender.enter)(work, stage)?;
         Some(time(&mut *entrant, lap(stage, threads)))

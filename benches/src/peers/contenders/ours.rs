@@ -1,5 +1,5 @@
-//! This cache. Where it is hit it is a bounded one, as most are that users have: a bounded cache counts uses. Its
-//! capacity is one, not one a part, so it is made for just what it has to keep.
+//! This cache. In the works that hit it is bounded, as most caches of users are: a bounded cache counts uses. It has
+//! one capacity, not one for each part, so it is made for exactly the entries it has to keep.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::peers::{
     work::Work,
 };
 
-/// What stands in the table.
+/// This contender's row in the table.
 pub const CONTENDER: Contender = Contender {
     name: OURS,
     single_flight: true,

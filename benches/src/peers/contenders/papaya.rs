@@ -13,7 +13,7 @@ use crate::peers::{
     work::Work,
 };
 
-/// What stands in the table.
+/// This contender's row in the table.
 pub const CONTENDER: Contender = Contender {
     name: "papaya",
     single_flight: false,

@@ -1,4 +1,4 @@
-//! Look-ups of what is there.
+//! Look-ups of keys that are there.
 
 use std::hint::black_box;
 

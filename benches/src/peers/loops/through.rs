@@ -1,4 +1,4 @@
-//! Reading through, of what is there and of what is not.
+//! Reading through, of keys that are there and of keys that are not.
 
 use std::{
     hint::black_box,
@@ -58,7 +58,8 @@ const UNTIMED: usize = 10;
 /// Reads through of skewed keys.
 pub struct Skewed<C> {
     cache: C,
-    /// Where in the sample the lap begins: no lap reads again what another has just read.
+    /// Where in the sample the lap begins: no lap reads again the accesses that another has just
+    /// read.
     start: usize,
     /// Where the next one does.
     next: usize,
@@ -122,7 +123,7 @@ impl<C: ReadThrough> Entrant for Skewed<C> {
 /// Reads through of keys that were never there, into a cache that is full.
 pub struct New<C> {
     cache: C,
-    /// The first index that nobody has.
+    /// The first index that no thread has.
     next: AtomicUsize,
 }
 
