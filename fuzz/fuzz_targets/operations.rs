@@ -14,8 +14,8 @@ thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Programs make some panics happen and catch them; the fuzzer's own hook takes the first one
-/// for a failure. With this one only a panic that nobody catches ends the run.
+/// Programs make some panics happen and catch them; the fuzzer's own hook takes the first one for a
+/// failure. With this one only a panic that the program does not catch ends the run.
 fn keep_panics_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -2,9 +2,9 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /users/{id}` | the user as JSON, or 404; of all who ask at once, one asks the back end |
-//! | `DELETE /users/{id}` | drops what is cached of that user: the next `GET` asks the back end again |
-//! | `GET /stats` | what cache and back end have counted, as JSON |
+//! | `GET /users/{id}` | the user as JSON, or 404; of all requests for a user at once, one asks the back end |
+//! | `DELETE /users/{id}` | drops the cached answer about that user: the next `GET` asks the back end again |
+//! | `GET /stats` | the counts of cache and back end, as JSON |
 
 use atomic_cache::{AtomicCache, BuildError};
 use axum::extract::{Path, State};
@@ -16,12 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What the back end knows.
+/// A user, as the back end knows them.
 #[derive(Debug, Serialize)]
 pub struct User {
     /// The number it is asked for by.
     pub id: u64,
-    /// What to call them.
+    /// Their name.
     pub name: String,
 }
 
@@ -48,7 +48,7 @@ impl Database {
     }
 }
 
-/// The cache, and what is counted beside it.
+/// The cache, and the counts beside it.
 #[derive(Clone, Debug)]
 pub struct App {
     /// `None`: there is no such user, which is as good a value as any. An `Arc`, because each request
@@ -64,7 +64,7 @@ struct Counts {
 }
 
 impl App {
-    /// A service for what `look_up` finds; each answer, a "no" included, is served for `ttl`.
+    /// Makes a service for the users that `look_up` finds; each answer, a "no" included, is served for `ttl`.
     ///
     /// # Errors
     /// None that these settings can cause.
@@ -112,13 +112,13 @@ impl App {
     }
 }
 
-/// All there is to it: `get_async`. Where somebody asks for that user already, it waits for them.
+/// The whole of it is `get_async`: if another request asks for that user already, it waits for the answer of that one.
 async fn user(State(app): State<App>, Path(id): Path<u64>) -> Result<Json<Arc<User>>, StatusCode> {
     let user = app.users.get_async(&id).await;
     user.map(Json).ok_or(StatusCode::NOT_FOUND)
 }
 
-/// Who asks after this has been answered does not get what was read before.
+/// A request that arrives after this one's answer does not get a user that was read before it.
 async fn forget(State(app): State<App>, Path(id): Path<u64>) -> Json<Forgotten> {
     let was_cached = app.users.invalidate_async(&id).await;
     Json(Forgotten { was_cached })
@@ -152,6 +152,6 @@ struct Stats {
     fills: u64,
     /// Requests that waited for a call that was running already.
     joined: u64,
-    /// Calls whose clients were all gone, and that went on.
+    /// Calls that lost all their clients, and went on.
     orphaned_fills: u64,
 }

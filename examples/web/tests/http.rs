@@ -63,7 +63,7 @@ async fn stats(address: SocketAddr) -> Value {
     stats
 }
 
-/// Waits until a number of the stats is what it should become.
+/// Waits until a number of the stats becomes `number`.
 async fn until(address: SocketAddr, field: &str, number: u64) -> Value {
     let wait = async {
         loop {
@@ -133,7 +133,7 @@ async fn when_all_clients_have_gone_the_call_goes_on() {
     }
     until(address, "joined", CLIENTS - 1).await;
     drop(streams);
-    // Nobody waits for it any more.
+    // No client waits for it any more.
     until(address, "orphaned_fills", 1).await;
     gate.add_permits(1);
     until(address, "cached", 1).await;
