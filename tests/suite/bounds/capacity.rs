@@ -1,8 +1,8 @@
 //! Capacity, weights and the books: clause 9 of the contract, H9 and H10 of the hostile inputs,
 //! R10 of the proof plan.
 //!
-//! Which entry makes room is the policy's business. Nothing here depends on it beyond what the
-//! documentation promises.
+//! Which entry makes room is the policy's business. Nothing here depends on it beyond the promises of the
+//! documentation.
 
 use super::counted;
 use crate::support::common::*;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// The heaviest weight that is kept.
 const HEAVIEST: u64 = (1 << 48) - 1;
 
-/// A cache of numbers that weigh what they are.
+/// A cache of numbers that weigh as much as they say.
 fn weighed(capacity: u64) -> Cache<u64, u64> {
     weighing(capacity).build().expect("good settings")
 }
@@ -29,7 +29,7 @@ fn weighing(capacity: u64) -> Builder<u64, u64> {
         .weigher(|_, &value| value)
 }
 
-/// R10, and clause 9: what is to be true of a bounded cache while nobody uses it.
+/// R10, and clause 9: the facts that hold of a bounded cache while no thread uses it.
 #[track_caller]
 fn assert_at_rest(cache: &Cache<u64, u64>) {
     let capacity = cache.capacity().expect("bounded");
@@ -118,8 +118,7 @@ fn c09_weights_never_exceed_the_capacity_by_more_than_the_inserts_in_progress() 
     });
 }
 
-/// The capacity is one for the whole cache: what hashes alike is not evicted while there is room
-/// elsewhere.
+/// The capacity is one for the whole cache: keys that hash alike are not evicted while there is room elsewhere.
 #[test]
 fn c09_the_capacity_is_global() {
     for capacity in [1, 10, 100, 1000, 12_345] {
@@ -211,7 +210,7 @@ fn c09_a_cache_made_with_a_number_alone_holds_as_many_entries() {
 // ---------------------------------------------------------------------------------------------
 // H9: capacity 0 and 1
 
-/// Whatever leads and whatever joins: one fill, and its value for everyone.
+/// Any method leads and any method joins: one fill, and its value for every caller.
 #[test]
 fn h09_c01_with_capacity_0_or_1_concurrent_callers_share_one_fill() {
     watched(|| {
@@ -301,7 +300,7 @@ fn h09_an_insert_with_capacity_0_is_an_error_that_says_so() {
     assert_at_rest(&cache);
 }
 
-/// Clause 3: who waits for a fill gets the newer value at once, also one that is too heavy to be kept.
+/// Clause 3: a waiter of a fill gets the newer value at once, also one that is too heavy to be kept.
 #[test]
 fn h09_c03_an_insert_that_is_not_kept_is_what_waiters_get() {
     watched(|| {
@@ -321,8 +320,8 @@ fn h09_c03_an_insert_that_is_not_kept_is_what_waiters_get() {
     });
 }
 
-/// Clause 3: a value that is given back detaches the fill that it would have beaten; who had joined gets what that
-/// computes, and nobody else does.
+/// Clause 3: a value that is given back detaches the fill that it would have beaten. The waiters get the value which
+/// that fill computes, and no other caller does.
 #[test]
 fn h09_c03_a_try_insert_that_is_refused_detaches_a_running_fill() {
     watched(|| {
@@ -381,7 +380,7 @@ fn h10_what_weighs_nothing_takes_no_room_and_makes_none() {
     assert_eq!((cache.len(), cache.weighted_size()), (0, 0));
 }
 
-/// More than the capacity, or more than can be kept: everyone in the flight gets the value.
+/// More than the capacity, or more than can be kept: every caller in the flight gets the value.
 #[test]
 fn h10_an_oversize_value_goes_to_everyone_in_its_flight_and_is_not_kept() {
     watched(|| {
@@ -432,7 +431,7 @@ fn h10_the_heaviest_that_can_be_kept_is_kept() {
     }
 }
 
-/// What the weigher said first is what is taken away in the end.
+/// The first answer of the weigher is the weight that is taken away in the end.
 #[test]
 fn h10_a_weigher_may_change_its_mind() {
     let says = Arc::new(AtomicU64::new(0));
@@ -478,7 +477,7 @@ fn h10_a_weigher_may_change_its_mind() {
     assert_eq!((cache.len(), cache.weighted_size()), (0, 0));
 }
 
-/// Clause 3: what is too heavy is not kept, and the older value goes with cause `Size`.
+/// Clause 3: a value that is too heavy is not kept, and the older value goes with cause `Size`.
 #[test]
 fn h10_c03_an_oversize_insert_takes_the_older_value_out() {
     for tries in [false, true] {
@@ -552,7 +551,7 @@ fn h10_r06_a_compute_that_puts_an_oversize_value_hands_it_out_and_keeps_neither(
     assert_at_rest(&cache);
 }
 
-/// H22: who cannot say what it weighs is not kept, and keeps nobody else from being so.
+/// H22: a value whose weigher panics is not kept, and other values are kept all the same.
 #[test]
 fn h22_a_weigher_that_panics_is_counted_and_its_value_handed_out() {
     let cache: Cache<u64, u64> = Cache::builder()
@@ -583,7 +582,7 @@ fn h22_a_weigher_that_panics_is_counted_and_its_value_handed_out() {
     assert_at_rest(&cache);
 }
 
-/// A flight whose weigher panics: those who wait get the value, once, and nobody hangs.
+/// A flight whose weigher panics: the waiters get the value, once, and no thread hangs.
 #[test]
 fn h22_c01_waiters_get_the_value_of_a_flight_whose_weigher_panics() {
     watched(|| {
@@ -644,7 +643,7 @@ fn h22_c05_a_weigher_may_use_the_cache_also_for_its_own_key() {
         // Clause 3: the insert stays, the fill's caller gets its own.
         assert_eq!(cache.get_with(&3, || 3), 3);
         assert_eq!(cache.get(&3), Some(0));
-        // Clause 2: it was cut off.
+        // Clause 2: it was detached.
         assert_eq!(cache.get_with(&4, || 4), 4);
         assert_eq!(cache.get(&4), None);
         // An insert's weigher runs before anything: no fill, no cycle.
@@ -655,7 +654,7 @@ fn h22_c05_a_weigher_may_use_the_cache_also_for_its_own_key() {
     });
 }
 
-/// The weigher blocks: nobody else does, but for those who wait for that very value.
+/// The weigher blocks: no caller waits but those of that very value.
 #[test]
 fn h22_a_weigher_that_blocks_holds_up_only_its_own_key() {
     watched(|| {
@@ -774,7 +773,7 @@ fn a_capacity_grows_from_ten_to_a_hundred_thousand() {
     assert_at_rest(&cache);
 }
 
-/// A fill that runs is not evicted; what it publishes finds the new capacity.
+/// A running fill is not evicted; its value is judged by the new capacity.
 #[test]
 fn a_fill_that_runs_while_the_capacity_goes_to_nothing_is_handed_out_and_not_kept() {
     watched(|| {
@@ -820,7 +819,7 @@ fn c09_a_capacity_that_changes_under_load_is_kept_in_the_end() {
                 scope.spawn(|| {
                     start.wait();
                     while !over.is_up() {
-                        // The largest capacity there is, and what may be in progress.
+                        // The largest capacity of all, and the inserts that may be in progress.
                         let most = 500 + (THREADS as u64 + 1) * heaviest;
                         assert!(cache.weighted_size() <= most);
                     }
@@ -841,7 +840,7 @@ fn c09_a_capacity_that_changes_under_load_is_kept_in_the_end() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// What goes first and what goes last
+// Which entries go first and which last
 
 #[test]
 fn a_promoted_entry_outlives_newcomers_and_a_demoted_one_does_not() {
@@ -869,7 +868,7 @@ fn all_that_were_demoted_go_before_anything_else() {
     (20..25).for_each(|key| cache.insert(key, key));
     assert!((5..10).all(|key| !cache.contains(&key)));
     assert!((0..5).chain(10..25).all(|key| cache.contains(&key)));
-    // One that has gone by itself leaves nothing behind for the key's next entry.
+    // An entry that has gone by itself has no effect on the key's next entry.
     assert!(cache.demote(&0));
     cache.invalidate(&0);
     cache.insert(0, 1);
@@ -897,7 +896,7 @@ fn a_demoted_entry_that_is_used_is_not_the_first_to_go() {
     assert!(cache.contains(&3));
 }
 
-/// What was used often is hotter than what never was; looking is no use.
+/// A key that was used often is hotter than one that was never used; looking is no use.
 #[test]
 fn hottest_and_coldest_go_by_use() {
     let cache = counted(100);
@@ -971,7 +970,7 @@ fn c08_c10_heat_weight_and_keys_pass_over_what_has_expired_or_is_filled() {
     });
 }
 
-/// While a compute runs, the value that it is to replace is what is there.
+/// While a compute runs, the value that it is to replace is the one that is there.
 #[test]
 fn weight_and_heat_during_a_compute_are_those_of_the_old_value() {
     watched(|| {
@@ -989,7 +988,7 @@ fn weight_and_heat_during_a_compute_are_those_of_the_old_value() {
     });
 }
 
-/// The same verbs of a cache with its own fill.
+/// The same methods of a cache with its own fill.
 #[test]
 fn an_atomic_cache_has_them_too() {
     let cache = AtomicCache::<u64, u64>::builder()
@@ -1038,7 +1037,7 @@ enum Deed {
     Quiesce,
 }
 
-/// What a value weighs is in its lowest six bits: up to 63.
+/// A value has its weight in its lowest six bits: up to 63.
 const WEIGHTS: u64 = 64;
 const LIFETIME: u64 = 10;
 
@@ -1064,7 +1063,7 @@ fn deeds() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// A cache, and what it may still have at most.
+/// A cache, and the values it may still have at most.
 struct Books {
     cache: Cache<u64, u64>,
     clock: ManualClock,
@@ -1225,7 +1224,7 @@ impl Books {
         }
     }
 
-    /// What is to be true after every operation.
+    /// Checks the facts that hold after every operation.
     fn check(&mut self, deed: &Deed) {
         let cache = &self.cache;
         let there: HashMap<u64, u64> = cache.iter().collect();
@@ -1244,7 +1243,7 @@ impl Books {
             }
         }
         assert!(cache.weighted_size() <= self.capacity, "{deed:?}");
-        // What is told of was kept, and is told of once.
+        // A value that the listener is told of was kept, and is told of once.
         for (key, value) in self.told.lock().unwrap().drain(..) {
             assert_eq!(
                 self.kept.remove(&value),
@@ -1256,7 +1255,7 @@ impl Books {
                 "{deed:?}: {value} told of and there"
             );
         }
-        // What has not been told of is there, or its time is over and it waits to be reclaimed.
+        // A value that the listener was not told of is there, or has expired and waits to be reclaimed.
         let weights = self.kept.keys().map(|&value| self.weight_of(value));
         assert_eq!(cache.weighted_size(), weights.sum::<u64>(), "{deed:?}");
         assert_eq!(cache.len(), self.kept.len(), "{deed:?}");
@@ -1385,7 +1384,7 @@ fn soak_k2_zipf_and_scans_with_weights_keep_the_bound() {
             stats.panicked_listeners + stats.panicked_weighers + stats.oversize,
             0
         );
-        // R10: told of, or there, or never kept because it was fenced off.
+        // R10: each value was told of, or is there, or was never kept because its fill was detached.
         assert!(told.get() + cache.len() as u64 <= put.get());
         assert_eq!(
             told.get(),
@@ -1397,8 +1396,8 @@ fn soak_k2_zipf_and_scans_with_weights_keep_the_bound() {
 // ---------------------------------------------------------------------------------------------
 // A table that is far too large
 
-/// Clause 9. Of a hundred thousand entries ten are left; who is put in then finds its victims, and is
-/// not turned away because the hands meet nobody.
+/// Clause 9. Of a hundred thousand entries ten are left; a new entry then finds its victims, and is not turned away
+/// because the hands meet no entry.
 #[test]
 fn a_cache_that_has_shrunk_goes_on_to_take_entries_in() {
     let counted: Cache<u64, u64> = Cache::builder().max_capacity(100_000).build().unwrap();
@@ -1426,7 +1425,7 @@ fn a_cache_that_has_shrunk_goes_on_to_take_entries_in() {
     }
 }
 
-/// A walk sees what is there all along once, also if the table becomes smaller under it.
+/// A walk sees each entry that is there all along once, also if the table becomes smaller under it.
 #[test]
 fn a_walk_sees_each_entry_once_while_the_table_shrinks() {
     for at in [1, 5, 9] {
@@ -1488,7 +1487,7 @@ fn h10_weightless_entries_do_not_freeze_the_policy() {
     assert!(cache.stats().gave_up < 90, "{:?}", cache.stats());
 }
 
-/// The same: who puts in anew what is there already evicts no others for it.
+/// The same: an insert of an entry that is there already evicts no others for it.
 #[test]
 fn c09_threads_that_put_one_heavy_entry_in_anew_evict_nothing() {
     let cache: Cache<u64, u64> = Cache::builder()
@@ -1506,7 +1505,7 @@ fn c09_threads_that_put_one_heavy_entry_in_anew_evict_nothing() {
     assert_eq!((cache.len(), cache.stats().evicted), (491, 0));
 }
 
-/// The same: a listener that puts back what was evicted keeps nobody waiting.
+/// The same: a listener that puts evicted entries back keeps no thread waiting.
 #[test]
 fn c09_quiesce_returns_although_the_listener_puts_things_back() {
     watched(|| {

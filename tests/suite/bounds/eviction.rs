@@ -1,5 +1,5 @@
-//! Which entries go: by a shrink, after a removal, from a small cache, as `coldest` says.
-//! And what is touched of a large cache's memory before anything is put in.
+//! Which entries go: by a shrink, after a removal, from a small cache, in the order of `coldest`. And how much of a
+//! large cache's memory is touched before anything is put in.
 
 use super::counted;
 use crate::support::common::*;
@@ -32,7 +32,7 @@ fn c09_a_shrink_takes_what_was_not_used() {
     }
 }
 
-/// used once suffices, what was used more stays longer, and what is demoted goes before all.
+/// A single use suffices, an entry that was used more stays longer, and a demoted entry goes before all.
 #[test]
 fn c09_a_shrink_goes_by_use() {
     for round in 0..50 {
@@ -49,7 +49,7 @@ fn c09_a_shrink_goes_by_use() {
     }
 }
 
-/// By weight: what was used stays, also if it is heavy.
+/// By weight: an entry that was used stays, also if it is heavy.
 #[test]
 fn c09_a_shrink_of_weights_takes_what_was_not_used() {
     for round in 0..50 {
@@ -161,7 +161,7 @@ fn c09_what_was_hot_is_hot_again_after_all_were_removed() {
     }
 }
 
-/// also what expired, and was taken out before it came again.
+/// The same of an entry that expired, and was taken out before it came again.
 #[test]
 fn c09_what_expired_and_comes_again_is_as_hot_as_before() {
     for purged in [false, true] {
@@ -218,7 +218,7 @@ fn c09_what_was_just_read_outlives_as_many_as_fit_beside_it() {
     assert!(lost.iter().all(|lost| lost.1 == 0), "{lost:?}");
 }
 
-/// how much of what `coldest` names is among the next to be evicted. Its documentation says so much.
+/// How many of the keys that `coldest` names are among the next to be evicted. Its documentation says so much.
 #[test]
 fn c09_the_coldest_are_often_the_next_to_go() {
     /// Of the next hundred that go, in percent, how many `coldest(100)` had named.
@@ -297,7 +297,7 @@ fn none_of_the_hottest_is_none() {
     assert_eq!((cache.hottest(0), cache.coldest(0)), (vec![], vec![]));
 }
 
-/// What is kept of the walk must be the hottest so far from the first full list on.
+/// The list that the walk keeps must be of the hottest so far, from the first full list on.
 #[test]
 fn the_hottest_are_the_hottest_wherever_they_stand() {
     for round in 0..50 {

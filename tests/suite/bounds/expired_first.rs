@@ -1,4 +1,4 @@
-//! Clause 9: what has expired never pushes out what lives.
+//! Clause 9: an expired entry never pushes out a live one.
 
 use crate::support::common::*;
 use atomic_cache::{Builder, Cache, ManualClock, Op, RemovalCause};
@@ -10,10 +10,10 @@ use std::time::Duration;
 const TTL: Duration = Duration::from_secs(60);
 const HALF: Duration = Duration::from_secs(30);
 
-/// What a listener was told: the cause of each key's removal.
+/// The removals that a listener was told of: the cause for each key.
 type Told = Arc<Mutex<HashMap<u64, RemovalCause>>>;
 
-/// A cache whose entries live for a minute of a clock that the test moves, and what its listener hears.
+/// A cache whose entries live for a minute of a clock that the test moves, and the removals its listener is told of.
 fn listened(builder: Builder<u64, u64>) -> (ManualClock, Cache<u64, u64>, Told) {
     let clock = ManualClock::new();
     let told = Told::default();
@@ -42,7 +42,7 @@ fn live(cache: &Cache<u64, u64>, keys: impl IntoIterator<Item = u64>) -> usize {
     keys.into_iter().filter(|key| cache.contains(key)).count()
 }
 
-/// Asserts that nothing but what had expired, the keys of `old`, was removed.
+/// Asserts that only expired entries, those with the keys of `old`, were removed.
 #[track_caller]
 fn only_the_expired_went(told: &Told, old: impl Fn(u64) -> bool) {
     for (&key, &cause) in told.lock().unwrap().iter() {
@@ -123,7 +123,7 @@ fn c09_what_lives_and_fits_stays_beside_what_has_expired() {
         assert!(told_before.is_empty() || told_before.keys().all(|key| !(200..1000).contains(key)));
         let before: Vec<u64> = (0..200).filter(|key| cache.contains(key)).collect();
         told.lock().unwrap().clear();
-        // What lives weighs 2,000, and what comes 7,900.
+        // The live entries weigh 2,000, and the new ones 7,900.
         for key in 2000..2395 {
             cache.insert(key, 20);
         }
@@ -145,7 +145,7 @@ fn c09_half_of_a_full_cache_has_expired() {
         (0..5000).for_each(|key| cache.insert(key, 1));
         clock.advance(HALF);
         (10_000..15_000).for_each(|key| cache.insert(key, 1));
-        // All that has expired was used more than what lives.
+        // All expired entries were used more than the live ones.
         (0..5000).for_each(|key| assert_eq!(cache.get(&key), cache.get(&key)));
         clock.advance(HALF);
         for key in 20_000..22_500 {
@@ -161,7 +161,7 @@ fn c09_half_of_a_full_cache_has_expired() {
     }
 }
 
-/// By threads at once: who finds that another looks for what has expired takes nothing live meanwhile.
+/// By threads at once: a thread that finds another looking for expired entries takes nothing live meanwhile.
 #[test]
 fn c09_half_of_a_full_cache_has_expired_and_threads_insert() {
     watched(|| {
@@ -204,7 +204,7 @@ fn c09_beside_a_janitor_and_a_growth() {
             clock.advance(HALF);
             (10_000..10_500).for_each(|n| cache.insert(of(n), 10));
             clock.advance(HALF);
-            // Some 5,000 live ones, of two units each beside the 500: all fit, without what has expired.
+            // Some 5,000 live ones, of two units each beside the 500: all fit, without the expired entries.
             (20_000..25_000).for_each(|n| cache.insert(of(n), 2));
             assert_eq!(live(&cache, (10_000..10_500).map(of)), 500, "round {round}");
             assert_eq!(
@@ -245,8 +245,8 @@ fn c09_one_expires_for_each_that_comes() {
     assert_eq!(live(&cache, 19_001..20_000), 999);
 }
 
-/// A clock that is set back: what is put in then expires before what is there. And one that stands still, at which
-/// nothing expires, or all that there is at once.
+/// A clock that is set back: entries put in then expire before those that are there. And one that stands still, at
+/// which nothing expires, or every entry at once.
 #[test]
 fn c08_c09_a_clock_that_is_set_back_and_one_that_stands_still() {
     let (clock, cache, told) = listened(counted(1000));
@@ -286,7 +286,8 @@ fn c09_what_is_put_back_from_behind_a_compute_expires_first() {
     (1..99).for_each(|key| cache.insert(key, 1));
     clock.advance(HALF / 2);
     cache.entry(0).and_compute_with(|_| {
-        // Entry 1000 has expired. What expires next is looked for, and 0 stands behind us.
+        // Entry 1000 has expired. The cache now looks for the next entry to expire, and does not see 0: this compute
+        // holds its value.
         cache.insert(1001, 1);
         Op::Nop
     });

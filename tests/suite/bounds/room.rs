@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Clause 9. Of a table that just then gets rid of its tombs a hand may see nothing that it can take; what is owed
+/// Clause 9. In a table that just then gets rid of its tombstones a hand may see no entry that it can take. The debt
 /// was forgotten over that, for good.
 #[test]
 fn c09_what_is_owed_in_the_smallest_tables_is_paid() {
@@ -35,8 +35,8 @@ fn c09_what_is_owed_in_the_smallest_tables_is_paid() {
     });
 }
 
-/// Clause 9. A smaller capacity cannot take out what a compute stands before; when the compute puts
-/// that back, somebody has to pay for it.
+/// Clause 9. A smaller capacity cannot take out the previous value of a running compute. When the compute puts that
+/// value back, its thread has to pay for it.
 #[test]
 fn c09_what_a_compute_puts_back_is_within_a_capacity_that_was_made_less() {
     for op in [Op::Nop, Op::Put(7)] {
@@ -76,7 +76,7 @@ thread_local! {
     static STOPS_IN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A key whose `Hash` stops where it is told to.
+/// A key whose `Hash` stops at the call that `STOPS_IN` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stopping(u64, Held);
 
@@ -106,9 +106,9 @@ impl std::fmt::Debug for Held {
     }
 }
 
-/// Clause 9. An insert that owes room looks for a victim; meanwhile another evicts the very entry it
-/// has put in, and all that is left is being computed anew. It finds nothing, and cannot give up
-/// what has gone: what it owes is still owed.
+/// Clause 9. An insert that owes room looks for a victim. Meanwhile another thread evicts the very entry it has put in,
+/// and all other entries are being computed anew. It finds nothing, and its own entry is gone and cannot pay: it still
+/// owes the same.
 #[test]
 fn c09_who_finds_no_victim_and_has_lost_its_own_entry_still_owes() {
     watched(|| {
@@ -154,8 +154,8 @@ fn c09_who_finds_no_victim_and_has_lost_its_own_entry_still_owes() {
     });
 }
 
-/// H10. The total is one number of 64 bits, and 65,537 of the heaviest are more than that: whatever
-/// becomes of the last of them, the total is the sum of what is there.
+/// H10. The total is one number of 64 bits, and 65,537 of the heaviest are more than that. Whether the last of them is
+/// kept or not, the total is the sum of the entries that are there.
 #[test]
 fn h10_the_total_does_not_overflow() {
     const HEAVIEST: u64 = (1 << 48) - 1;
@@ -176,8 +176,8 @@ fn at_rest<K: Clone + Hash + Eq, V: Clone>(cache: &Cache<K, V>) -> (u64, usize) 
     (cache.weighted_size(), cache.iter().count())
 }
 
-/// Clause 9. The capacity is made less while every entry is being computed anew, and so cannot be taken out; then
-/// the computes put in what they have.
+/// Clause 9. The capacity is made less while every entry is being computed anew, and so cannot be taken out; then the
+/// computes put in their values.
 #[test]
 fn c09_computes_that_put_in_under_a_capacity_that_was_made_less() {
     fn compute_all(cache: &Cache<u64, u64>, key: u64, within: &dyn Fn()) {
@@ -202,7 +202,7 @@ fn c09_computes_that_put_in_under_a_capacity_that_was_made_less() {
     });
 }
 
-/// Clause 9. The same of one entry, whose new value weighs less than the old one, and too much.
+/// Clause 9. The same of one entry with a new value that weighs less than the old one, and too much.
 #[test]
 fn c09_a_compute_that_puts_in_something_lighter_that_is_too_heavy_by_now() {
     watched(|| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const LARGE: usize = 256 << 10;
 
-/// What a debug build takes more: the documented figures are those of a release build.
+/// How many times more a debug build takes: the documented figures are those of a release build.
 const DEBUG: usize = if cfg!(debug_assertions) { 7 } else { 1 };
 
 type Value = [u8; LARGE];

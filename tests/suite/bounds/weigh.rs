@@ -1,5 +1,5 @@
-//! `Weigh` against what an allocator counts: exactly, but for trees and for tables of which much
-//! has been removed, which are within the bounds that the documentation gives.
+//! `Weigh` against the count of an allocator. It is exact, but for trees and for tables of which
+//! much has been removed, which are within the bounds that the documentation gives.
 
 use crate::support::common::*;
 use atomic_cache::{BuildError, Cache, Weigh};
@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
-/// What `make` makes weighs what it has allocated.
+/// The value of `make` weighs the bytes it has allocated.
 #[track_caller]
 fn exactly<T: Weigh>(make: impl FnOnce() -> T) {
     let (value, bytes) = kept(make);
@@ -27,7 +27,7 @@ fn exactly<T: Weigh>(make: impl FnOnce() -> T) {
     assert_eq!(value.weigh(), bytes + size_of::<T>() as u64);
 }
 
-/// What was estimated, as a share of what there is.
+/// The estimate as a share of the allocated bytes.
 #[track_caller]
 #[allow(clippy::cast_precision_loss)]
 fn share<T: Weigh>(make: impl FnOnce() -> T) -> f64 {
@@ -192,7 +192,7 @@ fn what_holds_others_adds_them_up() {
     exactly(|| Some(Box::new((mixed(), VecDeque::from([mixed()])))));
 }
 
-/// Without waiting: what is locked counts for nothing.
+/// Without waiting: a locked value counts for nothing.
 #[test]
 fn locks_are_looked_into_unless_they_are_held() {
     let cell = RefCell::new("x".repeat(33));
@@ -410,7 +410,7 @@ fn c11_a_bound_that_is_less_than_a_byte_is_refused_by_name_and_value() {
     }
 }
 
-/// What is not `Weigh` is told what to do.
+/// For a type that is not `Weigh` the compiler says how to proceed.
 #[test]
 fn a_type_that_does_not_weigh_is_told_what_to_do() {
     trybuild::TestCases::new().compile_fail("tests/ui/weigh_*.rs");

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-/// A thread that is not pinned drops what can be dropped.
+/// A thread that is not pinned drops all that can be dropped.
 fn others_tidy(cache: &Cache<u64, Counted>) {
     thread::scope(|scope| {
         scope.spawn(|| cache.run_pending_tasks());
@@ -25,7 +25,7 @@ struct Nosy {
 
 impl Clone for Nosy {
     fn clone(&self) -> Self {
-        // A pin inside the hit's, of each kind, and what they look at removed meanwhile.
+        // A pin inside the hit's, of each kind, and the entry they look at removed meanwhile.
         assert_eq!(self.cache.get(&1), Some(10));
         let view = self.cache.pin();
         let lent = view.get(&1).expect("just seen");
@@ -62,7 +62,7 @@ fn c06_a_clone_may_pin_within_the_pin_of_its_hit() {
     });
 }
 
-/// A view that is taken inside a hit, and outlives it, goes on to keep what it lends.
+/// A guard that is taken inside a hit, and outlives it, goes on to keep the value it lends.
 #[test]
 fn c09_a_view_that_was_taken_inside_a_hit_outlives_it() {
     watched(|| {
@@ -87,7 +87,7 @@ fn c09_a_view_that_was_taken_inside_a_hit_outlives_it() {
     });
 }
 
-/// Views that are let go of in another order than they were taken in, on one thread.
+/// Guards that are dropped in another order than they were taken in, on one thread.
 #[test]
 fn c09_views_may_be_dropped_in_any_order() {
     watched(|| {
@@ -111,7 +111,7 @@ fn c09_views_may_be_dropped_in_any_order() {
     });
 }
 
-/// A hit, a view and a removal in the destructors of thread-locals, also of those that hold a view until then.
+/// A hit, a guard and a removal in the destructors of thread-locals, also of those that hold a guard until then.
 #[test]
 fn h20_pins_in_the_destructors_of_thread_locals() {
     struct AtTheEnd(Option<Cache<u64, u64>>);
@@ -153,8 +153,8 @@ fn h20_pins_in_the_destructors_of_thread_locals() {
     });
 }
 
-/// Sixteen threads on however few processors: who is preempted while pinned holds up all garbage, and others make
-/// way for it.
+/// Sixteen threads on however few processors: a thread preempted while pinned holds up all garbage, and others make way
+/// for it.
 #[test]
 fn c09_garbage_is_bounded_with_more_threads_than_processors() {
     let name = test_name!();
@@ -177,7 +177,7 @@ fn c09_garbage_is_bounded_with_more_threads_than_processors() {
         });
         let peak = peak.into_inner();
         println!("at most {peak} entries of a cache of 1,000 were retired and not dropped");
-        // 320,000 have been removed. What is not dropped is what a turn of the scheduler lets pile up.
+        // 320,000 have been removed. The values not dropped are those that pile up in a turn of the scheduler.
         // (crossbeam-epoch needs several turns of all threads for that; on a busy machine 40,000 have been seen.)
         let most = if cfg!(atomic_cache_crossbeam) {
             160_000
@@ -190,8 +190,8 @@ fn c09_garbage_is_bounded_with_more_threads_than_processors() {
     });
 }
 
-/// What README says of a reader that sleeps in a view: others go on, what they remove piles up and can be seen,
-/// and goes when the view does.
+/// README says this of a reader that sleeps with a guard: others go on, the values they remove pile up and can be seen,
+/// and go when the guard does.
 #[test]
 fn c09_what_is_removed_under_a_view_that_sleeps_piles_up_and_goes_with_it() {
     watched(|| {
@@ -263,8 +263,8 @@ fn of_mebibytes(ledger: &Arc<Ledger>) -> (Cache<u64, Counted>, impl Fn(u64) + Sy
     (cache, fill)
 }
 
-/// Bounded by weight, a cache does not keep garbage for its number: what is not dropped weighs a thirty-second of
-/// the capacity, and as much more as is on the way. (In a process of its own: other tests hold views.)
+/// Bounded by weight, a cache does not keep garbage for its number: the values not dropped weigh a thirty-second of the
+/// capacity, and as much more as is on the way. (In a process of its own: other tests hold guards.)
 #[test]
 fn c09_garbage_is_bounded_by_weight_where_entries_are() {
     let name = test_name!();
@@ -279,7 +279,7 @@ fn c09_garbage_is_bounded_by_weight_where_entries_are() {
         // crossbeam-epoch takes three rounds to be sure.
         let share = if cfg!(atomic_cache_crossbeam) { 16 } else { 8 };
         assert!(most <= 128 + share, "{most} alive");
-        // Much less of it, and what goes is not kept either.
+        // Much less of it, and the evicted values are not kept either.
         cache.set_max_capacity(16 << 20).unwrap();
         for key in 0..100 {
             fill(key);
@@ -290,8 +290,8 @@ fn c09_garbage_is_bounded_by_weight_where_entries_are() {
     });
 }
 
-/// With more threads than processors somebody is always preempted while it is pinned, and is made way for; nothing
-/// of that stays.
+/// With more threads than processors some thread is always preempted while it is pinned, and others make way for it;
+/// nothing of that stays.
 #[test]
 fn c09_garbage_is_bounded_by_weight_with_more_threads_than_processors() {
     let name = test_name!();
@@ -312,7 +312,7 @@ fn c09_garbage_is_bounded_by_weight_with_more_threads_than_processors() {
         });
         let most = most.into_inner();
         println!("at most {most} values of a cache for 128 were alive");
-        // 16,000 have been put in. What is not dropped is what a turn of the scheduler lets pile up: mostly
+        // 16,000 have been put in. The values not dropped are those that pile up in a turn of the scheduler: mostly
         // about 190 are alive, and 1,036 have been seen.
         let bound = if cfg!(atomic_cache_crossbeam) {
             12_000
@@ -320,7 +320,7 @@ fn c09_garbage_is_bounded_by_weight_with_more_threads_than_processors() {
             4_000
         };
         assert!(most <= bound, "{most} alive");
-        // When they have gone, what they have left goes with the next few removals.
+        // When the threads have gone, their garbage goes with the next few removals.
         for key in 0..64 {
             fill(key);
         }
@@ -339,13 +339,13 @@ fn c09_run_pending_tasks_drops_what_nobody_can_see() {
         let cache: Cache<u64, Counted> = Cache::unbounded();
         (0..10).for_each(|key| cache.insert(key, ledger.make(key)));
         cache.clear();
-        // The engine may want to be asked more than once; nobody else is pinned.
+        // The engine may want to be asked more than once; no other thread is pinned.
         (0..100).for_each(|_| cache.run_pending_tasks());
         assert_eq!((ledger.alive(), cache.retired()), (0, 0));
     });
 }
 
-/// Clause 9: what was too heavy to be kept weighs as much as garbage.
+/// Clause 9: a value that was too heavy to be kept weighs as much as garbage.
 #[test]
 fn c09_what_was_not_kept_is_weighed_as_garbage() {
     let name = test_name!();
@@ -363,7 +363,7 @@ fn c09_what_was_not_kept_is_weighed_as_garbage() {
     });
 }
 
-/// Clause 9, H10: what one batch of garbage weighs is more than 64 bits can say.
+/// Clause 9, H10: one batch of garbage weighs more than 64 bits can say.
 #[test]
 fn h10_a_batch_of_garbage_that_weighs_more_than_64_bits() {
     watched(|| {

@@ -2,8 +2,8 @@
 //! entries are reclaimed), clause 6 (nothing is held while the listener runs), H21 and K4 (caches
 //! that live short leave nothing behind).
 //!
-//! Its interval is real time, however short; what it does is waited for by a channel from the
-//! listener, never by sleeping.
+//! Its interval is real time, however short; a test waits for its work by a channel from the listener, never by
+//! sleeping.
 
 use super::removed_values::Holds;
 use crate::support::common::*;
@@ -20,8 +20,8 @@ const LIFETIME: Duration = Duration::from_secs(10);
 /// How long a round may keep us waiting before it is a failure.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A cache with a janitor, a clock that stands until it is moved, and what its listener hears on
-/// which thread.
+/// A cache with a janitor, a clock that stands until it is moved, and the removals its listener is told of on which
+/// thread.
 struct Kept {
     cache: Cache<u64, u64>,
     clock: ManualClock,
@@ -77,7 +77,7 @@ fn c08_the_janitor_removes_what_has_expired_without_any_traffic_and_tells() {
     });
 }
 
-/// What it removes is garbage like any other.
+/// A value that it removes is garbage like any other.
 #[test]
 fn c09_what_the_janitor_removes_is_dropped() {
     watched(|| {
@@ -173,7 +173,7 @@ fn close_ends_the_janitor_and_the_cache_goes_on() {
         told.recv_timeout(PATIENCE).expect("told of");
         cache.close();
         cache.close();
-        // From here on there is no round: what expires waits for traffic.
+        // From here on there is no round: an expired entry waits for traffic.
         cache.insert(2, 20);
         clock.advance(LIFETIME);
         assert!(told.recv_timeout(20 * OFTEN).is_err());
@@ -213,7 +213,7 @@ fn close_waits_for_the_last_round() {
         });
         let_others_run();
         assert!(!closed.is_up());
-        // Meanwhile what is in the cache is as usable as ever.
+        // Meanwhile the entries in the cache are as usable as ever.
         cache.insert(2, 20);
         assert_eq!(cache.get(&2), Some(20));
         held.end.open();
@@ -434,7 +434,7 @@ fn k4_short_lived_caches_leave_no_janitor_behind() {
     });
 }
 
-/// The janitor has not done its work while what it has removed is kept for want of more.
+/// The janitor has not done its work while the values it has removed are kept for want of more.
 #[test]
 fn c09_the_janitor_drops_what_it_has_removed() {
     let name = test_name!();
@@ -552,8 +552,8 @@ fn c09_a_janitor_may_drop_the_last_handle_itself() {
     });
 }
 
-/// Inside a fill, the last handle of another cache, whose janitor's round waits for that fill: nobody waits for the
-/// round.
+/// Inside a fill, the last handle of another cache, with a janitor in a round that waits for that fill: the drop does
+/// not wait for the round.
 #[test]
 fn c09_the_last_handle_dropped_in_a_fill_waits_for_no_round() {
     watched(|| {
@@ -587,7 +587,7 @@ fn c09_the_last_handle_dropped_in_a_fill_waits_for_no_round() {
 fn c08_a_janitor_of_few_entries_in_a_large_table_costs_little() {
     fn processor_time() -> Duration {
         let mut time = std::mem::MaybeUninit::<libc::timespec>::uninit();
-        // SAFETY: the call writes to what the pointer leads to, and this clock is always there.
+        // SAFETY: the call writes to the target of the pointer, and this clock is always there.
         let time = unsafe {
             libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, time.as_mut_ptr());
             time.assume_init()
@@ -611,7 +611,7 @@ fn c08_a_janitor_of_few_entries_in_a_large_table_costs_little() {
             .build()
             .unwrap();
         (0..10).for_each(|key| cache.insert(key, key));
-        // The first look finds out what there is.
+        // The first look finds out which entries there are.
         cache.run_pending_tasks();
         let before = processor_time();
         (0..1_000).for_each(|_| cache.run_pending_tasks());
@@ -620,7 +620,7 @@ fn c08_a_janitor_of_few_entries_in_a_large_table_costs_little() {
             took < Duration::from_millis(500),
             "{took:?} for 1,000 rounds"
         );
-        // Nothing is overlooked: neither these ten, nor what was put in since.
+        // Nothing is overlooked: neither these ten, nor those put in since.
         clock.advance(Duration::from_secs(5));
         (10..20).for_each(|key| cache.insert(key, key));
         cache.run_pending_tasks();

@@ -1,8 +1,8 @@
 //! R10 of the specification, accounting at rest: the length is the number of live entries; keys,
 //! values and errors that were made and not dropped are those that are live or held by callers;
-//! fills started = ended with a value + with an error + by a panic + given up; nothing is
-//! retired, nobody is pinned (or `quiesce` would not return), nobody is parked (or the test
-//! would not end).
+//! fills started = ended with a value + with an error + by a panic + given up; nothing is retired,
+//! no thread is pinned (or `quiesce` would not return), no thread is parked (or the test would not
+//! end).
 
 use crate::support::common::*;
 use atomic_cache::{Cache, GuardResult, ManualClock, Op, TryGetError};
@@ -26,11 +26,11 @@ impl Hash for Key {
     }
 }
 
-/// What a churn is made of.
+/// The settings of a churn.
 #[derive(Clone, Copy, Debug)]
 struct Churn {
     seed: u64,
-    /// Few: contention. Many: growth.
+    /// Few: contention. Many: resizes.
     keys: u64,
     ttl: bool,
     collides: bool,
@@ -50,7 +50,7 @@ impl Books {
     }
 }
 
-/// One operation, chosen by the dice. What it returns is held by the caller for a while.
+/// One operation, chosen by the dice. The caller holds its result for a while.
 #[allow(clippy::too_many_lines)]
 fn operate(
     cache: &Cache<Key, Counted>,
@@ -220,7 +220,7 @@ fn churn(churn: Churn) {
     cache.quiesce();
     assert_eq!((cache.len(), cache.retired()), (0, 0));
     assert_eq!(books.alive(), (0, 0, 0), "{churn:?}, {stats:?}");
-    // The cache's own end drops what is live.
+    // The cache's own end drops the live values.
     let key = |id| Key {
         counted: books.keys.make(id),
         collides: churn.collides,
@@ -291,7 +291,7 @@ fn r10_an_insert_that_races_a_failing_fill_leaks_nothing() {
 fn insert_races_a_failing_fill(rounds: u64, seed: u64) {
     let ledger = Ledger::new();
     let cache: Cache<u64, Counted> = Cache::unbounded();
-    // Rounds whose fill runs, and rounds whose insert is done.
+    // Rounds that have their fill running, and rounds that have their insert done.
     let (filling, inserted) = (Tally::default(), Tally::default());
     let spin = |turns| (0..turns).for_each(|_| std::hint::spin_loop());
     thread::scope(|scope| {
@@ -363,15 +363,15 @@ fn r10_refreshes_leak_neither_the_old_values_nor_the_new() {
         assert_eq!(cache.iter().count(), cache.len());
         let stats = cache.stats();
         assert_fills_add_up(&stats, stats.fill_successes());
-        // Refreshes that were cut off have dropped what they stood before.
+        // Detached refreshes have dropped their previous values.
         cache.invalidate_all();
         cache.quiesce();
         assert_eq!((values.alive(), cache.retired()), (0, 0));
     });
 }
 
-/// What a compute or refresh stands before is removed with it. While the fill that was cut off
-/// runs on, `quiesce` is to return when the old value has been dropped.
+/// The previous value of a compute or refresh is removed with it. While the detached fill runs on,
+/// `quiesce` is to return when the old value has been dropped.
 #[test]
 fn c09_a_value_removed_under_a_running_refresh_is_dropped_by_quiesce() {
     watched(|| {
@@ -406,8 +406,8 @@ fn c09_a_value_removed_under_a_running_refresh_is_dropped_by_quiesce() {
     });
 }
 
-/// In a process of its own. Flights, their waiters, errors, timeouts, cycles, guards, growths
-/// and whole caches: no byte is left of any of them.
+/// In a process of its own. Flights, their waiters, errors, timeouts, cycles, guards, resizes and
+/// whole caches: no byte is left of any of them.
 #[test]
 fn r10_memory_at_rest_is_what_it_was() {
     let name = test_name!();

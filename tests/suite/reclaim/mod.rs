@@ -1,4 +1,4 @@
-//! What was removed is dropped, in time and once: clauses 6, 8 and 9, and R10.
+//! Removed values are dropped, in time and once: clauses 6, 8 and 9, and R10.
 
 mod garbage;
 mod janitor;

@@ -1,5 +1,5 @@
-//! The memory that removed values keep: clause 9, and clause 6 as far as it is about where
-//! they are dropped. Each test is alone in a process, because a view of any cache, in any other test, keeps them.
+//! The memory that removed values keep: clause 9, and clause 6 as far as it is about where they are dropped. Each test
+//! is alone in a process, because a guard of any cache, in any other test, keeps them.
 
 use crate::support::common::*;
 use atomic_cache::{Cache, Op};
@@ -57,7 +57,7 @@ fn c09_a_large_value_that_is_refreshed_in_turn_leaves_few_copies() {
     });
 }
 
-/// The same of what `insert` replaces, and `get_with` fills anew after `invalidate`.
+/// The same of values that `insert` replaces, and that `get_with` fills anew after `invalidate`.
 #[test]
 fn c09_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies() {
     let name = test_name!();
@@ -79,7 +79,7 @@ fn c09_what_is_replaced_or_filled_anew_now_and_then_leaves_few_copies() {
     });
 }
 
-/// What a reader has held up goes with the next removal or miss, however late that comes.
+/// A value that a reader has held up goes with the next removal or miss, however late that comes.
 #[test]
 fn c09_what_a_view_has_held_up_goes_with_a_later_miss() {
     let name = test_name!();
@@ -107,7 +107,7 @@ fn c09_what_a_view_has_held_up_goes_with_a_later_miss() {
     });
 }
 
-/// Values that hold what there is little of: here a descriptor each, of 64.
+/// Values that hold a scarce resource: here a descriptor each, of 64.
 #[test]
 #[cfg(all(target_os = "linux", not(atomic_cache_crossbeam)))]
 fn c09_files_that_are_put_in_and_removed_are_closed() {
@@ -142,7 +142,7 @@ fn c09_removed_values_are_gone_although_nothing_comes_after() {
         let ledger = Ledger::new();
         let cache: Cache<u64, Large> = Cache::unbounded();
         for key in 0..100 {
-            // Untouched but for what the count takes: the test shall run on small machines.
+            // Untouched but for the bytes of the count: the test shall run on small machines.
             let counted = ledger.make(key);
             let bytes = Vec::with_capacity(10 << 20);
             cache.insert(
@@ -162,8 +162,8 @@ fn c09_removed_values_are_gone_although_nothing_comes_after() {
     });
 }
 
-/// Threads, of which there are more than processors, fill a small cache with what costs nothing. At most
-/// twice the capacity and 1,024 values are alive.
+/// Threads, of which there are more than processors, fill a small cache with values that cost nothing. At most twice
+/// the capacity and 1,024 values are alive.
 #[test]
 #[cfg(not(atomic_cache_crossbeam))]
 fn c09_values_alive_are_bounded_on_a_busy_machine() {
@@ -261,7 +261,7 @@ fn c09_a_burst_of_values_of_which_the_last_hold_their_cache() {
     });
 }
 
-/// What takes out many drops them before it returns.
+/// A call that removes many values drops them before it returns.
 #[test]
 fn c09_who_takes_out_many_drops_them_before_it_returns() {
     let name = test_name!();
@@ -340,7 +340,7 @@ impl Drop for Witnessed {
     }
 }
 
-/// No removed value is dropped by a thread that unwinds: by one whose fill has panicked, or who removes while it
+/// No thread drops a removed value while it unwinds: neither one whose fill has panicked, nor one that removes while it
 /// unwinds.
 #[test]
 fn c06_no_value_is_dropped_while_a_fill_unwinds() {

@@ -5,8 +5,8 @@ use atomic_cache::Cache;
 use std::sync::Barrier;
 use std::thread;
 
-/// Refuses `membarrier` from now on, to all threads, as seccomp does: with `EPERM`. With `shootdowns`, also to give
-/// pages of 4,096 bytes back, which is what takes its place.
+/// Refuses `membarrier` from now on, to all threads, as seccomp does: with `EPERM`. With `shootdowns`, it also refuses
+/// to give pages of 4,096 bytes back, which takes the place of `membarrier`.
 fn refuse_membarrier(shootdowns: bool) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUALS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -89,7 +89,7 @@ fn c09_a_sandbox_that_refuses_membarrier_late_keeps_no_garbage() {
     in_child(name, A_WHILE, || goes_on(false));
 }
 
-/// Nor where what takes the barrier's place is none: then all threads go over to fences.
+/// Nor where the call in the barrier's place is no barrier: then all threads go over to fences.
 #[test]
 fn c09_all_threads_go_over_to_fences_if_nothing_takes_the_place_of_membarrier() {
     let name = test_name!();
