@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-/// One flight that `leader` leads and three callers of `joiner` join: what came of each call, and
+/// One flight that `leader` leads and three callers of `joiner` join: the result of each call, and
 /// how many fills ran. The leader's fill returns 10, the joiners' own would return 20.
 fn one_flight(cache: &Cache<u64, u64>, leader: Verb, joiner: Verb) -> (Came, Vec<Came>, u64) {
     let (fills, held) = (Tally::default(), Held::new());
@@ -56,7 +56,7 @@ fn c01_every_verb_joins_the_flight_of_every_verb() {
     });
 }
 
-/// With a lifetime of zero nothing is kept, and the waiters get the flight's value all the same.
+/// With a TTL of zero nothing is kept, and the waiters get the flight's value all the same.
 #[test]
 fn c01_every_verb_joins_the_flight_of_every_verb_also_with_ttl_zero() {
     watched(|| {
@@ -73,7 +73,7 @@ fn c01_every_verb_joins_the_flight_of_every_verb_also_with_ttl_zero() {
     });
 }
 
-/// All verbs at once on one flight; and on the flight that renews an expired entry.
+/// All methods at once on one flight; and on the flight that renews an expired entry.
 #[test]
 fn c01_all_verbs_together_join_one_flight_also_of_an_expired_entry() {
     watched(|| {
@@ -148,7 +148,7 @@ fn c01_every_verb_of_an_atomic_cache_joins_the_flight_of_every_other() {
     });
 }
 
-/// A refresh is a flight like any other: those who refresh join it, those who read do not wait.
+/// A refresh is a flight like any other: other refreshes join it, and readers do not wait.
 #[test]
 fn c01_refreshes_join_one_flight_while_readers_get_the_old_value() {
     watched(|| {

@@ -1,4 +1,4 @@
-//! Clause 2, of waits: where one is refused, what does not wait, and deadlines.
+//! Clause 2, of waits: where a wait is refused, which calls do not wait, and deadlines.
 
 use crate::support::common::*;
 use crate::support::task_tools::*;
@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-/// A blocking method that has to wait for the fill of key 1; its name, and what its panic has to name.
+/// A blocking method that has to wait for the fill of key 1; its name, and the names that its panic has to give.
 type Waits<C> = (&'static str, [&'static str; 2], fn(&C));
 
 const WAITS_OF_A_CACHE: [Waits<Cache<u64, u64>>; 20] = [
@@ -114,7 +114,7 @@ const WAITS_OF_A_CACHE: [Waits<Cache<u64, u64>>; 20] = [
             cache.invalidate_if(|key, _| *key == 2);
         },
     ),
-    // Once it is fenced off.
+    // Once it is detached.
     ("Cache::get_with", ["`get_with_async`", "`get`"], |cache| {
         assert!(panics(|| cache.invalidate(&1)));
         cache.get_with(&1, || 0);
@@ -239,7 +239,7 @@ async fn refused_in_a_task(wait: Waits<Cache<u64, u64>>) {
     tokio::spawn(async move { is_refused(&waits, wait, "an async task") })
         .await
         .expect(wait.0);
-    // It has left nobody behind who waits.
+    // It has left no waiter in the flight.
     assert!(cache.in_flight().iter().all(|fill| fill.waiters == 0));
     latch.open();
     assert_eq!(fill.await.unwrap(), 10);
@@ -438,7 +438,7 @@ fn c02_a_wait_inside_a_stored_fill_panics() {
     });
 }
 
-/// What does not have to wait works anywhere.
+/// A call that does not have to wait works anywhere.
 #[test]
 fn c02_hits_and_leads_and_what_does_not_wait_work_in_a_task() {
     watched(|| {
@@ -609,7 +609,7 @@ fn c05_a_close_async_until_in_tokio_ends_by_its_timer() {
     });
 }
 
-/// A thread inside `with`, beside a view or not, waits for a fill that calls `quiesce`: nobody hangs.
+/// A thread inside `with`, with or without a guard, waits for a fill that calls `quiesce`: no thread hangs.
 #[test]
 fn c02_quiesce_in_a_fill_waits_for_no_reader() {
     watched(|| {

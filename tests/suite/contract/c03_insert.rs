@@ -32,7 +32,7 @@ fn c03_insert_beats_a_running_fill_whatever_leads_it() {
             }
             assert!(!held.end.is_open());
             held.end.open();
-            // The leader's caller gets what it computed; it is not cached.
+            // The leader's caller gets the value it computed; it is not cached.
             assert_eq!(leading.join().unwrap(), Ok(10), "{leader:?}");
             assert_eq!((cache.get(&1), cache.len()), (Some(99), 1));
             assert_eq!(cache.stats().fills, 1);
@@ -62,7 +62,7 @@ fn c03_insert_with_ttl_zero_still_reaches_the_waiters() {
 #[test]
 fn c03_an_older_flight_never_undoes_anything_newer() {
     watched(|| {
-        // How the old fill ends, what is done meanwhile, and what is to be there at last.
+        // How the old fill ends, the step done meanwhile, and the value that is there at last.
         type Step = (&'static str, fn(&Cache<u64, u64>), Option<u64>);
         let steps: [Step; 5] = [
             ("insert", |cache| cache.insert(1, 30), Some(30)),
@@ -135,7 +135,7 @@ fn c03_an_older_flight_never_undoes_anything_newer() {
     });
 }
 
-/// R5: of every insert, what is read next is it or something begun later.
+/// R5: a read after an insert gets that value or one begun later.
 #[test]
 fn c03_reads_after_an_insert_see_it_or_something_newer() {
     watched(|| {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// One flight whose leader's fill ends without a value, and three callers of `joiner` whose own
-/// fill would return 20.
+/// One flight with a leader whose fill ends without a value, and three callers of `joiner` with a
+/// fill of their own that would return 20.
 fn failed_flight(
     leader: Verb,
     joiner: Verb,

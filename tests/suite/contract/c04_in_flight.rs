@@ -1,4 +1,4 @@
-//! Fills that run: shown, watched, given up; and what is left of a cache that is closed.
+//! Running fills: shown, watched, abandoned; and the use of a cache after it is closed.
 
 use crate::support::common::*;
 use crate::support::schedule::*;
@@ -105,7 +105,7 @@ fn c03_what_a_fill_that_was_taken_over_comes_to_is_not_kept() {
     assert!(poll_with(waiter.as_mut(), &bell).is_pending());
     assert!(cache.takeover(&1));
     assert!(!cache.takeover(&1), "once");
-    // One of those who wait leads anew.
+    // One of the waiters leads anew.
     assert_eq!(bell.rung(), 1);
     assert_eq!(poll_with(waiter.as_mut(), &bell), Poll::Ready(11));
     assert_eq!(guard.insert(10), 10);
@@ -142,7 +142,7 @@ fn takeover_lets_those_go_on_who_invalidate() {
             while cache.in_flight()[0].waiters == 0 {
                 thread::yield_now();
             }
-            // Fenced off already: but those who wait for its end need not.
+            // Detached already: the callers that wait for its end need wait no more.
             cache.takeover(&1);
             drop(guard);
             assert!(!invalidation.join().unwrap());
@@ -178,7 +178,7 @@ fn takeover_of_a_refresh_leaves_the_old_value() {
     assert!(cache.takeover(&1));
     assert_eq!(cache.peek(&1), Some(1));
     assert_eq!(cache.len(), 1);
-    // Who wanted a newer value leads anew; the stuck one is dropped.
+    // The caller that wanted a newer value leads anew; the stuck fill is dropped.
     assert_eq!(poll(refresh.as_mut()), Poll::Ready(3));
     assert_eq!(cache.get(&1), 3);
     cache.quiesce();
@@ -316,7 +316,7 @@ fn close_waits_for_the_fills_that_run() {
                 thread::yield_now();
             }
             assert!(cache.is_closed() && !closing.is_finished());
-            // Who has joined gets its value.
+            // A caller that has joined gets its value.
             guard.insert(10);
             closing.join().unwrap();
         });
@@ -399,7 +399,7 @@ fn a_fill_never_begins_after_close_has_returned() {
     }
 }
 
-/// A fill that nobody waits for and that the spawner has got: given up, it is woken and dropped.
+/// A fill without waiters, which the spawner has got: abandoned, it is woken and dropped.
 #[test]
 fn takeover_drops_a_fill_that_goes_on_elsewhere() {
     let spawned: Arc<Mutex<Vec<Spawned>>> = Arc::default();
@@ -449,7 +449,7 @@ fn takeover_drops_a_fill_that_goes_on_elsewhere() {
 
 type Spawned = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Who waits for the end of a fill polls it, if it is kept; what it panics with is for those who have
+/// A caller that waits for the end of a fill polls it, if the cache stores it. Its panic reaches only the callers that
 /// asked for its value.
 #[test]
 fn c04_who_waits_for_the_end_does_not_take_a_fills_panic() {
@@ -515,7 +515,7 @@ fn c05_a_cycle_names_its_caches_if_they_have_names() {
     );
 }
 
-/// R4: an old value that a fill has stood before is not put back after an invalidation has returned.
+/// R4: the previous value of a running fill is not put back after an invalidation has returned.
 #[test]
 fn r04_a_takeover_beside_an_invalidation_puts_nothing_back() {
     watched(|| {
@@ -541,7 +541,7 @@ fn r04_a_takeover_beside_an_invalidation_puts_nothing_back() {
     });
 }
 
-/// An invalidation that waits for a fill that hangs is let go of by the timeout as everybody is.
+/// An invalidation that waits for a fill that hangs is released by the timeout like any other waiter.
 #[test]
 fn fill_timeout_gives_up_a_fill_that_is_fenced_off() {
     let clock = ManualClock::new();
@@ -561,7 +561,7 @@ fn fill_timeout_gives_up_a_fill_that_is_fenced_off() {
     assert_eq!(cache.get_with(&1, || 10), 10);
 }
 
-/// A value that comes after all, of a fill that was taken over, is dropped once, and so is its error.
+/// A value that comes after all, of an abandoned fill, is dropped once, and so is its error.
 #[test]
 fn r10_what_a_fill_that_was_taken_over_comes_to_is_accounted_for() {
     let ledger = Ledger::new();
@@ -598,7 +598,7 @@ fn r10_what_a_fill_that_was_taken_over_comes_to_is_accounted_for() {
     assert_eq!(ledger.alive(), 0);
 }
 
-/// A fill that is taken over while somebody polls it, or that its spawner has got.
+/// A fill that is abandoned while a caller polls it, or that its spawner has got.
 #[test]
 fn a_stored_fill_that_is_taken_over_from_inside_is_not_spawned() {
     watched(|| {
@@ -631,7 +631,7 @@ fn a_stored_fill_that_is_taken_over_from_inside_is_not_spawned() {
     });
 }
 
-/// A walk over all keys is in front of a fill that hangs, and stops there for a takeover of that.
+/// A walk over all keys has come to a fill that hangs, and stops there until another thread abandons that fill.
 fn beside_a_takeover(walk: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 'static) {
     in_front_of_a_fill_that_hangs(|cache| {
         takeover_on_hash(cache.clone());
@@ -639,7 +639,7 @@ fn beside_a_takeover(walk: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 's
     });
 }
 
-/// Clauses 2, 4. It does not wait for the fill that was taken over, which may never end.
+/// Clauses 2, 4. It does not wait for the abandoned fill, which may never end.
 #[test]
 fn c04_invalidate_all_beside_a_takeover() {
     beside_a_takeover(Cache::invalidate_all);
@@ -657,7 +657,7 @@ fn c04_close_within_beside_a_takeover() {
     });
 }
 
-/// Clauses 2, 4. The same from within the fill that is taken over: it would wait for itself.
+/// Clauses 2, 4. The same from within the fill that is abandoned: it would wait for itself.
 #[test]
 fn c04_invalidate_all_inside_a_fill_that_is_taken_over() {
     watched_for(A_MOMENT, || {

@@ -112,8 +112,8 @@ fn c05_no_false_alarm_and_no_hang_when_fills_invalidate_what_is_below_them() {
     });
 }
 
-/// A key whose `Debug` can be used to stop a caller between joining a flight and looking for
-/// cycles: keys are put into words there.
+/// A key that can stop a caller in `Debug`, between joining a flight and looking for cycles: keys
+/// are put into words there.
 #[derive(Clone)]
 struct Stopping {
     key: u64,
@@ -189,10 +189,10 @@ fn c05_being_handed_the_lead_while_one_looks_for_cycles_is_no_cycle() {
     });
 }
 
-/// What became of the waits that fills made.
+/// The results of the waits that fills made.
 type Noted = Arc<Mutex<Vec<bool>>>;
 
-/// A cache whose fill asks, blocking, for `next` of its key before it makes its future; and
+/// A cache with a fill that asks, blocking, for `next` of its key before it makes its future; and
 /// whether it was refused, fill by fill.
 fn asks_before_it_is_a_future(next: fn(u64) -> u64) -> (AtomicCache<u64, u64>, Noted) {
     let refused = Noted::default();

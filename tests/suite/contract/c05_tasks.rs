@@ -1,4 +1,4 @@
-//! Clause 5, of tasks: which thread or task is charged with a wait, and what a fill does while it is dropped.
+//! Clause 5, of tasks: which thread or task is charged with a wait, and the calls a fill may make while it is dropped.
 
 use crate::support::common::*;
 use crate::support::task_tools::*;
@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-/// What a task does with key 1, which a thread fills that polls the task.
+/// The calls a task makes for key 1, which a thread fills that polls the task.
 fn waits_of_tasks(cache: &Cache<u64, u64>) -> Vec<Task<()>> {
     let tasks: [fn(Cache<u64, u64>) -> Task<()>; 6] = [
         |cache| {
@@ -204,7 +204,7 @@ fn c05_a_blocking_fill_that_blocks_on_its_own_key_is_refused() {
     });
 }
 
-/// 1 waits for 2 by `block_on`, 2 for 1 on a thread; whoever comes second is refused.
+/// 1 waits for 2 by `block_on`, 2 for 1 on a thread; the second to wait is refused.
 #[test]
 fn c05_of_a_thread_that_blocks_on_a_task_and_one_that_waits_one_is_refused() {
     watched(|| {
@@ -238,7 +238,7 @@ fn c05_of_a_thread_that_blocks_on_a_task_and_one_that_waits_one_is_refused() {
     });
 }
 
-/// A guard inside which a task that waits is dropped leaves no wait behind.
+/// A guard inside which a waiting task is dropped leaves no wait in the graph.
 #[test]
 fn c05_what_a_guard_awaited_is_forgotten_with_it() {
     watched(|| {
@@ -271,7 +271,7 @@ fn is_cycle<T>(asked: &Result<T, TryGetError<()>>) -> bool {
     matches!(asked, Err(TryGetError::Cycle(_)))
 }
 
-/// What a destructor of a fill of key 1 does with that key.
+/// The calls that a destructor of a fill of key 1 makes for that key.
 const USES: [Use; 11] = [
     ("get", |cache| assert_eq!(cache.get(&1), None)),
     ("get_with", |cache| {
@@ -368,7 +368,7 @@ fn c05_a_fill_that_is_dropped_may_use_its_own_key() {
 
 #[test]
 fn c05_a_stored_fill_that_is_dropped_may_use_its_own_key() {
-    // By whom it is dropped: its last caller, a takeover, a closed cache, a spawner.
+    // It is dropped by its last caller, by `takeover`, by a closed cache, by a spawner.
     for (name, act) in STORED_USES {
         for by in 0..5 {
             watched(move || {
@@ -413,7 +413,7 @@ fn c05_a_stored_fill_that_is_dropped_may_use_its_own_key() {
                         assert_eq!(cache.close_within(Duration::ZERO), 1);
                         drop(caller);
                     }
-                    // Those who wait for the end take it along.
+                    // The fill goes with the caller that waits for its end.
                     _ => {
                         let mut ends = Box::pin(cache.invalidate_async(&1));
                         assert!(poll(ends.as_mut()).is_pending());
@@ -446,7 +446,7 @@ const STORED_USES: [(&str, fn(&AtomicCache<u64, u64>)); 6] = [
     }),
 ];
 
-/// A value whose destructor invalidates key 1, once, when it is told to.
+/// A value with a destructor that invalidates key 1, once, when the test tells it to.
 #[derive(Clone)]
 struct Invalidates(Cache<u64, Invalidates>, Arc<AtomicBool>);
 
@@ -458,7 +458,7 @@ impl Drop for Invalidates {
     }
 }
 
-/// What a compute was given is dropped with it, as a part of it.
+/// The value that a compute was given is dropped with it, as a part of it.
 #[test]
 fn c05_the_value_that_a_compute_was_given_may_invalidate_its_key_as_it_is_dropped() {
     watched(|| {

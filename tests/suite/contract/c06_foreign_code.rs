@@ -44,8 +44,8 @@ fn c06_fills_run_with_nothing_held_and_may_use_the_cache() {
     });
 }
 
-/// A value whose drop uses its own cache and, on another thread, reclaims another one: that
-/// would hang if the dropping thread were pinned.
+/// A value that in its drop uses its own cache and, on another thread, reclaims another one: that would hang if the
+/// dropping thread were pinned.
 struct Restless {
     home: Option<Cache<u64, Arc<Restless>>>,
     drops: Tally,
@@ -149,7 +149,7 @@ fn c06_errors_are_dropped_with_nothing_held() {
             waiter.join().unwrap();
         }
         assert_eq!(cache.get_with(&1, || 10), 10);
-        // What waits for its drop holds the cache that it waits in.
+        // The value that waits for its drop holds the cache that it waits in.
         cache.quiesce();
     });
 }
@@ -204,7 +204,7 @@ fn c06_a_predicate_that_panics_leaves_the_cache_usable() {
     });
 }
 
-/// A walk whose caller catches the panic of a `Clone` and goes on sees each entry once.
+/// A walk with a caller that catches the panic of a `Clone` and goes on sees each entry once.
 #[test]
 fn c06_a_clone_that_panics_in_a_walk_leaves_it_where_it_was() {
     struct Fragile<'a>(u64, &'a AtomicUsize);
@@ -269,8 +269,7 @@ fn c06_the_value_before_may_wait_for_the_lead_that_a_closed_cache_refuses() {
     });
 }
 
-/// A panic leaves the cache usable: so what leads to it may be taken over a `catch_unwind`, whatever the
-/// values are.
+/// A panic leaves the cache usable: so all handles to it may cross a `catch_unwind`, with values of any type.
 #[test]
 fn c06_what_leads_to_a_cache_is_unwind_safe() {
     use atomic_cache::*;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 type Told = Arc<Mutex<Vec<(u64, bool)>>>;
 
-/// A cache whose listener invalidates key 1, whatever it is told of; notes what it is told, and whether
-/// something unwinds meanwhile.
+/// A cache with a listener that invalidates key 1 at every removal. It notes each removal, and whether its thread
+/// unwinds meanwhile.
 fn invalidates_1(clock: &ManualClock) -> (Cache<u64, u64>, Told) {
     let handle: Arc<OnceLock<Cache<u64, u64>>> = Arc::default();
     let told = Told::default();
@@ -51,7 +51,7 @@ fn c06_a_listener_is_not_told_by_a_future_that_leads() {
             Box::pin(async move {
                 let puts = cache.clone();
                 let fill = || async move {
-                    // What it has put in and taken out itself is told when it has ended.
+                    // A removal of its own is told when it has ended.
                     puts.insert(2, 2);
                     puts.invalidate(&2);
                     latch.await;
@@ -135,7 +135,7 @@ fn c06_a_listener_is_not_told_beside_a_guard() {
     }
 }
 
-/// A task leads by another future of it: nobody knows. The wait is refused, and counted.
+/// A task leads by another future of its own: the cache cannot know. The wait is refused, and counted.
 #[test]
 fn c06_a_listener_that_waits_for_a_sibling_of_the_future_that_tells_it_is_refused() {
     watched(|| {
@@ -160,7 +160,7 @@ fn c06_a_listener_that_waits_for_a_sibling_of_the_future_that_tells_it_is_refuse
     });
 }
 
-/// In a task of tokio that is so of a removal that blocks nobody, too.
+/// In a task of tokio that is so of a removal that blocks no caller, too.
 #[test]
 fn c06_a_listener_that_waits_inside_a_task_is_refused() {
     watched(|| {
@@ -224,7 +224,7 @@ fn c06_a_listener_is_not_told_while_a_fill_unwinds() {
         for fill in fills {
             assert!(panics(fill));
         }
-        // Nothing is kept for ever: whoever comes by next tells.
+        // No removal is kept back for ever: the next caller tells the listener.
         cache.insert(7, 7);
         let told = told.lock().unwrap();
         let mut keys: Vec<_> = told.iter().map(|&(key, _)| key).collect();
@@ -234,7 +234,7 @@ fn c06_a_listener_is_not_told_while_a_fill_unwinds() {
     });
 }
 
-/// What is not told while something unwinds is not waited for there.
+/// A removal that is not told while a thread unwinds is not waited for there.
 #[test]
 fn c09_quiesce_while_something_unwinds_does_not_wait_for_the_listener() {
     watched(|| {
@@ -255,7 +255,7 @@ fn c09_quiesce_while_something_unwinds_does_not_wait_for_the_listener() {
     });
 }
 
-/// Nobody waits for a fill that a spawner goes on with: who ends it tells.
+/// A spawner goes on with a fill that has no waiters: the task that ends it tells the listener.
 #[test]
 fn c06_what_a_fill_that_nobody_waits_for_has_removed_is_told_at_its_end() {
     watched(|| {

@@ -1,6 +1,6 @@
-//! What is allocated when. Clause 7 of the contract: a hit allocates nothing. Section 3 of the
-//! proof plan: zero allocations a hit, by a counting allocator. The costs that the documentation
-//! of `Cache` names: a fill without waiters allocates once.
+//! Which calls allocate. Clause 7 of the contract: a hit allocates nothing. Section 3 of the proof plan: zero
+//! allocations a hit, by a counting allocator. The costs that the documentation of `Cache` names: a fill without
+//! waiters allocates once.
 //!
 //! Counted on this thread alone, so that tests that run beside do not disturb.
 
@@ -11,8 +11,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// The cache has room: no growth disturbs. Some entries are there, so that what a thread and a
-/// cache allocate once has been allocated.
+/// The cache has room: no resize disturbs. It has some entries, so that the first allocations of a thread and a cache
+/// are over.
 fn warm() -> Cache<u64, u64> {
     let cache = Cache::builder().initial_capacity(4096).build().unwrap();
     (0..200).for_each(|key| cache.insert(key, key));
@@ -20,12 +20,12 @@ fn warm() -> Cache<u64, u64> {
     cache
 }
 
-/// What reclamation may allocate for each thing that is removed, in the place of one: with crossbeam-epoch each pin may move the
-/// epoch on and allocate, and a slow machine pins more often between two batches.
+/// How many allocations reclamation may need for each removal, in the place of one: with crossbeam-epoch each pin may
+/// move the epoch on and allocate, and a slow machine pins more often between two batches.
 const RECLAIMS: u64 = if cfg!(atomic_cache_crossbeam) { 4 } else { 1 };
 
-/// Runs a test whose pins must allocate nothing. With crossbeam-epoch a pin now and then drops garbage of the whole process,
-/// also of other tests: there the test is alone in a process.
+/// Runs a test that pins and must allocate nothing for it. With crossbeam-epoch a pin now and then drops garbage of the
+/// whole process, also of other tests: there the test is alone in a process.
 #[track_caller]
 fn pins_alone(name: &str, test: impl FnOnce()) {
     if cfg!(atomic_cache_crossbeam) {
@@ -243,10 +243,10 @@ fn a_fill_without_waiters_allocates_chunks_alone() {
     assert_allocates_chunks_alone(|key| cache.insert(key, key));
 }
 
-/// What is retired is reused: a bounded cache that is full asks for no more memory, however many fills come.
+/// Retired memory is reused: a bounded cache that is full asks for no more memory, however many fills come.
 #[test]
 fn a_full_cache_reuses_what_it_has() {
-    // Alone in a process: what another test's view holds up is in batches that are not used again yet.
+    // Alone in a process: entries that another test's guard holds up are in batches that are not used again yet.
     let name = test_name!();
     in_child(name, std::time::Duration::from_secs(120), || {
         let cache: Cache<u64, u64> = Cache::builder().max_capacity(100).build().unwrap();
@@ -256,7 +256,7 @@ fn a_full_cache_reuses_what_it_has() {
         fill(0..10_000);
         let fills = 100_000;
         let allocated = allocations(|| fill(10_000..10_000 + fills));
-        // What is left is the reclamation's: a few for every batch of 32.
+        // The rest is the reclamation's: a few for every batch of 32.
         let most = if RECLAIMS == 1 {
             fills / 10
         } else {
@@ -277,7 +277,7 @@ fn a_fill_by_a_borrowed_key_allocates_the_key() {
     }
 }
 
-/// Amortised: with growth, and with what removing allocates, it is at most two each.
+/// Amortised: with resizes, and with the allocations of removals, it is at most two each.
 #[test]
 fn fills_and_removals_allocate_at_most_two_each_with_growth() {
     let cache: Cache<u64, u64> = Cache::unbounded();

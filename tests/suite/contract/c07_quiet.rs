@@ -1,13 +1,14 @@
-//! Clause 7 of the contract: a hit takes no lock, and once its entry's count is full it writes
-//! no memory that other threads read.
+//! Clause 7 of the contract: a hit takes no lock, and once its entry's count is full it writes no
+//! memory that other threads read.
 //!
 //! The test takes it literally. A cache is built with all of its memory - handle, table, entries,
-//! counters - in pages of its own, which are then made read-only: whoever stores into them, or
-//! only tries to by a locked instruction, ends the process. So it runs in one of its own.
+//! counters - in pages of its own, which are then made read-only. A thread that stores into them,
+//! or only tries to by a locked instruction, ends the process. So the test runs in a process of its
+//! own.
 //!
-//! Not in these pages, and so not covered, is what belongs to the epoch engine and not to the
-//! cache: this thread's own record, into which a pin is written, and the engine's global epoch,
-//! which one pin in 128 tries to advance.
+//! Not in these pages, and so not covered, is the memory of the epoch engine: this thread's own
+//! record, into which a pin is written, and the engine's global epoch, which one pin in 128 tries
+//! to advance.
 #![cfg(unix)]
 
 use crate::support::common::*;
@@ -19,7 +20,7 @@ const KEYS: u64 = 500;
 /// More than any count goes to.
 const ENOUGH: usize = 64;
 
-/// Each way to hit `key`, whose value is the key as a text.
+/// Each way to hit `key`; its value is the key as a text.
 fn hit(cache: &Cache<u64, String>, key: u64) {
     let text = key.to_string();
     assert_eq!(cache.get(&key).as_deref(), Some(&*text));
@@ -42,7 +43,7 @@ fn hit(cache: &Cache<u64, String>, key: u64) {
     );
 }
 
-/// What this thread and the program allocate for their first cache is of no cache.
+/// The allocations of this thread and the program for their first cache are of no cache.
 fn use_another_first() {
     let first: Cache<u64, String> = Cache::builder().max_capacity(9).build().unwrap();
     (0..9).for_each(|key| first.insert(key, key.to_string()));
@@ -75,7 +76,7 @@ fn bounded() -> Builder<u64, String> {
     Cache::builder().max_capacity(KEYS)
 }
 
-/// What ends a process that stores into read-only memory: a signal.
+/// A process that stores into read-only memory ends by a signal.
 #[track_caller]
 fn assert_stores(name: &str, test: impl FnOnce()) {
     let said = panic_text(|| in_child(name, Duration::from_secs(60), test));

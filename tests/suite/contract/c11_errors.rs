@@ -1,4 +1,4 @@
-//! Clause 11: errors say what to do, the compiler's too: `tests/ui/key_*.rs`, `tests/ui/await_*.rs`.
+//! Clause 11: errors, the compiler's too, say how to proceed: `tests/ui/key_*.rs`, `tests/ui/await_*.rs`.
 
 use crate::support::common::*;
 use atomic_cache::{AtomicCache, BuildError, Cache, CycleError, TryGetError};
@@ -68,7 +68,7 @@ fn c11_errors_name_the_keys_and_carry_the_fills_own_error() {
     });
 }
 
-/// Keys that are not `Debug`, and keys whose `Debug` is long.
+/// Keys that are not `Debug`, and keys with a long `Debug`.
 #[test]
 fn c11_a_cycle_of_keys_that_cannot_be_shown_names_their_type() {
     #[derive(Clone, PartialEq, Eq, Hash)]
@@ -107,7 +107,7 @@ fn what_the_compiler_says_of_a_call_that_is_nearly_right() {
     cases.compile_fail("tests/ui/await_*.rs");
 }
 
-/// Also if it becomes something else by `to_owned`. And a call says what the keys are, as it did.
+/// Also if `to_owned` makes another type of it. And a call still determines the key type.
 #[test]
 fn a_borrowed_form_of_ones_own_may_be_clone() {
     use atomic_cache::{Cache, Equivalent, ToKey};

@@ -1,5 +1,5 @@
-//! Acceptance: what cereggii's `AtomicCache` does for a Python program, done by ours. Tests are
-//! named after its behaviours. Its bugs are not copied; where we differ, the test says so.
+//! Acceptance: the services of cereggii's `AtomicCache` to a Python program, done by ours. Tests
+//! are named after its behaviours. Its bugs are not copied; where we differ, the test says so.
 //! (`memoize` is in `macros/memoize.rs`.)
 
 use crate::support::common::*;
@@ -41,7 +41,7 @@ fn the_ttl_is_optional() {
     }
 }
 
-/// An expired entry is refilled by who asks for it next, not before.
+/// An expired entry is refilled by the next caller that asks for it, not before.
 #[test]
 fn the_ttl_is_lazy() {
     let (clock, fills) = (ManualClock::new(), Tally::default());
@@ -101,7 +101,7 @@ fn one_fill_per_key_under_contention_and_waiters_block() {
     });
 }
 
-/// A fill of one key holds up nobody who asks for another.
+/// A fill of one key holds up no caller of another.
 #[test]
 fn a_slow_fill_blocks_no_other_key() {
     watched(|| {
@@ -127,8 +127,8 @@ fn a_slow_fill_blocks_no_other_key() {
     });
 }
 
-/// `cache[key]`: a view indexes. Ours does not fill (an index cannot wait without the pin that
-/// it lends under); `get` and `get_or_fill` do.
+/// `cache[key]`: a guard indexes. Ours does not fill (an index cannot wait without the pin that it
+/// lends under); `get` and `get_or_fill` do.
 #[test]
 fn cache_of_key_indexes() {
     let cache = AtomicCache::new(|key: &String| key.len(), None);
@@ -171,9 +171,9 @@ fn in_neither_fills_nor_blocks() {
     });
 }
 
-/// `cache[key] = value` raises there, and does not compile here: that is the `compile_fail`
-/// example in the documentation of `AtomicCache`. What there is to change an entry with is
-/// `refresh` and `invalidate`, and what they leave is what the fill computes.
+/// `cache[key] = value` raises there, and does not compile here: that is the `compile_fail` example
+/// in the documentation of `AtomicCache`. The methods that change an entry are `refresh` and
+/// `invalidate`, and after them the entry has the value that the fill computes.
 #[test]
 fn direct_assignment_is_refused_so_every_value_is_the_fills() {
     let fills = Tally::default();
@@ -236,7 +236,7 @@ fn invalidate_of_what_is_not_there_is_harmless() {
     assert!(!cache.invalidate(&1));
 }
 
-/// There, an exception is cached and raised to everyone. Here a failure is cached if it is the
+/// There, an exception is cached and raised to every caller. Here a failure is cached if it is the
 /// value: let that be a `Result`.
 #[test]
 fn failures_are_cached_as_results() {
@@ -299,8 +299,8 @@ fn a_fill_that_is_torn_down_leaves_nobody_hanging() {
     });
 }
 
-/// There, waiters read again, so that with a lifetime of zero one flight of eight callers turns
-/// into eight fills in a row. Here they get the flight's value.
+/// There, waiters read again, so that with a TTL of zero one flight of eight callers turns into
+/// eight fills in a row. Here they get the flight's value.
 #[test]
 fn a_ttl_of_zero_makes_one_fill_of_one_flight() {
     watched(|| {
@@ -328,7 +328,7 @@ fn a_ttl_of_zero_makes_one_fill_of_one_flight() {
     });
 }
 
-/// There, tombstones are never freed. Here what is invalidated is dropped.
+/// There, tombstones are never freed. Here an invalidated value is dropped.
 #[test]
 fn what_is_invalidated_is_freed() {
     watched(|| {

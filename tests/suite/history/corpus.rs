@@ -25,7 +25,7 @@ fn the_corpus_agrees_with_the_model() {
     });
 }
 
-/// The same programs every time, so that what fails fails again; one that fails is shrunk.
+/// The same programs every time, so that a failure repeats; a program that fails is shrunk.
 #[test]
 fn random_programs_agree_with_the_model() {
     let config = Config {
@@ -36,7 +36,7 @@ fn random_programs_agree_with_the_model() {
     let seed = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
     let programs = prop_oneof![
         4 => prop::collection::vec(any::<u8>(), 0..200),
-        // Few keys and few verbs: more happens to each.
+        // Few keys and few methods: more happens to each.
         4 => prop::collection::vec(0_u8..20, 0..300),
         1 => prop::collection::vec(any::<u8>(), 600..1_000),
     ];

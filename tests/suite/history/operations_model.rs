@@ -1,16 +1,15 @@
 //! Programs of cache operations, decoded from bytes and run against a plain model: a map, a clock
 //! and a stack of running fills.
 //!
-//! One file for three users: the fuzz target `operations` (`fuzz/`), the replay of its corpus and
-//! the seeded random programs (`corpus.rs`). Every byte string is a program, so whatever shrinks
-//! bytes shrinks programs: a byte that is missing reads as zero, and zero is always the simplest
-//! choice.
+//! One file for three users: the fuzz target `operations` (`fuzz/`), the replay of its corpus and the seeded random
+//! programs (`corpus.rs`). Every byte string is a program, so a tool that shrinks bytes shrinks programs: a byte that
+//! is missing reads as zero, and zero is always the simplest choice.
 //!
 //! # The model
 //! All happens on one thread, so the contract leaves no choice: of each key the model knows the
-//! entry, with its deadline, and the flight that stands for it, if one does. A flight that was
-//! cut off stands for nothing: its value is its caller's alone. Whoever would have to wait waits
-//! for this very thread, and has a cycle.
+//! entry, with its deadline, and the flight that fills it, if one does. A detached flight fills no
+//! key: its value is its caller's alone. A call that would have to wait waits for this very thread,
+//! and has a cycle.
 
 use atomic_cache::{
     AtomicCache, Cache, CompResult, CycleError, GuardResult, ManualClock, Op, PlaceholderGuard,
@@ -336,17 +335,17 @@ struct Model {
     ids: u64,
     flights_so_far: u64,
     entries: BTreeMap<u8, Live>,
-    /// The flights that stand for their keys.
+    /// The flight of each key, by number.
     flights: BTreeMap<u8, u64>,
     /// The flights that are computes.
     computes: BTreeSet<u64>,
-    /// Those that stand for their keys, and whose values are kept by nobody.
+    /// Those of them with values that are not kept.
     detached: BTreeSet<u64>,
     /// The computes that have no effect.
     superseded: BTreeSet<u64>,
     /// The fills on this thread's stack, the innermost last.
     stack: Vec<Flight>,
-    /// Flights that hold a value they are to replace, cut off or not.
+    /// Flights that hold a value they are to replace, detached or not.
     holders: usize,
     fills: u64,
     errors: u64,
@@ -423,7 +422,7 @@ impl Model {
         self.flights.get(&flight.key) == Some(&flight.number)
     }
 
-    /// Ends a flight. True: it had not been cut off.
+    /// Ends a flight. True: it was not detached.
     fn end(&mut self, flight: Flight) -> bool {
         self.holders -= usize::from(flight.prior.is_some());
         let stands = self.stands(flight);
@@ -433,7 +432,7 @@ impl Model {
         stands && !self.detached.contains(&flight.number)
     }
 
-    /// Cuts off the flight of a key, which this thread cannot wait for.
+    /// Detaches the flight of a key, which this thread cannot wait for.
     fn cut_off(&mut self, key: u8) {
         if let Some(number) = self.flights.remove(&key) {
             if self.computes.contains(&number) {
@@ -477,8 +476,8 @@ impl Model {
         }
     }
 
-    /// What runs on this very thread cannot be waited for. A first fill is detached, a compute left alone unless what it
-    /// has read is picked.
+    /// A call cannot wait for a fill of its own thread. A first fill is detached; a compute is left alone unless the
+    /// value it has read is picked.
     fn remove_if(&mut self, which: impl Fn(u8, u64) -> bool) {
         for (&key, &number) in &self.flights {
             if self.look(key).is_none() && !self.computes.contains(&number) {
@@ -517,7 +516,7 @@ impl Model {
 /// A panic that a fill was told to.
 struct Planned;
 
-/// What a fill is to end with.
+/// How a fill is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
     Value,
@@ -525,7 +524,7 @@ enum Plan {
     Panic,
 }
 
-/// What came of a verb that fills.
+/// The result of a method that fills.
 #[derive(Debug, PartialEq, Eq)]
 enum Came {
     Value(u64),
@@ -547,11 +546,11 @@ struct Run<'c, 'b> {
     model: RefCell<Model>,
     guards: RefCell<Vec<(Guard<'c>, Flight)>>,
     depth: Cell<usize>,
-    /// How many pinned views this thread holds.
+    /// How many guards this thread holds.
     pins: Cell<usize>,
 }
 
-/// The verbs that fill.
+/// The methods that fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     GetWith,
@@ -576,7 +575,7 @@ impl Verb {
         Self::PinnedTryFill,
     ];
 
-    /// What this verb's fill can do of what was planned.
+    /// The part of the plan that this method's fill can do.
     fn can(self, plan: Plan) -> Plan {
         match (self, plan) {
             (Self::OrInsert, _) => Plan::Value,
@@ -585,7 +584,7 @@ impl Verb {
         }
     }
 
-    /// Whether a cycle is an error of this verb, and not a panic.
+    /// Whether a cycle is an error of this method, and not a panic.
     fn tries(self) -> bool {
         matches!(
             self,
@@ -852,7 +851,7 @@ impl Run<'_, '_> {
         self.model.borrow_mut().stack.pop();
     }
 
-    /// Calls the verb, and puts what came of it into words.
+    /// Calls the method, and turns its result into a `Came`.
     fn call(&self, key: u8, verb: Verb, fill: impl FnOnce() -> Result<Value, u64>) -> Came {
         let cache = self.cache;
         let wanted = self.owned(key);
@@ -953,7 +952,7 @@ impl Run<'_, '_> {
         };
         assert!(!filling, "a compute of k{key} ran inside its own fill");
         let mut model = self.model.borrow_mut();
-        // A value whose time ends while `f` runs may be taken for one that was not there.
+        // A value that expires while `f` runs may be taken for an absent one.
         let prior = flight.prior.map(|prior| prior.id);
         let expired = flight.prior.is_some_and(|prior| !model.is_fresh(prior));
         let seen = |id: Option<u64>| done.as_ref().is_ok_and(|done| is_about(done, plan, id));
@@ -1051,7 +1050,7 @@ impl Run<'_, '_> {
         self.check(flight.key);
     }
 
-    /// A pinned view, which lends a value while other things happen.
+    /// A guard, which lends a value while other things happen.
     fn pinned(&self) {
         let key = self.key();
         let wanted = self.owned(key);
@@ -1118,8 +1117,8 @@ impl Run<'_, '_> {
             .iter()
             .map(|(key, value)| (key.number(), value.id()));
         assert_eq!(once_each(there), contents);
-        // Entries that have expired may be counted, and so may those that a flight which was
-        // cut off holds to its end.
+        // Entries that have expired may be counted, and so may the previous values that detached flights hold to their
+        // end.
         let len = self.cache.len();
         let most = model.entries.len() + model.holders;
         assert!(
@@ -1182,7 +1181,7 @@ fn keys_of(cycle: &CycleError) -> Vec<String> {
     cycle.keys().to_vec()
 }
 
-/// Runs a verb; a panic that was to be expected is one of the things that can come of it.
+/// Runs a method; an expected panic is one of its possible results.
 fn caught(verb: impl FnOnce() -> Came) -> Came {
     catch_unwind(AssertUnwindSafe(verb)).unwrap_or_else(kind_of)
 }
@@ -1202,8 +1201,8 @@ fn kind_of(panic: Box<dyn std::any::Any + Send>) -> Came {
 // ---------------------------------------------------------------------------------------------
 // A cache with its own fill
 
-/// What the next fill does, and what it has met. The fill belongs to the cache, so it is told by
-/// way of this; what it meets is compared when it is over.
+/// The plan of the next fill, and the things it has met. The fill belongs to the cache, so it gets its plan by way of
+/// this. The things it meets are compared when it is over.
 #[derive(Default)]
 struct Script {
     plan: Option<(Plan, u64)>,
@@ -1213,7 +1212,7 @@ struct Script {
     ran: Vec<u8>,
 }
 
-/// What a fill does to its own cache.
+/// A call that a fill makes to its own cache.
 #[derive(Clone, Copy, Debug)]
 enum Inner {
     Peek,
@@ -1232,12 +1231,12 @@ enum Met {
 
 type OwnFill = AtomicCache<Key, Value, u64, Spread>;
 
-/// What a nested fill of a key computes: it has no id of its own.
+/// The value that a nested fill of a key computes: it has no id of its own.
 fn plain_id(key: u8) -> u64 {
     1 << 32 | u64::from(key)
 }
 
-/// The cache, and the handle by which its fill uses it: whoever runs the program keeps both.
+/// The cache, and the handle by which its fill uses it: the one that runs the program keeps both.
 fn own_fill(
     setup: &Setup,
     clock: &ManualClock,
@@ -1438,7 +1437,7 @@ fn fill_itself(
     assert_eq!(came, expected, "k{key}");
 }
 
-/// What a fill is to meet when it uses its own cache.
+/// The result that a fill is to meet when it uses its own cache.
 fn expect(model: &mut Model, inner: Inner, key: u8, ran: &mut Vec<u8>) -> Met {
     match inner {
         Inner::Peek => Met::Peeked(model.look(key)),

@@ -1,6 +1,5 @@
-//! Races that were lost once, found by `runs.rs`, each as small as it gets. What they need
-//! happens between two instructions: each tries often, and would rather miss it than fail for
-//! nothing.
+//! Races that were lost once, found by `runs.rs`, each as small as it gets. They are lost between
+//! two instructions: each tries often, and would rather miss the moment than fail for nothing.
 
 use crate::support::common::*;
 use atomic_cache::{AtomicCache, Cache, Op, TryGetError};
@@ -67,8 +66,8 @@ fn a_value_that_is_computed_anew_is_there_all_along() {
     beside(refresh, || assert!(own.contains(&1)));
 }
 
-/// `invalidate_all` and `invalidate_if` beat a compute that begins or ends while they walk: what
-/// was there before them is not put back.
+/// `invalidate_all` and `invalidate_if` beat a compute that begins or ends while they walk: the
+/// value that was there before them is not put back.
 #[test]
 fn a_walk_that_invalidates_beats_a_compute() {
     let cache: Cache<u32, u32> = Cache::unbounded();
@@ -103,7 +102,7 @@ fn a_lead_that_is_handed_over_is_no_cycle() {
                     })
                 }));
             });
-            // Nobody ever asks for 1 from inside 2.
+            // No fill of 2 ever asks for 1.
             cache.get_with(&1, || {
                 barrier.wait();
                 match cache.try_get_with(&2, || Ok::<_, ()>(2)) {
@@ -116,7 +115,7 @@ fn a_lead_that_is_handed_over_is_no_cycle() {
     }
 }
 
-/// A compute that an `insert` cuts off before it has looked is shown something all the same.
+/// A compute that an `insert` detaches before it has looked is shown a value all the same.
 #[test]
 fn a_compute_is_shown_what_is_there_all_along() {
     let cache: Cache<u32, u32> = Cache::unbounded();
@@ -132,8 +131,8 @@ fn a_compute_is_shown_what_is_there_all_along() {
     );
 }
 
-/// A compute that was shown nothing comes after the `invalidate`, so what it puts in is kept: it
-/// is not cut off by that `invalidate` before it has looked.
+/// A compute that was shown nothing comes after the `invalidate`, so its value is kept: that
+/// `invalidate` does not detach it before it has looked.
 #[test]
 fn a_compute_is_shown_what_there_was_when_it_was_cut_off() {
     let cache: Cache<u32, u32> = Cache::unbounded();
@@ -180,11 +179,11 @@ fn for_a_while(condition: impl Fn() -> bool) {
     }
 }
 
-/// Clause 5: who waits is taken out of the wait-for graph before its flight may be freed. Another
-/// thread walks the graph for as long as an allocation takes, meanwhile the flight that it comes to
+/// Clause 5: a waiter is taken out of the wait-for graph before its flight may be freed. Another
+/// thread walks the graph for as long as an allocation takes. Meanwhile the flight that it comes to
 /// fails, and all that can be freed is freed.
 ///
-/// In a process of its own: the flight would be a freed one, whose lock is never let go of.
+/// In a process of its own: the flight would be freed memory, with a lock that is never released.
 #[test]
 fn a_wait_leaves_the_graph_before_it_leaves_its_flight() {
     let name = test_name!();
@@ -233,9 +232,9 @@ fn a_wait_leaves_the_graph_before_it_leaves_its_flight() {
     });
 }
 
-/// A key whose `Hash` has become another one while it was computed anew is looked for everywhere
-/// when its old entry is put back. A growth that begins at that moment moves it, and must not hide
-/// it: the entry would be freed and still be referred to.
+/// The `Hash` of a key changes while it is computed anew. Then the cache looks for the key
+/// everywhere when it puts the old entry back. A resize that begins at that moment moves it, and
+/// must not hide it: the entry would be freed and still be referred to.
 ///
 /// In a process of its own: there it aborts.
 #[test]
@@ -287,8 +286,8 @@ fn a_key_that_lies_is_put_back_although_a_growth_begins() {
     let name = test_name!();
     in_child(name, Duration::from_secs(120), || {
         let key = |number| Key(Arc::new(AtomicU64::new(number)));
-        // Numbers whose homes are near each other, at the end of the table: the cache spreads the
-        // hashes by this multiplication.
+        // Numbers with homes near each other, at the end of the table: the cache spreads the hashes
+        // by this multiplication.
         let home = |number: u64| {
             let product = u128::from(number) * 0x9E37_79B9_7F4A_7C15;
             ((product >> 64) as u64 ^ product as u64) >> 52

@@ -139,7 +139,7 @@ pub(crate) fn watched<T: fmt::Debug + Send + 'static>(
             Ok(next) => last = Some(next),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                // Not by the macro, whose output the test harness would keep to itself.
+                // Not by the macro: the test harness would keep its output to itself.
                 let text = format!("R9: the run of {last:?} has hung for {PATIENCE:?}\n");
                 let _ = std::io::stderr().write_all(text.as_bytes());
                 abort();
@@ -152,7 +152,7 @@ pub(crate) fn watched<T: fmt::Debug + Send + 'static>(
 }
 
 // ---------------------------------------------------------------------------------------------
-// What is to be run
+// The plans
 
 /// The kinds of operations, and how often each is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -318,7 +318,7 @@ impl Dice {
 // ---------------------------------------------------------------------------------------------
 // Running and recording
 
-/// Runs a plan, and panics if what happened keeps not to the rules.
+/// Runs a plan, and panics if the history breaks the rules.
 fn judge(plan: &Plan) {
     let history = run(plan);
     let mut verdict = checker::check(&history);
@@ -339,7 +339,7 @@ enum Subject {
     OwnFill(AtomicCache<Key, Value, u64, Spread>),
 }
 
-/// What the threads of one run share.
+/// The things that the threads of one run share.
 struct Scene {
     subject: Subject,
     clock: ManualClock,
@@ -492,7 +492,7 @@ impl Order {
         self.stamps.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// The fill: `inside` is what it does meanwhile.
+    /// The fill: it runs `inside` meanwhile.
     fn carry_out(
         &self,
         tally: &Arc<Tally>,
@@ -519,7 +519,8 @@ impl Order {
 }
 
 thread_local! {
-    /// What the next fill of a cache with its own fill does on this thread; and what it did.
+    /// The order for the next fill of a cache with its own fill on this thread; and the executions
+    /// done.
     static TOLD: RefCell<Option<Order>> = const { RefCell::new(None) };
     static DONE: RefCell<Vec<Execution>> = const { RefCell::new(Vec::new()) };
 }
@@ -602,7 +603,7 @@ impl<'s> Actor<'s> {
         });
     }
 
-    /// How the next fill is to go; `never` lists the endings that its verb does not have.
+    /// How the next fill is to go; `never` lists the endings that its method does not have.
     fn order(&self, endings: &[Ending]) -> Order {
         let id = self.new_id();
         let dice = self.below(64);
@@ -629,7 +630,7 @@ impl<'s> Actor<'s> {
         self.scene.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What a fill does while it runs: sometimes, operations of its own.
+    /// The operations of a fill while it runs: sometimes some of its own.
     fn inside(&self) {
         if self.depth.get() > 1 || self.below(64) >= self.plan.calls {
             return;
@@ -706,7 +707,7 @@ impl<'s> Actor<'s> {
     }
 
     fn fetch(&self, cache: &Cache<Key, Value, Spread>, key: &Key) {
-        // Inside a fill a wait may close a cycle: the verbs that have errors for that.
+        // Inside a fill a wait may close a cycle: the methods that have errors for that.
         let way = self.below(if self.depth.get() > 0 { 2 } else { 7 });
         let order = self.order(match way {
             0..=2 => &[Ending::Error(0)],

@@ -26,7 +26,7 @@ fn h22_a_predicate_that_blocks_or_reenters_blocks_nobody() {
             })
         };
         held.begun.pass();
-        // Blocked in the middle of its walk: everybody else goes on, and the table grows.
+        // Blocked in the middle of its walk: every other thread goes on, and the table is resized.
         for key in 1000..3000 {
             assert_eq!(cache.get_with(&key, || key), key);
         }
@@ -79,8 +79,8 @@ impl std::fmt::Debug for Talkative {
     }
 }
 
-/// Clause 4: nobody hangs. A wait puts its key into words, and the key's `Debug` waits for the
-/// same flight. The lead that is then lost goes to one who is there to take it.
+/// Clause 4: no thread hangs. A wait puts its key into words, and the key's `Debug` waits for the same flight. The lead
+/// that is then lost goes to the wait that is there to take it.
 #[test]
 fn h22_a_debug_that_waits_itself_takes_over_a_lost_lead() {
     watched(|| {

@@ -10,7 +10,7 @@ use std::thread;
 
 // ---- H14: a fill asks for its own key.
 
-/// What `verb` says when its fill would wait for itself: as an error, or as a panic.
+/// The error or panic of `verb` when its fill would wait for itself.
 fn cycle_text(verb: Verb, ask: impl FnOnce() -> Came) -> String {
     match verb {
         Verb::TryGetWith
@@ -256,8 +256,8 @@ fn h15_a_cycle_over_two_threads_and_three_caches_is_found() {
     });
 }
 
-/// The plain verbs panic with it; the fill that panics hands its key to who waits for it, and
-/// that caller's own fill ends.
+/// The plain methods panic with it. The fill that panics hands its key to the caller that waits for it, and that
+/// caller's own fill ends.
 #[test]
 fn h15_a_cycle_that_nobody_catches_ends_in_one_panic() {
     watched(|| {
@@ -321,8 +321,8 @@ fn h15_guards_that_wait_for_each_other_get_one_error() {
     });
 }
 
-/// Waiting by `invalidate` is waiting: of fills that invalidate each other's keys one is cut off
-/// instead, so both end, and neither value is kept.
+/// Waiting by `invalidate` is waiting: of fills that invalidate each other's keys one is detached instead, so both end,
+/// and neither value is kept.
 #[test]
 fn h15_fills_that_invalidate_each_others_keys_both_end() {
     type Way = fn(&Cache<u64, u64>, u64);
@@ -358,7 +358,7 @@ fn h15_fills_that_invalidate_each_others_keys_both_end() {
                     for fill in fills {
                         fill.join().unwrap();
                     }
-                    // `invalidate_if` sees its own key too, and whoever ends second is judged.
+                    // `invalidate_if` sees its own key too, and the second to end is judged.
                     assert_eq!(cache.iter().count(), cache.len());
                     cache.invalidate_all();
                     assert!(cache.is_empty());
@@ -384,8 +384,8 @@ fn h15_fills_that_invalidate_each_others_keys_keep_neither_value() {
                     })
                 })
             });
-            // Each has called `invalidate` after both fills had begun. One of them may have come
-            // when the other's fill had ended: then it has removed what that had published.
+            // Each has called `invalidate` after both fills had begun. One of them may have come when the other's fill
+            // had ended: then it has removed the value of that one.
             for (fill, own) in fills.into_iter().zip([1, 2]) {
                 assert_eq!(fill.join().unwrap(), own);
             }
@@ -394,8 +394,8 @@ fn h15_fills_that_invalidate_each_others_keys_keep_neither_value() {
     });
 }
 
-/// One waits for the other's value, the other for the end of the first: whoever comes second is
-/// told, or cuts off.
+/// One waits for the other's value, the other for the end of the first. The second to wait gets an error, or detaches
+/// the fill.
 #[test]
 fn h15_a_get_and_an_invalidate_that_wait_for_each_other_both_end() {
     watched(|| {
@@ -436,8 +436,8 @@ fn h15_a_get_and_an_invalidate_that_wait_for_each_other_both_end() {
     });
 }
 
-/// Random graphs with cycles, walked by many threads at once, with panics and invalidations:
-/// everybody comes back, with a value or with an error that names keys.
+/// Random graphs with cycles, walked by many threads at once, with panics and invalidations: every call returns, with a
+/// value or with an error that names keys.
 #[test]
 fn h15_nobody_hangs_on_random_graphs_with_cycles() {
     watched(|| {
@@ -489,7 +489,7 @@ fn h15_nobody_hangs_on_random_graphs_with_cycles() {
                     });
                 }
             });
-            // At rest nobody leads and nobody waits: every key can be filled.
+            // At rest no thread leads and none waits: every key can be filled.
             for node in 0..NODES {
                 cache.invalidate(&node);
                 assert!(!cache.contains(&node));
@@ -543,7 +543,7 @@ fn h16_a_fill_that_removes_its_own_key_does_not_wait_for_itself() {
                 let came = verb.ask(&cache, 1, || {
                     way(&cache);
                     assert!(!cache.contains(&1));
-                    // Cut off: a new flight of the key runs inside the old one.
+                    // Detached: a new flight of the key runs inside the old one.
                     assert_eq!(cache.get_with(&1, || 11), 11, "{name} in {verb:?}");
                     Ok(10)
                 });
@@ -577,7 +577,7 @@ fn h16_a_compute_or_refresh_that_removes_its_own_live_key_keeps_nothing() {
                 cache.entry(1).and_compute_with(|there| {
                     way(&cache);
                     assert!(!cache.contains(&1), "{name}");
-                    // What is lent stays.
+                    // A value that is lent stays.
                     assert_eq!(there, Some(&5));
                     op
                 });

@@ -107,7 +107,7 @@ fn h20_a_thread_may_lead_and_wait_in_the_destructors_of_its_thread_locals() {
             for waiter in waiters {
                 assert_eq!(waiter.join().unwrap(), 10);
             }
-            // It waits for somebody else, and for an end.
+            // It waits for another thread's fill, and for an end.
             let held = Held::new();
             let leader = start_fill(&cache, 2, 20, &held);
             let before = cache.stats().joined;
@@ -190,7 +190,7 @@ fn h21_a_thread_that_ends_while_it_leads_passes_the_lead_on() {
     });
 }
 
-/// A thread that dies of a panic in its fill, with nobody to catch it.
+/// A thread that dies of a panic in its fill, which it does not catch.
 #[test]
 fn h21_a_thread_that_dies_while_it_leads_passes_the_lead_on() {
     watched(|| {
@@ -259,7 +259,7 @@ fn h21_a_cache_whose_handles_are_dropped_while_others_wait_leaves_nothing_behind
                     if round % 2 == 0 {
                         cache.invalidate(&key);
                     }
-                    // A view holds its handle too.
+                    // A guard holds its handle too.
                     let view = cache.pin();
                     view.get(&key).map(Counted::id)
                 })

@@ -25,7 +25,7 @@ type Colliding = BuildHasherDefault<OneHash>;
 
 // ---- H6, H7: `Hash` and `Eq` that do not keep their promises.
 
-/// What a rogue key does.
+/// The fault of a rogue key.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rogue {
     /// `Hash` panics now and then.
@@ -132,7 +132,7 @@ fn rogue_churn(rogue: Rogue, ttl: bool, operations: u64) {
                     if dice.roll(64) == 0 {
                         clock.advance(SECOND / 4);
                     }
-                    // That it panics is what the key is for.
+                    // The key is made to panic.
                     let _ = catch_unwind(AssertUnwindSafe(|| match what {
                         0..25 => cache.insert(key(id), values.make(id)),
                         25..50 => drop(cache.get_with(&key(id), || values.make(id))),
@@ -328,7 +328,7 @@ fn h07_a_key_that_is_being_filled_while_its_hash_panics_and_flips_resolves_its_f
 
 #[test]
 fn h06_a_hash_that_panics_leaves_other_keys_intact_whatever_the_verb() {
-    /// A hasher whose `finish` panics for one key.
+    /// A hasher that panics in `finish` for one key.
     #[derive(Clone, Default)]
     struct Touchy(std::collections::hash_map::RandomState);
 
@@ -372,7 +372,7 @@ fn h06_a_hash_that_panics_leaves_other_keys_intact_whatever_the_verb() {
     });
 }
 
-/// H6, H7. What was charged for an entry that then was not put in.
+/// H6, H7. The charge for an entry that then was not put in.
 #[test]
 fn h07_r10_an_insert_whose_eq_panics_weighs_nothing() {
     thread_local! {

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 /// Runs `step` for every number below `usual`; the process's memory must not grow by more than
-/// `slack` bytes after the first tenth. (A megabyte is one or two steps in the growth of the
-/// table, and a tenth of a byte a key.)
+/// `slack` bytes after the first tenth. (A megabyte is one or two resizes of the table, and a tenth
+/// of a byte a key.)
 fn memory_stays_flat(usual: u64, slack: usize, mut step: impl FnMut(u64)) {
     let keys = rounds("ATOMIC_CACHE_H28", usual);
     let mut warm = 0;
@@ -48,7 +48,7 @@ fn h28_memory_is_flat_over_distinct_keys_that_expire() {
             }
             clock.advance(Duration::from_nanos(1));
         });
-        // A thousand live ones, and what has not been swept yet: a few times as many.
+        // A thousand live ones, and those not swept yet: a few times as many.
         assert!(cache.len() <= 5000, "{}", cache.len());
     });
 }
@@ -86,7 +86,7 @@ fn h28_memory_is_flat_under_concurrent_churn() {
                 });
             }
             let run = catch_unwind(AssertUnwindSafe(|| {
-                // The slack is what threads that are preempted while pinned may hold up.
+                // The slack is for the garbage that threads preempted while pinned may hold up.
                 memory_stays_flat(1_000_000, 16 << 20, |key| {
                     cache.insert(key, [key; 4]);
                     cache.invalidate(&key);

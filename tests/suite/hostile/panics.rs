@@ -10,7 +10,7 @@ use std::thread;
 
 // ---- H1, H2: fills and clones that panic.
 
-/// All callers' fills but one panic; whoever waits runs the next, in turn.
+/// All callers' fills but one panic; a waiter runs the next, in turn.
 #[test]
 fn h01_of_many_fills_that_panic_the_one_that_does_not_is_cached() {
     watched(|| {
@@ -42,7 +42,7 @@ fn h01_of_many_fills_that_panic_the_one_that_does_not_is_cached() {
     });
 }
 
-/// A value, and a key, whose clone panics when it is told to.
+/// A value, and a key, with a `Clone` that panics when the test tells it to.
 struct Picky {
     counted: Counted,
     refuse: Arc<AtomicUsize>,
@@ -172,7 +172,7 @@ fn h02_a_clone_of_the_key_that_panics_leaves_the_key_usable() {
 
 // ---- H5: drops that panic.
 
-/// A key or value whose drop panics, if it is told to.
+/// A key or value with a `Drop` that panics, if the test tells it to.
 struct Explosive {
     counted: Counted,
     explodes: bool,
@@ -200,8 +200,8 @@ impl Hash for Explosive {
     }
 }
 
-/// Values that come and go, every third of which panics when it is dropped: no verb ever panics,
-/// every value is dropped, and the panics are counted.
+/// Values come and go, and every third panics when it is dropped: no method ever panics, every
+/// value is dropped, and the panics are counted.
 #[test]
 fn h05_a_drop_that_panics_is_contained_and_every_other_value_is_dropped() {
     watched(|| {
@@ -296,7 +296,7 @@ fn h05_every_way_to_remove_survives_a_drop_that_panics() {
     });
 }
 
-/// The panic of a drop may carry something whose own drop panics.
+/// The panic of a drop may carry a payload that panics in its own drop.
 #[test]
 fn h05_a_drop_whose_panic_carries_a_bomb_is_contained() {
     struct Bomb;
@@ -335,8 +335,8 @@ fn h05_a_drop_whose_panic_carries_a_bomb_is_contained() {
     });
 }
 
-/// Clause 6: `Hash` may panic, with what it likes. A key that does so while its word is moved is
-/// let go of, and no caller is told: each of them asked for another key.
+/// Clause 6: `Hash` may panic, with any payload. A key that does so while its word is moved is let
+/// go of, and no caller gets the panic: each of them asked for another key.
 #[test]
 fn h06_a_hash_whose_panic_carries_a_bomb_is_contained_while_the_table_grows() {
     static ARMED: AtomicBool = AtomicBool::new(false);
@@ -371,7 +371,7 @@ fn h06_a_hash_whose_panic_carries_a_bomb_is_contained_while_the_table_grows() {
         for id in 1..5000 {
             assert!(!panics(|| cache.insert(Mined(id), id)), "{id}");
         }
-        // 0 is lost: a growth had no hash to move it by.
+        // 0 is lost: a resize had no hash to move it by.
         assert_eq!((cache.len(), cache.iter().count()), (4999, 4999));
         for id in 1..5000 {
             assert_eq!(cache.get(&Mined(id)), Some(id));

@@ -1,5 +1,5 @@
-//! Hostile inputs, as far as tasks go: H1, H5, H14 to H18, H24 and H25 of the table of hostile inputs,
-//! and what was found on the way.
+//! Hostile inputs, as far as tasks go: H1, H5, H14 to H18, H24 and H25 of the table of hostile inputs, and others that
+//! were found on the way.
 
 use crate::support::common::*;
 use crate::support::task_tools::*;
@@ -11,8 +11,8 @@ use std::thread;
 
 // ---- Wake-ups.
 
-/// A stored fill that asks at once to be polled again is, with one who waits and with several, by
-/// tasks and by threads.
+/// A stored fill that asks at once to be polled again is polled again, with one waiter and with several, by tasks and
+/// by threads.
 #[test]
 fn h24_a_stored_fill_that_wakes_itself_in_its_first_poll_is_polled_again() {
     watched(|| {
@@ -36,7 +36,7 @@ fn h24_a_stored_fill_that_wakes_itself_in_its_first_poll_is_polled_again() {
 
 type Act = Box<dyn FnOnce() + Send>;
 
-/// What a waker does when it is cloned, woken and dropped: each once.
+/// The acts of a waker when it is cloned, woken and dropped: each once.
 #[derive(Default)]
 struct Acts {
     clone: Mutex<Option<Act>>,
@@ -130,7 +130,7 @@ fn c06_a_waker_is_not_dropped_under_a_pin() {
                     inner.insert(1, 11);
                 } else {
                     end.open();
-                    // It has woken those on the list, among whom this waker is not yet.
+                    // The leader has woken the waiters on the list, which this waker is not on yet.
                     spin_until(|| ends.is_finished());
                 }
             });
@@ -147,7 +147,7 @@ fn c06_a_waker_is_not_dropped_under_a_pin() {
     });
 }
 
-/// What is polled at first by nobody, and then inside a fill, is the same wait.
+/// A wait that is polled first outside any fill, and then inside one, is the same wait.
 #[test]
 fn c01_a_stored_fill_goes_on_when_its_only_waiter_is_polled_inside_another_fill() {
     watched(|| {
@@ -164,7 +164,7 @@ fn c01_a_stored_fill_goes_on_when_its_only_waiter_is_polled_inside_another_fill(
     });
 }
 
-/// A key whose `Debug` acts, once.
+/// A key with a `Debug` that acts, once.
 #[derive(Clone)]
 struct Talks(u64, Arc<Mutex<Option<Act>>>);
 
@@ -189,8 +189,8 @@ impl std::fmt::Debug for Talks {
     }
 }
 
-/// A caller that leaves at once, between the begin of a stored fill and the wait of who began it,
-/// does not take the fill with it.
+/// A caller that leaves at once, between the begin of a stored fill and the wait of the caller that began it, does not
+/// take the fill with it.
 #[test]
 fn c01_a_stored_fill_is_kept_for_the_caller_that_began_it() {
     watched(|| {
@@ -253,7 +253,7 @@ fn h01_a_stored_fill_that_panics_is_counted_once() {
     assert_eq!((stats.fills, stats.fill_panics), (3, 3), "{stats:?}");
 }
 
-/// One that was woken to lead and forgotten runs no fill: it holds up nobody.
+/// A waiter that was woken to lead and forgotten runs no fill: it holds up no other caller.
 #[test]
 fn h18_who_was_handed_the_lead_and_is_not_polled_holds_up_no_invalidate() {
     watched(|| {
@@ -288,7 +288,7 @@ fn h18_who_was_handed_the_lead_before_an_invalidate_does_not_hold_it_up() {
     });
 }
 
-/// As above, of those who wait for the end of the fill and do not fence it off.
+/// As above, of callers that wait for the end of the fill and do not detach it.
 #[test]
 fn h18_who_was_handed_the_lead_and_is_not_polled_holds_up_no_compute() {
     watched(|| {
@@ -307,7 +307,7 @@ fn h18_who_was_handed_the_lead_and_is_not_polled_holds_up_no_compute() {
     });
 }
 
-/// Who has been handed the lead, and has not come for it, gets the inserted value too.
+/// A waiter that has been handed the lead, and has not come for it, gets the inserted value too.
 #[test]
 fn c03_an_insert_is_told_to_those_who_were_about_to_lead() {
     watched(|| {
@@ -362,7 +362,7 @@ fn h24_the_last_waker_is_the_one_that_is_woken() {
     }
 }
 
-/// What a waker may do to the cache, the key being filled.
+/// The calls that a waker may make to the cache, the key being filled.
 fn re_enter(cache: &Cache<u64, u64>) {
     assert_eq!(cache.get_with(&7, || 70), 70);
     assert!(cache.invalidate(&7));
@@ -418,7 +418,7 @@ struct AtOnce(Mutex<Option<Pin<Box<dyn Future<Output = u64> + Send>>>>);
 
 impl Wake for AtOnce {
     fn wake(self: Arc<Self>) {
-        // One that is being polled is polled again by whoever does so.
+        // A future that is being polled is polled again by its poller.
         let future = self.0.lock().expect("never poisoned").take();
         if let Some(mut future) = future {
             assert_eq!(poll(future.as_mut()), Poll::Ready(10));
@@ -458,7 +458,7 @@ fn h24_a_waker_may_poll_what_it_wakes_at_once() {
     });
 }
 
-/// A waker whose `Drop` panics each time: nothing that is passed on is lost with it.
+/// A waker that panics in `Drop` each time: nothing that is passed on is lost with it.
 #[test]
 fn h24_a_waker_that_panics_as_it_is_dropped_takes_nothing_with_it() {
     watched(|| {
@@ -510,7 +510,7 @@ fn h01_a_fill_that_panics_is_followed_by_a_waiter_at_once() {
     assert_eq!(cache.get(&1), Some(11));
 }
 
-/// A stored fill whose first run panics, once it is let go on.
+/// A stored fill that panics in its first run, once it is let go on.
 fn panics_once(latch: &Latch) -> (AtomicCache<u64, u64>, Tally) {
     let (latch, runs) = (latch.clone(), Tally::default());
     let count = runs.clone();
@@ -631,7 +631,7 @@ fn h05_a_future_whose_drop_panics_gives_up_its_lead_all_the_same() {
     });
 }
 
-/// A future whose `Drop` panics, and which does as it is told before.
+/// A future that panics in `Drop`, and in a poll does as the test tells it.
 struct Refuses(fn() -> Poll<u64>);
 
 impl Future for Refuses {
@@ -648,7 +648,7 @@ impl Drop for Refuses {
     }
 }
 
-/// It goes with the last who waits, who has nothing to do with it; or with one in whom it panics.
+/// The last waiter drops it and has no part in its panic; or it goes with the caller in which it panics.
 #[test]
 fn h05_a_stored_future_whose_drop_panics_is_contained() {
     watched(|| {
@@ -738,7 +738,7 @@ fn h14_every_verb_refuses_the_key_of_the_fill_that_calls_it() {
                 panic!("{cycle}");
             }
         });
-        // The verbs that block.
+        // The methods that block.
         for verb in Verb::ALL {
             refused(async |cache| {
                 if let Err(Some(text)) = verb.ask(cache, 1, || Ok(1)) {
@@ -774,8 +774,8 @@ fn h14_a_stored_fill_that_asks_for_its_own_key_is_refused() {
     });
 }
 
-/// A fill of each key in a ring asks for the next one, once all run: one is refused, and with
-/// what it answers then the others complete.
+/// A fill of each key in a ring asks for the next one, once all run: one is refused, and with the answer it then gives
+/// the others complete.
 #[test]
 fn h15_of_tasks_that_wait_in_a_ring_one_is_refused_and_all_complete() {
     for keys in 2..=5 {
@@ -879,14 +879,14 @@ fn h15_of_a_task_and_a_thread_that_wait_for_each_other_one_is_refused() {
 
 // ---- H16: fills that change their own key.
 
-/// What is there after a fill that has done `change` to its own key, and answered 10.
+/// The value that is there after a fill has done `change` to its own key, and answered 10.
 fn after(change: impl AsyncFnOnce(&Cache<u64, u64>)) -> Option<u64> {
     let cache = plain();
     let mut future = Box::pin(cache.get_with_async(&1, || async {
         change(&cache).await;
         10
     }));
-    // One who waits joined before the change, or not at all.
+    // A waiter joined before the change, or not at all.
     assert_eq!(run_until_asleep(future.as_mut()), Some(10));
     drop(future);
     let there = cache.get(&1);
@@ -1020,7 +1020,7 @@ fn h18_a_stored_fill_is_finished_by_those_who_invalidate() {
     });
 }
 
-/// A per-call fill can only be finished by its leader: who waits bounds its wait.
+/// A per-call fill can only be finished by its leader: a waiter bounds its wait.
 #[test]
 fn h18_a_bounded_wait_for_a_leader_that_is_not_polled_ends() {
     watched(|| {
@@ -1064,7 +1064,7 @@ fn h25_callers_that_give_up_do_not_begin_a_stored_fill_anew() {
 
 type Spawned = Arc<Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>>;
 
-/// As `behind`, with a spawner that keeps what it is given.
+/// As `behind`, with a spawner that keeps the fills it is given.
 fn spawned_behind(latch: &Latch) -> (AtomicCache<u64, u64>, Tally, Spawned) {
     let (latch, begun, spawned) = (latch.clone(), Tally::default(), Spawned::default());
     let (count, list) = (begun.clone(), Arc::clone(&spawned));
@@ -1127,7 +1127,7 @@ fn drop_pending(cache: &AtomicCache<u64, u64>) {
     assert!(poll(gives_up.as_mut()).is_pending());
 }
 
-/// What has been cut off is not worth finishing; nor is it spawned twice.
+/// A detached fill is not worth finishing; nor is it spawned twice.
 #[test]
 fn h25_a_fill_that_is_fenced_off_is_not_spawned() {
     let latch = Latch::new();

@@ -148,13 +148,13 @@ fn h13_a_clock_that_stalls_steps_back_or_jumps_expires_nothing_early_and_nothing
         // It steps back: nothing expires.
         clock.set(SECOND * 50);
         assert_eq!(cache.get(&1), Some(10));
-        // What is put in meanwhile lives by the clock that there is.
+        // A value put in meanwhile lives by the clock as it is.
         cache.insert(1, 11);
         clock.set(Duration::from_nanos(50_999_999_999));
         assert_eq!(cache.get(&1), Some(11));
         clock.set(SECOND * 51);
         assert_eq!(cache.get(&1), None);
-        // It recovers: what was put in before lives for its second and not longer.
+        // It recovers: a value put in before lives for its second and not longer.
         clock.set(Duration::from_nanos(100_999_999_999));
         assert_eq!(cache.get(&2), Some(2));
         clock.set(SECOND * 101);

@@ -1,5 +1,5 @@
-//! `memoize!`: functions that keep their results. What it refuses is in `tests/ui/memoize_*.rs`,
-//! what it must not disturb in `tests/ui/pass/memoize_*.rs`.
+//! `memoize!`: functions that keep their results. The functions that it refuses are in
+//! `tests/ui/memoize_*.rs`, the code it must not disturb in `tests/ui/pass/memoize_*.rs`.
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
@@ -91,7 +91,7 @@ fn a_deep_recursion_needs_a_deep_stack_and_no_more() {
     }
     assert_eq!(thread.join().unwrap(), a);
     assert_eq!(fib::stats().fills, 10_001);
-    // Near what is known, there is no depth left.
+    // Near a known result, there is no depth left.
     assert_eq!(fib(10_001), b);
 }
 
@@ -117,7 +117,7 @@ fn a_call_that_asks_for_itself_panics_with_the_cycle() {
             .expect("a panic with a formatted text");
         assert!(text.contains("(1,)"), "{text}");
     }
-    // What failed is not kept.
+    // A failure is not kept.
     assert_eq!(ouroboros::peek(1), None);
     ouroboros::prime(1, 7);
     assert_eq!(ouroboros(1), 7);
@@ -245,7 +245,7 @@ fn borrowed_arguments_are_looked_up_as_they_are() {
     );
     assert_eq!(peeked, Some(15));
 
-    // The key is made of what owns.
+    // The key is made of owned values.
     let cache = size::cache();
     let key: Key = (
         "name".into(),
@@ -386,7 +386,7 @@ fn the_function_without_its_cache_still_calls_memoized_ones() {
     assert!(fib::contains(29));
 }
 
-/// Until the only run of this function has so many who wait for it.
+/// Waits until the only run of this function has so many waiters.
 macro_rules! until_joined {
     ($name:ident, $waiters:expr) => {
         while $name::cache()
@@ -470,7 +470,7 @@ fn c04_a_result_is_told_by_its_type() {
         #[memoize(max_bytes = "1M", key = _n, ttl = Duration::MAX)]
         fn with_options(_n: u8) -> Both { Err("no") }
 
-        // What is none, and is kept.
+        // These return no `Result` of the standard library, so every answer is kept.
         fn option(_: u8) -> Option<u8> { None }
         fn inside(_: u8) -> Arc<Result<u8, u8>> { Arc::new(Err(1)) }
         fn beside(_: u8) -> (Result<u8, u8>, u8) { (Err(1), 1) }
@@ -556,12 +556,12 @@ fn c04_the_companions_of_a_function_that_can_fail() {
     GOOD.store(1, Ordering::Relaxed);
     assert_eq!((sum(3), sum::cache().len()), (Ok(4), 4));
     assert_eq!(ask::peek("x"), Some(Ok(1)));
-    // A refresh that fails leaves what there is.
+    // A refresh that fails leaves the old value.
     GOOD.store(0, Ordering::Relaxed);
     assert_eq!((ask::refresh("x"), ask("x")), (down(), Ok(1)));
     GOOD.store(2, Ordering::Relaxed);
     assert_eq!((ask::refresh("x"), ask("x")), (Ok(2), Ok(2)));
-    // What is put in is kept, whatever it is.
+    // A primed value is kept, also a failure.
     ask::prime("x", down());
     assert_eq!((ask("x"), ask::contains("x")), (down(), true));
     assert!(ask::invalidate("x"));
@@ -627,7 +627,7 @@ fn c01_a_refresh_is_one_run_and_replaces_what_is_served_meanwhile() {
             }
         });
         assert_eq!((rate("EUR", &|| ()), RUNS.so_far()), (2, 2));
-        // Of what is not there it is the first run.
+        // Of an absent value it is the first run.
         assert_eq!(rate::refresh("USD", &|| ()), 3);
         assert_eq!(rate::peek("USD"), Some(3));
         // One that panics leaves the old value.
@@ -680,12 +680,12 @@ fn c03_nothing_older_overwrites_what_a_refresh_or_a_prime_has_put_in() {
             reader.join().unwrap();
         });
     });
-    // What is primed during a run, or a refresh, beats it.
+    // A value primed during a run, or a refresh, beats it.
     SOURCE.store(1, Ordering::SeqCst);
     assert_eq!((slow(1), slow::peek(1)), (1, Some(11)));
     SOURCE.store(2, Ordering::SeqCst);
     assert_eq!((slow::refresh(1), slow::peek(1)), (2, Some(12)));
-    // It is an insert: what comes last stays, however old it is.
+    // It is an insert: the last value stays, however old it is.
     slow::prime(1, 5);
     assert_eq!(slow(1), 5);
 }

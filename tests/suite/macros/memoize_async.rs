@@ -1,5 +1,5 @@
-//! `memoize!` of an `async fn`: what differs from the others. What it refuses is in
-//! `tests/ui/memoize_async*.rs`.
+//! `memoize!` of an `async fn`: its differences from the others. The functions that it refuses are
+//! in `tests/ui/memoize_async*.rs`.
 
 use crate::support::common::{allocations, panic_text};
 use crate::support::task_tools::{Bell, Latch, poll, poll_with};
@@ -168,7 +168,8 @@ fn a_panic_goes_on_in_who_polls_and_another_runs_anew() {
     assert!(poll(first.as_mut()).is_pending());
     assert!(poll(second.as_mut()).is_pending());
     GATE.open();
-    // The second polls what the first has begun; the first begins again, with its own arguments.
+    // The second polls the run that the first has begun; the first begins again, with its own
+    // arguments.
     assert_eq!(panic_text(|| poll(second.as_mut())), "the first run");
     assert_eq!(poll(first.as_mut()), Poll::Ready("a".to_owned()));
     assert_eq!(RUNS.load(SeqCst), 2);

@@ -1,5 +1,5 @@
-//! What the tests share: a watchdog, gates, counted values, an allocator that counts, tables of
-//! the cache's verbs.
+//! The tools the tests share: a watchdog, gates, counted values, an allocator that counts, tables
+//! of the cache's methods.
 
 use atomic_cache::{
     AtomicCache, Cache, CacheStats, CompResult, GuardResult, ManualClock, Op, TryGetError,
@@ -27,8 +27,8 @@ pub(crate) const A_WHILE: Duration = Duration::from_secs(120);
 /// How long anything may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs `test` on a thread of its own, and fails if it has not ended after 30 seconds: R9. What
-/// hangs is left hanging.
+/// Runs `test` on a thread of its own, and fails if it has not ended after 30 seconds: R9. A thread
+/// that hangs is left hanging.
 #[track_caller]
 pub(crate) fn watched<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
     watched_for(PATIENCE, test)
@@ -43,7 +43,7 @@ pub(crate) fn watched_for<R: Send + 'static>(
     let (done, ended) = channel();
     let runner = thread::spawn(move || {
         let result = test();
-        // The test may have given up on us: then nobody listens.
+        // The test may have given up on us and no longer listen.
         let _ = done.send(());
         result
     });
@@ -136,7 +136,7 @@ pub(crate) fn spin_until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Lets other threads run for a while: what would wrongly not wait gets its chance to.
+/// Lets other threads run for a while: a call that wrongly does not wait gets its chance to return.
 pub(crate) fn let_others_run() {
     for _ in 0..200 {
         thread::yield_now();
@@ -145,9 +145,9 @@ pub(crate) fn let_others_run() {
 
 /// Waits until `n` calls have joined flights of the cache whose statistics `stats` reads.
 ///
-/// A call is counted after it has taken part in the flight and before it sleeps. So
-/// whatever the flight's outcome is from then on, the call is told it (clause 1); whether it
-/// has fallen asleep is not known, and must not matter.
+/// A call is counted after it has taken part in the flight and before it sleeps. So the call gets
+/// any outcome that the flight has from then on (clause 1); whether it has fallen asleep is not
+/// known, and must not matter.
 pub(crate) fn await_joined(stats: impl Fn() -> CacheStats, n: u64) {
     spin_until(|| stats().joined >= n);
 }
@@ -204,7 +204,7 @@ pub(crate) fn unwind(text: &'static str) -> ! {
     resume_unwind(Box::new(text))
 }
 
-/// What `f` panics with, as text.
+/// The panic of `f`, as text.
 #[track_caller]
 pub(crate) fn panic_text<R>(f: impl FnOnce() -> R) -> String {
     match catch_unwind(AssertUnwindSafe(f)) {
@@ -344,7 +344,7 @@ impl std::hash::Hash for Counted {
 }
 
 impl Counted {
-    /// Whether this is a clone (of any depth) of what `ledger` has made.
+    /// Whether this is a clone (of any depth) of a value that `ledger` has made.
     pub(crate) fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
         Arc::ptr_eq(&self.ledger, ledger)
     }
@@ -355,7 +355,7 @@ pub(crate) fn plain() -> Cache<u64, u64> {
     Cache::unbounded()
 }
 
-/// A cache of numbers whose time a test moves.
+/// A cache of numbers by a clock that the test moves.
 pub(crate) fn timed(ttl: Duration) -> (ManualClock, Cache<u64, u64>) {
     let clock = ManualClock::new();
     let cache = Cache::builder()
@@ -426,11 +426,11 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What came of a call: the value, or the error's text, or nothing.
+/// The result of a call: the value, or the error's text, or nothing.
 pub(crate) type Came = Result<u64, Option<String>>;
 
-/// Runs a future to its end. What answers at once allocates nothing; what does not is polled by two
-/// wakers.
+/// Runs a future to its end. A future that answers at once allocates nothing; another one is polled
+/// by two wakers.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -440,7 +440,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// The verbs of a [`Cache`] that fill.
+/// The methods of a [`Cache`] that fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     GetWith,
@@ -485,7 +485,7 @@ impl Verb {
         Self::ALL.into_iter().filter(|verb| !verb.computes())
     }
 
-    /// Those whose fill can end without a value and without a panic.
+    /// Those with a fill that can end without a value and without a panic.
     pub(crate) const FALLIBLE: [Self; 10] = [
         Self::TryGetWith,
         Self::OptionallyGetWith,
@@ -509,12 +509,12 @@ impl Verb {
         format!("{self:?}").ends_with("Async")
     }
 
-    /// Those whose fill may find that there is no value.
+    /// Those with a fill that may find that there is no value.
     pub(crate) fn is_optional(self) -> bool {
         matches!(self, Self::OptionallyGetWith | Self::OptionallyGetWithAsync)
     }
 
-    /// Those whose error is a [`Refused`].
+    /// Those with a [`Refused`] as their error.
     pub(crate) fn shares_refusals(self) -> bool {
         matches!(
             self,
@@ -526,7 +526,7 @@ impl Verb {
         )
     }
 
-    /// Asks for `key` with this verb. Verbs that cannot fail panic where `fill` fails.
+    /// Asks for `key` with this method. Methods that cannot fail panic where `fill` fails.
     pub(crate) fn ask(
         self,
         cache: &Cache<u64, u64>,
@@ -620,7 +620,7 @@ fn computed(result: &CompResult<u64>) -> Came {
     }
 }
 
-/// The verbs of an [`AtomicCache`] that fill.
+/// The methods of an [`AtomicCache`] that fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AtomicVerb {
     Get,
@@ -684,7 +684,7 @@ impl AtomicVerb {
 /// How a cache of its own computes its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// By a closure, on whoever leads.
+    /// By a closure, on the thread that leads.
     Call,
     /// By a future that is kept by its flight.
     Future,
@@ -693,7 +693,7 @@ pub(crate) enum Way {
 impl Way {
     pub(crate) const ALL: [Self; 2] = [Self::Call, Self::Future];
 
-    /// A cache of what `fill` computes.
+    /// A cache of the values that `fill` computes.
     pub(crate) fn cache(
         self,
         fill: impl Fn(u64) -> u64 + Send + Sync + 'static,
@@ -711,8 +711,8 @@ impl Way {
         }
     }
 
-    /// A cache whose fill makes of the cache and a key what it does next: the value of another key
-    /// plus one, or zero.
+    /// A cache with a fill that calls `next` with the cache and a key: the value is that of the key
+    /// it returns plus one, or zero.
     pub(crate) fn chain(
         self,
         next: impl Fn(&AtomicCache<u64, u64>, u64) -> Option<u64> + Send + Sync + 'static,
@@ -774,7 +774,7 @@ impl Tally {
         self.0.fetch_add(1, SeqCst)
     }
 
-    /// One less: what was counted was none.
+    /// One less: the thing counted was none.
     pub(crate) fn less(&self) {
         self.0.fetch_sub(1, SeqCst);
     }
@@ -793,7 +793,7 @@ static ALLOCATOR: Counting = Counting;
 /// Bytes that are allocated now, by all threads.
 static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether what is freed is overwritten first.
+/// Whether freed memory is overwritten first.
 static POISONS: AtomicBool = AtomicBool::new(false);
 
 /// Of the one thread that is to stop in an allocation: whether it has, and whether it may go on.
@@ -868,7 +868,7 @@ unsafe impl GlobalAlloc for Counting {
         if arena::has(pointer) {
             // SAFETY: the caller promised that the new size makes a layout.
             let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-            // SAFETY: as our caller promised; neither is shorter than what is copied.
+            // SAFETY: as our caller promised; neither is shorter than the bytes copied.
             return unsafe { arena::copied(pointer, new, size.min(layout.size())) };
         }
         // SAFETY: as our caller promised.
@@ -879,8 +879,8 @@ unsafe impl GlobalAlloc for Counting {
 #[cfg(unix)]
 pub(crate) use arena::{in_arena, with_read_only_arena};
 
-/// Pages of their own for what a test allocates, which it can make read-only. Of use in a process
-/// of its own; what is freed here is not used again.
+/// Pages of their own for the allocations of a test, which it can make read-only. Of use in a
+/// process of its own; memory freed here is not used again.
 #[cfg(unix)]
 mod arena {
     use std::alloc::{GlobalAlloc, Layout, System};
@@ -899,10 +899,10 @@ mod arena {
         static OPEN: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// What `f` allocates on this thread is in the arena.
+    /// The allocations of `f` on this thread are in the arena.
     pub(crate) fn in_arena<R>(f: impl FnOnce() -> R) -> R {
         if START.load(SeqCst) == 0 {
-            // SAFETY: a new mapping, of nobody's memory.
+            // SAFETY: a new mapping, which no other memory shares.
             let start = unsafe {
                 libc::mmap(
                     std::ptr::null_mut(),
@@ -922,7 +922,7 @@ mod arena {
         result
     }
 
-    /// Whoever stores into the arena while `f` runs ends the process.
+    /// A thread that stores into the arena while `f` runs ends the process.
     pub(crate) fn with_read_only_arena<R>(f: impl FnOnce() -> R) -> R {
         assert!(USED.load(SeqCst) > 0, "there is something to protect");
         protect(libc::PROT_READ);
@@ -966,7 +966,7 @@ mod arena {
         // SAFETY: a layout that is not empty, as our caller's was not.
         let pointer = alloc(new).unwrap_or_else(|| unsafe { System.alloc(new) });
         if !pointer.is_null() {
-            // SAFETY: as our caller promised; the new one is nobody else's.
+            // SAFETY: as our caller promised; the new one is ours alone.
             unsafe { pointer.copy_from_nonoverlapping(old, bytes) };
         }
         pointer
@@ -980,7 +980,7 @@ pub(crate) fn allocations(f: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-/// What `f` makes, and the bytes that it has allocated on this thread and not freed.
+/// The value of `f`, and the bytes that it has allocated on this thread and not freed.
 pub(crate) fn kept<R>(f: impl FnOnce() -> R) -> (R, u64) {
     let before = KEPT.get();
     let made = f();
@@ -992,8 +992,8 @@ pub(crate) fn live_bytes() -> usize {
     LIVE_BYTES.load(Relaxed)
 }
 
-/// From now on whatever is freed is overwritten, so that who uses it notices; of use in a process
-/// of its own.
+/// From now on freed memory is overwritten, so that its user notices; of use in a process of its
+/// own.
 pub(crate) fn poison_what_is_freed() {
     POISONS.store(true, Relaxed);
 }

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! The tools the tests share.
 
 pub(crate) mod common;
 pub(crate) mod schedule;

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::thread;
 
 thread_local! {
-    /// What this thread does when it next hashes, or compares, a [`Hooked`] key that says so.
+    /// The act of this thread when it next hashes, or compares, a [`Hooked`] key that says so.
     pub(crate) static ON_HASH: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
     pub(crate) static ON_EQ: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
@@ -33,7 +33,7 @@ pub(crate) fn on_another_thread(act: impl FnOnce() + Send + 'static) {
     thread::spawn(act).join().unwrap();
 }
 
-/// When this thread next hashes such a key, another takes over the fill of key 1.
+/// When this thread next hashes such a key, another abandons the fill of key 1.
 pub(crate) fn takeover_on_hash<S: BuildHasher + Send + Sync + 'static>(
     cache: Cache<Hooked, u64, S>,
 ) {
@@ -42,7 +42,7 @@ pub(crate) fn takeover_on_hash<S: BuildHasher + Send + Sync + 'static>(
     });
 }
 
-/// A key whose `Eq` may do anything, and from a thousand on its `Hash`.
+/// A key with an `Eq` that may do anything, and from a thousand on also such a `Hash`.
 #[derive(Clone, Debug)]
 pub(crate) struct Hooked(pub(crate) u64);
 
@@ -88,7 +88,7 @@ impl Hasher for Home {
     fn write_u64(&mut self, _: u64) {}
 }
 
-/// `act` sets up what happens between a look at a fill that hangs and one at what stands behind it, and then walks.
+/// `act` sets up an act between a look at a fill that hangs and one at the entry after it in the table, and then walks.
 pub(crate) fn in_front_of_a_fill_that_hangs(
     act: impl FnOnce(&Cache<Hooked, u64, OneHome>) + Send + 'static,
 ) {
@@ -97,7 +97,7 @@ pub(crate) fn in_front_of_a_fill_that_hangs(
     let (running, fill) = (cache.clone(), held.clone());
     let hangs = thread::spawn(move || running.get_with(&Hooked(1), || fill.hold(7)));
     held.begun.pass();
-    // Stands behind the fill: it is hashed after that has been seen.
+    // Comes after the fill in the table: it is hashed after the fill has been seen.
     cache.insert(Hooked(1_000), 1);
     watched_for(A_MOMENT, move || {
         act(&cache);

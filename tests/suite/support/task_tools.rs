@@ -1,5 +1,5 @@
-//! What the tests of tasks share: futures polled by hand, wakers that count, fills that stop where
-//! they are told to.
+//! The tools the tests of tasks share: futures polled by hand, wakers that count, fills that stop
+//! where the test tells them to.
 
 use crate::support::common::*;
 use atomic_cache::{AtomicCache, Cache, GuardResult, Op};
@@ -146,7 +146,7 @@ pub(crate) fn two_threads_of_tokio() -> tokio::runtime::Runtime {
 
 pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// How a thread leads a key, and what it does meanwhile.
+/// How a thread leads a key, and runs `meanwhile`.
 pub(crate) fn leads(cache: &Cache<u64, u64>, how: usize, meanwhile: &mut dyn FnMut()) {
     match how {
         0 => drop(cache.get_with(&1, || {

@@ -1,5 +1,4 @@
-//! Every verb of tasks, over every state of its key, polled so many times and then dropped: R10,
-//! accounting at rest.
+//! Every method of tasks, over every state of its key, polled so many times and then dropped: R10, accounting at rest.
 //!
 //! The fills stop twice. Beside the future that is dropped others act, in four ways: not before it is
 //! dropped, in turn with it, to their end as soon as it has been polled, or they are dropped themselves.
@@ -15,12 +14,12 @@ use std::time::Duration;
 
 const TTL: Duration = Duration::from_secs(3600);
 
-/// More polls than any verb needs.
+/// More polls than any method needs.
 const MANY: usize = 8;
 
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// What is counted, and what the stored fills obey.
+/// The counts, and the latches that the stored fills obey.
 #[derive(Clone, Default)]
 struct World {
     keys: Arc<Ledger>,
@@ -92,7 +91,7 @@ impl Key {
     ];
 }
 
-/// What the others do meanwhile.
+/// How the others act meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Others {
     Rest,
@@ -105,7 +104,7 @@ impl Others {
     const ALL: [Self; 4] = [Self::Rest, Self::TakeTurns, Self::End, Self::AreDropped];
 }
 
-/// Somebody beside.
+/// Another task or thread.
 enum Other<'a> {
     Task(Task<'a>),
     /// A thread, which ends after `end`; without a value if `without`.
@@ -181,8 +180,7 @@ fn play(mut subject: Task<'_>, others: Others, mut beside: Vec<Other<'_>>, polls
     over
 }
 
-/// R10: nothing runs, nobody holds anything but the test its key. What has expired counts until
-/// something takes it out.
+/// R10: no fill runs, nothing is held but the key of the test. An expired entry counts until a call takes it out.
 fn at_rest(world: &World, len: usize, stats: &CacheStats, retired: usize) {
     assert_eq!(retired, 0);
     assert_eq!(world.futures.alive(), 0, "fills neither run nor dropped");
@@ -191,7 +189,7 @@ fn at_rest(world: &World, len: usize, stats: &CacheStats, retired: usize) {
     assert_fills_add_up(stats, world.made.get());
 }
 
-// ---- The verbs of a `Cache`.
+// ---- The methods of a `Cache`.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CacheVerb {
@@ -338,7 +336,7 @@ fn led_by_task<'a>(
     Other::Task(leader)
 }
 
-/// Brings the key into a state; who is at it.
+/// Brings the key into a state. Returns the others that are at it.
 fn bring<'a>(
     state: Key,
     cache: &'a Cache<Counted, Counted>,
@@ -377,7 +375,7 @@ fn bring<'a>(
     }
 }
 
-/// One run; whether the verb has answered after so many polls.
+/// One run; whether the method has answered after so many polls.
 fn run_of_a_cache(verb: CacheVerb, state: Key, others: Others, polls: usize) -> bool {
     let (world, clock) = (World::default(), ManualClock::new());
     let cache: Cache<Counted, Counted> = Cache::builder()
@@ -435,7 +433,7 @@ fn r10_a_verb_of_a_cache_may_be_dropped_at_any_await() {
     });
 }
 
-// ---- The verbs of an `AtomicCache`.
+// ---- The methods of an `AtomicCache`.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StoredVerb {

@@ -234,7 +234,7 @@ fn h18_a_stored_fill_goes_on_over_the_end_of_its_runtime() {
 
 const KEYS: u64 = 64;
 
-/// What the tasks of the soak share.
+/// The things that the tasks of the soak share.
 #[derive(Clone)]
 struct Soak {
     per_call: Cache<u64, Counted>,
@@ -280,7 +280,7 @@ impl Soak {
         }
     }
 
-    /// What one task does.
+    /// The operations of one task.
     async fn act(self, mut dice: Dice) {
         let (key, run) = (dice.roll(KEYS), dice.roll(1000));
         let right = |value: Counted| assert_eq!(value.id(), key);

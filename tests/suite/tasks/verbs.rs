@@ -1,4 +1,4 @@
-//! Tasks: the verbs that end in `_async`, polled by hand.
+//! Tasks: the methods that end in `_async`, polled by hand.
 
 use crate::support::common::*;
 use crate::support::task_tools::*;
@@ -93,7 +93,7 @@ fn h14_a_fill_that_asks_for_its_own_key_is_refused() {
         {
             Err(TryGetError::Cycle(cycle)) => {
                 assert_eq!(cycle.keys(), ["1", "1"]);
-                // The blocking verb too.
+                // The blocking method too.
                 inner.try_get_with(&1, || Ok::<_, ()>(3)).unwrap_err();
                 Err(())
             }
@@ -121,7 +121,7 @@ fn a_stored_fill_that_asks_at_once_to_be_polled_again_is() {
     assert_eq!(cache.get(&2), 20);
 }
 
-// ---- What the futures are.
+// ---- The traits of the futures.
 
 fn is_send<T: Send>(_: T) {}
 
@@ -218,7 +218,7 @@ fn c07_a_hit_never_waits() {
     assert!(matches!(entry, Poll::Ready(entry) if !entry.is_fresh() && *entry.value() == 10));
     let entry = poll(pin!(cache.entry(1).or_try_insert_with_async(never_ends)));
     assert!(matches!(entry, Poll::Ready(Ok(entry)) if !entry.is_fresh()));
-    // Also while somebody puts in a newer one.
+    // Also while an insert puts in a newer value.
     let mut compute = pin!(
         cache
             .entry(1)
