@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-/// The verbs that remove a key and wait for its fill.
+/// The methods that remove a key and wait for its fill.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Eraser {
     Invalidate,
@@ -88,7 +88,7 @@ fn c02_invalidate_waits_for_a_running_fill() {
                 // The fill has ended by now, and its value is not there.
                 assert_eq!(cache.get(&1), None, "after {eraser:?}");
                 assert_eq!((cache.len(), cache.iter().count()), (0, 0));
-                // Those who had joined get it all the same.
+                // The callers that had joined get it all the same.
                 assert_eq!(leader.join().unwrap(), 10);
                 for waiter in waiters {
                     assert_eq!(waiter.join().unwrap(), 10);
@@ -158,7 +158,7 @@ fn c02_who_comes_while_invalidate_waits_fills_after_the_old_fill_has_ended() {
             assert_eq!(cache.pin().get(&1), None);
             assert_eq!(cache.iter().count(), 0);
             let fills = Tally::default();
-            // Who wants a newer value waits for the end.
+            // A caller that wants a newer value waits for the end.
             let newcomers: Vec<_> = (0..4)
                 .map(|_| {
                     let (cache, end, fills) = (cache.clone(), held.end.clone(), fills.clone());
@@ -231,7 +231,7 @@ fn c02_invalidate_nowait_hides_the_value_that_a_compute_is_about_to_replace() {
     });
 }
 
-/// The length, which is not to count what nobody can get any more.
+/// The length, which is not to count a value that no caller can get any more.
 #[test]
 fn c02_what_invalidate_nowait_has_removed_is_not_counted() {
     watched(|| {
@@ -265,7 +265,7 @@ fn c02_invalidate_says_whether_the_key_was_cached() {
         cache.insert(1, 10);
         assert_eq!(cache.remove(&1), Some(10));
         assert_eq!(cache.remove(&1), None);
-        // What a compute leaves is what `remove` returns.
+        // The value that a compute leaves is the one that `remove` returns.
         cache.insert(1, 10);
         let held = Held::new();
         let leader = start_compute(&cache, 1, 11, &held);
@@ -316,7 +316,7 @@ fn c02_invalidate_all_waits_for_every_fill_and_for_no_later_one() {
             thread::spawn(move || cache.invalidate_all())
         };
         spin_until(|| cache.is_empty());
-        // This one has begun after the fence: it is not waited for, though it never ends.
+        // This one has begun after the detach: it is not waited for, though it never ends.
         let later = Held::new();
         let late = start_fill(&cache, 2000, 2000, &later);
         for (number, (_, held)) in fills.iter().enumerate() {
@@ -336,8 +336,8 @@ fn c02_invalidate_all_waits_for_every_fill_and_for_no_later_one() {
     });
 }
 
-/// R4 of the specification, and R2: every value is the stamp that its fill or compute drew when
-/// it began. What is read after an invalidation must have been begun after that was called.
+/// R4 of the specification, and R2: every value is the stamp that its fill or compute drew when it began. A value read
+/// after an invalidation must have been begun after that was called.
 ///
 /// `invalidate_if` leaves computes alone that have read nothing that it picks: so without `computes` none puts in.
 fn no_value_outlives(erase: fn(&Cache<u64, u64>), waits: bool, computes: bool) {
@@ -371,7 +371,7 @@ fn no_value_outlives(erase: fn(&Cache<u64, u64>), waits: bool, computes: bool) {
                 }
             });
         }
-        // Computes that renew, and computes that put back what was there.
+        // Computes that renew, and computes that put the old value back.
         scope.spawn(|| {
             barrier.wait();
             while !stop.load(SeqCst) {

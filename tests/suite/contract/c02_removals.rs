@@ -15,7 +15,7 @@ use std::time::Duration;
 
 type Told = Arc<Mutex<Vec<(u64, RemovalCause)>>>;
 
-/// A cache that notes what its listener hears.
+/// A cache that notes the removals its listener is told of.
 fn noting() -> (Cache<u64, u64>, Told) {
     let told = Told::default();
     let notes = told.clone();
@@ -158,7 +158,7 @@ enum Ends {
     Dropped,
 }
 
-/// What comes between what it reads and its end.
+/// The operation that comes between the compute's read and its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Comes {
     Remove,
@@ -203,7 +203,7 @@ impl Comes {
         prior.is_none() && matches!(self, Self::If | Self::IfAsync | Self::IfNowait)
     }
 
-    /// What it answers, as far as it says that: the value, or one of which it only says that there was one.
+    /// Its answer, as far as it gives one: the value, or zero for one of which it only says that it was there.
     async fn come(self, cache: &Cache<u64, u64>) -> Option<Option<u64>> {
         let named = |value: Option<u64>| Some(value);
         let there = |there: bool| Some(there.then_some(0));
@@ -434,7 +434,7 @@ fn c02_what_a_compute_leaves_goes_if_the_removal_is_dropped() {
             if end_first {
                 latch.open();
                 drop(run_until_asleep(compute.as_mut()).unwrap());
-                // It does not hold up what is counted.
+                // The removal does not hold up the counts.
                 assert_eq!((cache.len(), cache.weighted_size()), (0, 0));
                 drop(removal);
             } else {
@@ -544,7 +544,7 @@ fn c02_what_comes_beside_a_removal_that_waits_for_a_compute() {
                     "takeover" => {
                         assert!(cache.takeover(&1));
                         assert_eq!(cache.get(&1), None);
-                        // Nobody waits for a fill that was given up.
+                        // No call waits for an abandoned fill.
                         spin_until(|| removing.is_finished());
                     }
                     "nowait" => taken = cache.remove_nowait(&1),
@@ -628,7 +628,8 @@ fn c02_a_value_that_is_too_heavy_is_not_what_a_removal_takes() {
     });
 }
 
-/// Clause 3, as of an insert: nothing has taken the place of what goes for the sake of a value that is not kept.
+/// Clause 3, as of an insert: the old value goes for the sake of a value that is not kept, and nothing has taken its
+/// place.
 #[test]
 fn c03_what_a_compute_of_a_value_too_heavy_takes_out_goes_by_its_size() {
     let told = Told::default();
@@ -651,7 +652,7 @@ fn c03_what_a_compute_of_a_value_too_heavy_takes_out_goes_by_its_size() {
     );
 }
 
-/// A waiter that takes over from a compute fills: removals beside it are those beside a fill.
+/// A waiter that is handed the lead by a compute fills: removals beside it are those beside a fill.
 #[test]
 fn c02_a_fill_that_goes_on_from_a_compute_is_no_compute() {
     watched(|| {
@@ -671,13 +672,13 @@ fn c02_a_fill_that_goes_on_from_a_compute_is_no_compute() {
         held.begun.pass();
         assert_eq!(cache.remove_nowait(&1), None);
         held.end.open();
-        // What it has filled is its caller's, and not kept.
+        // Its value is its caller's, and not kept.
         assert_eq!(filling.join().unwrap(), 20);
         assert_eq!(cache.get(&1), None);
     });
 }
 
-/// Row E: what a removal has taken out is told of before it waits, and by whoever ends a compute.
+/// Row E: the listener is told of a removed value before the removal waits, and of a compute's when that ends.
 #[test]
 fn c06_the_listener_hears_of_a_removal_that_still_waits() {
     watched(|| {
@@ -710,7 +711,7 @@ fn c06_the_listener_hears_of_a_removal_that_still_waits() {
         assert_eq!(heard(&told), [(10, RemovalCause::Explicit)]);
         latch.open();
         drop((refresh, removal));
-        // A compute: what it leaves goes when it ends.
+        // A compute: the value it leaves goes when it ends.
         let (cache, told) = noting();
         cache.insert(1, 10);
         let latch = Latch::new();
@@ -735,7 +736,7 @@ thread_local! {
     static PANICS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A counted value whose clone may panic when it is dropped.
+/// A counted value with a clone that may panic when it is dropped.
 struct Bomb {
     counted: Counted,
     armed: bool,
@@ -775,7 +776,7 @@ impl Drop for DropsBadly {
     }
 }
 
-/// The same of what a compute's future has come to, if that panics in its `Drop`.
+/// The same of the result of a compute's future, if the future panics in its `Drop`.
 #[test]
 fn c06_a_compute_leaks_nothing_if_its_future_panics_in_its_drop() {
     watched(|| {
@@ -884,7 +885,7 @@ fn c09_who_waits_for_many_fills_lets_go_of_each_as_it_ends() {
     });
 }
 
-/// A stored fill whose refreshes wait: `(cache, latch)`; the first fill of a key does not.
+/// A stored fill with refreshes that wait: `(cache, latch)`; the first fill of a key does not.
 fn refreshing() -> (AtomicCache<u64, u64>, Latch) {
     let latch = Latch::new();
     let (waits, begun) = (latch.clone(), Arc::new(AtomicU64::new(0)));
@@ -968,7 +969,7 @@ fn c02_invalidate_if_waits_only_for_what_it_picks() {
 #[test]
 fn c02_invalidate_if_nowait_waits_for_nobody() {
     watched(|| {
-        // A first fill is cut off.
+        // A first fill is detached.
         let cache = plain();
         let held = Held::new();
         let leader = start_fill(&cache, 1, 10, &held);

@@ -1,5 +1,5 @@
-//! Clause 2, of removals that walk over all keys: what is put in, computed or taken over beside the walk. The schedule is
-//! set up by foreign code that runs in the middle (`support/schedule.rs`).
+//! Clause 2, of removals that walk over all keys: inserts, computes and `takeover` beside the walk. The schedule is set
+//! up by user code that runs in the middle (`support/schedule.rs`).
 
 use crate::support::common::*;
 use crate::support::schedule::*;
@@ -100,7 +100,7 @@ fn c02_invalidate_if_beside_a_fill_that_begins_later() {
     beside_a_fill_that_begins_later(|cache| cache.invalidate_if(|_, _| true));
 }
 
-/// Clause 2, as above, of a fill that begins in the place of one that is taken over beside the walk.
+/// Clause 2, as above, of a fill that begins in the place of one that is abandoned beside the walk.
 #[test]
 fn c02_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
     in_front_of_a_fill_that_hangs(|cache| {
@@ -119,7 +119,7 @@ fn c02_invalidate_all_beside_a_fill_that_begins_after_a_takeover() {
     });
 }
 
-/// Clauses 2 and 6. A `Hash` that panics once, as the walk comes by a key whose compute begins just then.
+/// Clauses 2 and 6. A `Hash` that panics once, as the walk comes by a key with a compute that begins just then.
 fn beside_a_compute_and_a_hash_that_panics(
     walk: impl FnOnce(&Cache<Hooked, u64>) + Send + 'static,
 ) {
@@ -161,7 +161,8 @@ fn c02_invalidate_if_beside_a_compute_and_a_hash_that_panics() {
     beside_a_compute_and_a_hash_that_panics(|cache| cache.invalidate_if(|_, _| true));
 }
 
-/// What [`Cache::invalidate_if`] does to a compute that calls it: nothing, unless it picks what that has read.
+/// The effect of [`Cache::invalidate_if`] on a compute that calls it: none, unless it picks the value that the compute
+/// has read.
 #[test]
 fn c02_invalidate_if_inside_a_compute_judges_what_that_was_to_replace() {
     watched(|| {

@@ -1,4 +1,4 @@
-//! Clause 9: `quiesce`, and garbage is bounded. (Capacity and weights: `bounds/`. What is dropped when: `reclaim/`.)
+//! Clause 9: `quiesce`, and garbage is bounded. (Capacity and weights: `bounds/`. When values are dropped: `reclaim/`.)
 
 use crate::support::common::*;
 use atomic_cache::{Cache, Op};
@@ -55,7 +55,7 @@ fn c09_quiesce_returns_when_everything_removed_has_been_dropped() {
     });
 }
 
-/// What another thread has retired is waited for as well, also when that thread is gone.
+/// Garbage that another thread has retired is waited for as well, also when that thread is gone.
 #[test]
 fn c09_quiesce_is_not_of_one_thread() {
     watched(|| {
@@ -131,7 +131,7 @@ fn c09_quiesce_under_a_view_says_what_to_do() {
     });
 }
 
-/// A value whose clones say that they are clones.
+/// A value with clones that say that they are clones.
 struct Original {
     original: bool,
     dropped: Arc<AtomicBool>,
@@ -184,8 +184,8 @@ fn c09_quiesce_drops_a_removed_value_when_the_last_waiter_has_read_it() {
     });
 }
 
-/// In a fill, which others wait for: among what `quiesce` waits for there must be nothing that
-/// waits for the fill. Here the slot that the fill itself holds, replaced and out of the table.
+/// In a fill that others wait for: `quiesce` must wait for nothing that waits for the fill. Here that is the slot that
+/// the fill itself holds, replaced and out of the table.
 #[test]
 fn c09_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
     watched(|| {
@@ -208,15 +208,14 @@ fn c09_quiesce_in_a_fill_does_not_wait_for_its_own_flight() {
         held.end.open();
         assert_eq!(leader.join().unwrap(), 10);
         for waiter in waiters {
-            // What was inserted, or what came after its removal.
+            // The inserted value, or one made after its removal.
             assert!([11, 12].contains(&waiter.join().unwrap()));
         }
     });
 }
 
-/// The same round a corner: an `invalidate_all` takes part in two flights and waits for one after
-/// the other. What it takes part in still is held by it, and it waits for the fill that calls
-/// `quiesce`.
+/// The same round a corner: an `invalidate_all` takes part in two flights and waits for one after the other. It holds
+/// the flight it still takes part in, and it waits for the fill that calls `quiesce`.
 #[test]
 fn c09_quiesce_in_a_fill_does_not_wait_for_an_invalidate_all_that_waits_for_the_fill() {
     watched(|| {

@@ -1,43 +1,41 @@
-//! What a history of concurrent operations must satisfy, and whether one does.
+//! The rules that a history of concurrent operations must satisfy, and the check whether one does.
 //!
-//! A history lists what each operation was asked, what it answered and when: stamps from one
-//! counter, taken before the call and after the return, and at the start and the end of every fill.
-//! What an operation does to the cache it does at some moment between its stamps, so a rule may
-//! only reject a history if it is broken wherever in their intervals the operations took effect.
+//! A history lists the method, the answer and the times of each operation: stamps from one counter, taken before the
+//! call and after the return, and at the start and the end of every fill. An operation takes effect on the cache at
+//! some moment between its stamps, so a rule may only reject a history if it is broken wherever in their intervals the
+//! operations took effect.
 //!
 //! # The rules
 //! * **R1** A value was produced for its key, by something that began before the response.
-//! * **R2** Fills of a key overlap only if something cut the first one off: an `insert`, an
-//!   `invalidate_nowait`, or an `invalidate` from inside a fill.
+//! * **R2** Fills of a key overlap only if an operation detached the first one: an `insert`, an `invalidate_nowait`, or
+//!   an `invalidate` from inside a fill.
 //! * **R3** A fill runs only if the value before it can have been taken away.
-//! * **R4** Values from before an `invalidate` are not seen by what begins after it, and a fill
-//!   that began before it ends before it does.
-//! * **R5** The same for what an `insert` (or a refresh, or a compute) replaces.
-//! * **R6** What was seen to be replaced or gone is not seen again.
+//! * **R4** Values from before an `invalidate` are not seen by operations that begin after it, and a fill that began
+//!   before it ends before it does.
+//! * **R5** The same for the values that an `insert` (or a refresh, or a compute) replaces.
+//! * **R6** A value that was seen to be replaced or gone is not seen again.
 //! * **R7** Nothing is seen at or after its deadline; nothing is lost before it.
 //!   (R3 and this second half say nothing of a cache that evicts.)
-//! * **R8** Who runs a fill has its outcome; who waits has the outcome of a flight that was in
-//!   progress; nobody runs two fills.
+//! * **R8** A caller that runs a fill has its outcome; a waiter has the outcome of a flight that was in progress; no
+//!   caller runs two fills.
 //! * **R11** A value is taken out once: of the removals that say which value they took, the computes that remove one
-//!   and those that put another in its place, no two name the same. A compute that is superseded has taken none, and
-//!   what it was to put in is seen by nobody.
+//!   and those that put another in its place, no two name the same. A compute that is superseded has taken none, and no
+//!   operation sees the value it was to put in.
 //!
 //! # How they are checked
-//! Most come down to *barriers*. A barrier `(since, from)` says: after `from`, nobody who calls
-//! sees a value that was begun before `since`. A value of a fill is begun when its fill starts
-//! (it was claimed earlier still), and one of an insert when the insert has returned. So:
+//! Most come down to *barriers*. A barrier `(since, from)` says: an operation called after `from` sees no value that
+//! was begun before `since`. A value of a fill is begun when its fill starts (it was claimed earlier still), and one of
+//! an insert when the insert has returned. So:
 //!
-//! * `invalidate`, `insert`: `(call, return)`. A flight that was claimed earlier is fenced off,
-//!   an entry from before is gone. A waiter that still gets the old value called before the fence.
-//! * a refresh or a compute that has put a value in: `(call, return)`; its claim was after its
-//!   call. If it was cut off, then by something newer yet.
-//! * a fill: `(call, start)`. At its claim, after its caller's call, the key had no value and no
-//!   other flight, so whatever was claimed earlier is gone or cut off. (One that is handed the
-//!   lead saw that when it joined.)
-//! * a read of a value w in the table: `(call of w's insert, return)`, or with the start of w's
-//!   fill. When w was published its flight was the key's only one, so what was begun before it was
-//!   gone or cut off. Reads that may be a waiter's are none: the value of a flight that was cut off
-//!   may be older than what is in the table.
+//! * `invalidate`, `insert`: `(call, return)`. A flight that was claimed earlier is detached, an entry from before is
+//!   gone. A waiter that still gets the old value called before the detach.
+//! * a refresh or a compute that has put a value in: `(call, return)`; its claim was after its call. If it was
+//!   detached, then by an operation newer yet.
+//! * a fill: `(call, start)`. At its claim, after its caller's call, the key had no value and no other flight, so every
+//!   earlier claim is gone or detached. (A waiter that is handed the lead saw that when it joined.)
+//! * a read of a value w in the table: `(call of w's insert, return)`, or with the start of w's fill. When w was
+//!   published its flight was the key's only one, so every value begun before it was gone or its flight detached. Reads
+//!   that may be a waiter's are no barriers: the value of a detached flight may be older than the one in the table.
 //! * a read that finds nothing: `(call, return)`, but only for values that were *published* before:
 //!   a flight in progress may yet publish.
 //!
@@ -56,7 +54,7 @@ pub(crate) struct Span {
     pub(crate) ret: Stamp,
 }
 
-/// What an operation was asked.
+/// The method, or group of methods, that an operation called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
     /// `get`, `peek` and their like.
@@ -71,11 +69,11 @@ pub(crate) enum Verb {
     Nowait,
     /// Of all keys.
     InvalidateAll,
-    /// Of all keys: those whose values have even numbers.
+    /// Of all keys: those with even numbers as values.
     InvalidateEven,
 }
 
-/// What it answered.
+/// Its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Value(u64),
@@ -98,7 +96,7 @@ pub(crate) enum Ending {
     Error(u64),
     /// The fill of `optionally_get_with` found none.
     Nothing,
-    /// A compute removes what it saw.
+    /// A compute removes the value it saw.
     Removes,
     /// A compute leaves everything as it is.
     Leaves,
@@ -111,7 +109,7 @@ pub(crate) struct Execution {
     pub(crate) start: Stamp,
     pub(crate) end: Stamp,
     pub(crate) ending: Ending,
-    /// What a compute was shown.
+    /// The value a compute was shown.
     pub(crate) seen: Option<u64>,
 }
 
@@ -203,7 +201,7 @@ impl Deed {
         }
     }
 
-    /// Takes away whatever there is, and fences off whatever runs.
+    /// Takes away the value that is there, and detaches the fill that runs.
     fn fences(&self) -> bool {
         matches!(
             self.verb,
@@ -223,7 +221,7 @@ impl Deed {
         }
     }
 
-    /// Waits for the fills that it finds running. (Of those whose keys it does not pick, `InvalidateEven` waits for
+    /// Waits for the fills that it finds running. (Among the keys it does not pick, `InvalidateEven` waits for
     /// refreshes only; it detaches first fills.)
     fn awaits_fills(&self) -> bool {
         !self.inside
@@ -238,9 +236,9 @@ impl Deed {
 #[derive(Clone, Copy, Debug)]
 struct Product {
     key: u8,
-    /// Who has been fenced off since before this moment has fenced this value off.
+    /// When it was begun: a barrier with a later `since` hides it.
     begin: Stamp,
-    /// A compute's: that comes after a removal which does not pick what it has read.
+    /// The value of a compute. It comes after a removal that does not pick the value it has read.
     computed: bool,
     /// Published not before, and not after.
     low: Stamp,
@@ -255,13 +253,13 @@ struct Sight {
     call: Stamp,
     at: Stamp,
     id: Option<u64>,
-    /// Not as one who waits for a flight: it was in the table.
+    /// In the table, and not by a waiter of a flight.
     in_table: bool,
     /// It was why a fill was run.
     fills: bool,
 }
 
-/// The greatest of the values whose time is before some moment.
+/// The greatest of the values with a time before some moment.
 struct Peak(Vec<(Stamp, Stamp, &'static str)>);
 
 impl Peak {
@@ -284,9 +282,9 @@ impl Peak {
     }
 }
 
-/// When the clock can have shown what.
+/// The times that the clock can have shown.
 struct Times {
-    /// Sums of what was moved: by the end of a move, and from its beginning.
+    /// Sums of the clock's moves: by the end of a move, and from its beginning.
     done: Vec<(Stamp, u64)>,
     begun: Vec<(Stamp, u64)>,
 }
@@ -358,8 +356,8 @@ pub(crate) fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
-/// R8: a cycle is one. Who was told so waited for a fill on some thread, from inside which that
-/// one waited for another in its turn, and so on, back to the first.
+/// R8: a cycle error has a cycle. Its caller waited for a fill on some thread, from inside which that thread waited for
+/// another in its turn, and so on, back to the first.
 fn cycles(history: &History) -> Result<(), Violation> {
     for deed in &history.deeds {
         if let (Answer::Cycle, Some(key)) = (deed.answer, deed.key) {
@@ -424,7 +422,7 @@ fn products(history: &History) -> Result<HashMap<u64, Product>, Violation> {
             _ => None,
         };
         let filled = deed.runs.iter().filter_map(|run| match run.ending {
-            // What was given back was never there: who sees it has it from nobody.
+            // A value that was given back was never there: an operation that sees it has it from no source.
             Ending::Value(id) if deed.answer != Answer::Superseded => {
                 Some((id, run.start, run.end))
             }
@@ -513,7 +511,7 @@ impl<'h> Line<'h> {
         }
     }
 
-    /// R8: each answer goes with what its operation did.
+    /// R8: each answer fits the actions of its operation.
     fn answers(&self) -> Result<(), Violation> {
         for deed in self.own() {
             if deed.runs.len() > 1 {
@@ -535,11 +533,11 @@ impl<'h> Line<'h> {
         Ok(())
     }
 
-    /// Whether an answer is what the caller's own fill came to.
+    /// Whether an answer is the outcome of the caller's own fill.
     fn is_outcome(&self, run: &Execution, deed: &Deed) -> bool {
         let answer = deed.answer;
         let kept = run.seen.map_or(Answer::Absent, Answer::Value);
-        // The time of what a compute has seen may be over when it leaves or removes it.
+        // A value that a compute has seen may have expired when it leaves or removes it.
         let gone = (self.ttl.is_some() || self.evicts) && answer == Answer::Absent;
         if answer == Answer::Superseded {
             return matches!(run.ending, Ending::Value(_) | Ending::Removes)
@@ -554,9 +552,9 @@ impl<'h> Line<'h> {
         }
     }
 
-    /// Whether something came between what a compute has read and its end that comes before it: a removal that does not
-    /// wait, or an insert. (Those that wait do not wait for the fill that they are called from.) It has read at its claim,
-    /// after its call, and before its closure is called.
+    /// Whether an operation that comes before the compute took effect between its read and its end: a removal that does
+    /// not wait, or an insert. (Those that wait do not wait for the fill that they are called from.) The compute has
+    /// read at its claim, after its call, and before its closure is called.
     fn can_be_superseded(&self, compute: &Deed) -> bool {
         let mut cuts = self.deeds.iter().filter(|deed| deed.cuts_off());
         cuts.any(|deed| deed.span.ret > compute.span.call)
@@ -660,8 +658,8 @@ impl<'h> Line<'h> {
         for run in runs {
             running.retain(|other| other.1 > run.0);
             for other in &running {
-                // Each was claimed after its caller's call and before its start, in this order or
-                // the other: one that is handed a lead may be cut off before it starts.
+                // Each was claimed after its caller's call and before its start, in this order or the other: a waiter
+                // that is handed a lead may be detached before it starts.
                 if cuts.before(run.0).0 <= other.2.min(run.2) {
                     let text = format!("fills overlap (start, end, call): {other:?} and {run:?}");
                     return self.fail("R2", text);
@@ -702,7 +700,7 @@ impl<'h> Line<'h> {
         Ok(())
     }
 
-    /// R3 to R6, as far as they say what may not be seen any more.
+    /// R3 to R6, as far as they say which values may not be seen any more.
     fn barriers(&self, sights: &[Sight]) -> Result<(), Violation> {
         let mut begun = Vec::new();
         let mut published = Vec::new();
@@ -722,7 +720,7 @@ impl<'h> Line<'h> {
                 _ if deed.fences() => begun.push((ret, call, "R4")),
                 _ => {}
             }
-            // Who removes a value is the last to see it.
+            // The operation that removes a value is the last to see it.
             if let (Verb::Remove | Verb::Nowait, Answer::Value(id)) = (deed.verb, deed.answer) {
                 removed.insert(id, ret);
             }
@@ -773,7 +771,7 @@ impl<'h> Line<'h> {
         for sight in sights {
             let Some(id) = sight.id else { continue };
             let product = self.product(id, sight.at)?;
-            // Who waits for a flight gets its value whatever the time.
+            // A waiter of a flight gets its value even after the deadline.
             if !sight.in_table && sight.call < product.high {
                 continue;
             }
@@ -787,11 +785,11 @@ impl<'h> Line<'h> {
         Ok(())
     }
 
-    /// R3, and the second half of R7: who saw nothing, although a value had been published before
-    /// it called, saw it after something that can have taken that value away.
+    /// R3, and the second half of R7: an operation that saw nothing, although a value had been published before its
+    /// call, saw it after a removal that can have taken that value away.
     ///
-    /// If that value's flight was cut off by an insert, then the insert's value was there, and
-    /// must have been taken away in its turn.
+    /// If an insert detached that value's flight, then the insert's value was there, and must have been taken away in
+    /// its turn.
     fn losses(&self, sights: &[Sight]) -> Result<(), Violation> {
         if self.evicts {
             return Ok(());
@@ -832,19 +830,19 @@ impl<'h> Line<'h> {
 /// which every answer is right. For histories without expiry, panics and nested calls, of at most
 /// 64 operations a key.
 ///
-/// The sequential machine is that of the contract. A key has a value or none, and at most one
-/// *open* claim, which may be fenced off. An operation takes effect in one step or two:
+/// The sequential machine is that of the contract. A key has a value or none, and at most one *open* claim, which may
+/// be detached. An operation takes effect in one step or two:
 ///
 /// * a look: the value.
-/// * an insert: puts its value in, and lets go of the open claim; then those who had joined that,
-///   and have no outcome yet, have this value.
-/// * an invalidate: takes the value, and fences the open claim off; then waits for its end.
-///   `nowait` lets go of the claim instead. If that is a compute's, the one takes what there is when the compute has
-///   ended, in the same step; before the other, the compute is superseded. An insert supersedes it too, if an
-///   invalidate waits: that comes first.
-/// * a fill: claims, if there is neither a value nor an open claim; then, when its closure has
-///   returned, publishes, if its claim is still open and not fenced off. A refresh and a compute
-///   claim whatever value there is, and it stays there meanwhile.
+/// * an insert: puts its value in, and lets go of the open claim; then the waiters of that claim that have no outcome
+///   yet have this value.
+/// * an invalidate: takes the value, and detaches the open claim; then waits for its end. `nowait` lets go of the claim
+///   instead. If the claim is a compute's, an invalidate that waits takes the value that is there when the compute has
+///   ended, in the same step; a `nowait` supersedes the compute. An insert supersedes it too, if an invalidate waits:
+///   the invalidate comes first.
+/// * a fill: claims, if there is neither a value nor an open claim; then, when its closure has returned, publishes, if
+///   its claim is still open and not detached. A refresh and a compute claim also if there is a value, which stays
+///   there meanwhile.
 /// * a fetch that runs no fill: sees the value; or, if there is none, joins the open claim, and
 ///   then has its outcome.
 pub(crate) fn search(history: &History) -> Result<(), Violation> {
@@ -885,7 +883,7 @@ enum Step {
     /// An insert has let go of this claim; an invalidate waits for it.
     Fenced(usize),
     Joined(usize),
-    /// A removal that has what this compute leaves; and the value that is hidden until then.
+    /// A removal that gets the value this compute leaves; and the value that is hidden until then.
     Awaits(usize, Option<u64>),
     /// A compute that has no effect.
     Superseded,
@@ -925,7 +923,7 @@ impl Search<'_> {
         let windows: Vec<_> = (0..self.deeds.len())
             .map(|at| self.window(machine, at))
             .collect();
-        // What must be next: nothing that is still to come has to be before it.
+        // The steps that can be next: no step that is still to come has to be before them.
         let limit = windows.iter().flatten().map(|window| window.ret).min();
         let limit = limit.unwrap_or(Stamp::MAX);
         for (at, window) in windows.iter().enumerate() {
@@ -959,7 +957,7 @@ impl Search<'_> {
         }
     }
 
-    /// What the next step of an operation can lead to.
+    /// The states to which the next step of an operation can lead.
     fn steps(&self, machine: &Machine, at: usize) -> Vec<Machine> {
         let deed = self.deeds[at];
         let mut next = machine.clone();
@@ -1043,8 +1041,8 @@ impl Search<'_> {
         machine.open.filter(compute).filter(|_| !machine.fenced)
     }
 
-    /// A claim has ended: gives what it leaves to the removal that waits for it, if one does. False: that is not what the
-    /// removal answered.
+    /// A claim has ended: gives the value it leaves to the removal that waits for it, if one does. False: the removal
+    /// answered otherwise.
     fn give(&self, next: &mut Machine, claim: usize, ending: Ending) -> bool {
         for (step, deed) in next.steps.iter_mut().zip(&self.deeds) {
             if let Step::Awaits(awaited, hidden) = *step {
@@ -1101,8 +1099,8 @@ impl Machine {
             Ending::Value(id) => Step::Resolved(id),
             Ending::Error(error) => Step::Failed(error),
             Ending::Nothing => Step::Vain,
-            // They look again. (So do those whose fills fail in another way than this one, and
-            // they might as well not have joined.)
+            // They look again. (So do waiters with fills that fail in another way than this one, and they might as well
+            // not have joined.)
             _ => Step::None,
         };
         self.resolve(at, outcome);
@@ -1161,7 +1159,7 @@ impl ByHand {
         self.then(span, Verb::Invalidate, Answer::Done)
     }
 
-    /// Whoever has begun last runs a fill.
+    /// The operation that began last runs a fill.
     fn run(mut self, (start, end): (Stamp, Stamp), ending: Ending, seen: Option<u64>) -> Self {
         let deed = self.0.deeds.last_mut().expect("somebody who runs it");
         deed.runs.push(Execution {
@@ -1233,7 +1231,7 @@ fn r02_rejects_fills_that_overlap() {
     let nowait = overlap().then((3, 12), Verb::Nowait, Answer::Done);
     assert_eq!(nowait.rule(), "good");
     assert_eq!(overlap().invalidate((3, 4)).inside().rule(), "good");
-    // A waiter that was handed the lead starts late, when it has been cut off already.
+    // A waiter that was handed the lead starts late, when it has been detached already.
     let late = hand()
         .then((1, 4), FETCH, Answer::Panicked)
         .run((2, 3), Ending::Panics, None);
@@ -1313,21 +1311,21 @@ fn r04_rejects_what_an_invalidate_has_ended() {
         .fill((1, 9), (2, 8), 1)
         .then((3, 4), Verb::Nowait, Answer::Done);
     assert_eq!(flight.look((10, 11), Some(1)).rule(), "R4");
-    // Who had called before may still get it, whatever it waited for.
+    // A caller that had called before may still get it, from any flight it waited for.
     let waiter = hand()
         .fill((1, 9), (2, 8), 1)
         .then((3, 4), Verb::Nowait, Answer::Done)
         .then((2, 10), FETCH, Answer::Value(1));
     assert_eq!(waiter.rule(), "good");
     assert!(!waiter.look((11, 12), Some(1)).found());
-    // What began meanwhile may go either way.
+    // A fill that began meanwhile may go either way.
     let meanwhile = hand()
         .invalidate((1, 8))
         .fill((2, 5), (3, 4), 1)
         .look((9, 10), Some(1));
     assert_eq!(meanwhile.rule(), "good");
     assert!(meanwhile.found());
-    // What one has removed nobody sees again, though it came while the removal went on.
+    // A value that one operation has removed is not seen again, though it came while the removal went on.
     let removed = hand()
         .insert((2, 3), 1)
         .then((1, 4), Verb::Remove, Answer::Value(1));
@@ -1402,7 +1400,7 @@ fn r06_rejects_what_was_seen_to_be_over() {
         .invalidate((3, 20))
         .look((4, 5), None);
     assert_eq!(gone.look((6, 7), Some(1)).rule(), "R6");
-    // The value of a flight that was cut off is in nobody's way: it was never there.
+    // The value of a detached flight is in the way of no other: it was never there.
     let waiter = hand()
         .fill((1, 8), (2, 7), 1)
         .insert((3, 4), 2)
@@ -1443,7 +1441,7 @@ fn r07_rejects_what_is_served_late_or_lost_early() {
     assert!(!lost.found());
     let filled_early = ByHand::ttl(10).insert((1, 2), 1).fill((3, 6), (4, 5), 2);
     assert_eq!(filled_early.rule(), "R3");
-    // Who waits gets the value whatever its lifetime.
+    // A waiter gets the value with any TTL.
     let waiter = ByHand::ttl(0)
         .fill((1, 6), (2, 5), 1)
         .then((3, 7), FETCH, Answer::Value(1));
@@ -1480,7 +1478,7 @@ fn r08_rejects_answers_that_nobody_gave() {
         .fill((1, 8), (2, 3), 1)
         .run((4, 5), Ending::Value(2), None);
     assert_eq!(twice.rule(), "R8");
-    // A refresh is not content with what is there.
+    // A refresh does not accept the value that is there.
     let old = hand()
         .insert((1, 2), 1)
         .then((3, 4), Verb::Refresh, Answer::Value(1));
@@ -1526,7 +1524,7 @@ fn the_search_rejects_a_lost_increment() {
     assert!(!increments(None).found());
 }
 
-/// A compute that has read 1 and is to put in 2, or to remove that; and what removals beside it answer.
+/// A compute that has read 1 and is to put in 2, or to remove that; and the answers of the removals beside it.
 fn beside_a_compute(
     (ending, answer): (Ending, Answer),
     removals: &[(Verb, Answer)],
@@ -1572,7 +1570,7 @@ fn r11_rejects_what_is_taken_out_twice_or_lost() {
         assert!(history.found(), "{compute:?} {removals:?}");
         assert_eq!(history.rule(), "good", "{compute:?} {removals:?}");
     }
-    // The update is lost; it is taken out, and nobody says so, or two do; what was given back is there.
+    // The update is lost; it is taken out, and no removal says so, or two do; a value that was given back is there.
     for (compute, removals, after, rule) in [
         (put, &[(Remove, Value(1))][..], None, "R11"),
         (put, &[(Remove, Absent)], None, ""),
@@ -1638,7 +1636,7 @@ fn the_search_rejects_what_no_order_explains() {
 
 #[test]
 fn the_search_knows_what_races_allow() {
-    // Who had joined has the flight's value or the insert's, for as long as that goes on.
+    // A caller that had joined has the flight's value or the insert's, for as long as that goes on.
     for got in [1, 2] {
         let waiter = hand()
             .fill((1, 9), (3, 7), 1)
@@ -1649,7 +1647,7 @@ fn the_search_knows_what_races_allow() {
         assert!(waiter.found(), "{got}");
         assert_eq!(waiter.rule(), "good");
     }
-    // A removal that waits for a compute has what it leaves, and hides what it has read until then.
+    // A removal that waits for a compute has the value it leaves, and hides the value it has read until then.
     let waited_for = hand()
         .insert((1, 2), 1)
         .then((3, 9), Verb::Compute, Answer::Value(2))
@@ -1660,7 +1658,7 @@ fn the_search_knows_what_races_allow() {
         .look((11, 12), None);
     assert!(waited_for.found());
     assert_eq!(waited_for.rule(), "good");
-    // After one who waited in vain others run their own fills.
+    // After a caller that waited in vain others run their own fills.
     let again = hand()
         .then((1, 4), FETCH, Answer::Absent)
         .run((2, 3), Ending::Nothing, None)

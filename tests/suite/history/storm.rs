@@ -20,7 +20,7 @@ struct Value {
     _counted: Arc<Counted>,
 }
 
-/// What bounds the cache.
+/// The bound of the cache.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Unbounded,

@@ -1,4 +1,4 @@
-//! What the eviction listener is told: H22 of the hostile inputs, clause 6 of the contract, and the
+//! The removals that the eviction listener is told of: H22 of the hostile inputs, clause 6 of the contract, and the
 //! promises of `Builder::eviction_listener`.
 
 use crate::support::common::*;
@@ -17,7 +17,7 @@ const PLENTY: u64 = 1024;
 
 type Told = (u64, u64, RemovalCause);
 
-/// What a listener has heard, in order.
+/// The removals that a listener was told of, in order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Told>>>);
 
@@ -27,7 +27,7 @@ impl Log {
         move |&key, &value, cause| log.lock().unwrap().push((key, value, cause))
     }
 
-    /// What came since this was asked last.
+    /// Returns those that came since the last call.
     fn news(&self) -> Vec<Told> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -79,7 +79,7 @@ fn clear_during_a_compute(cache: &Cache<u64, u64>) {
 }
 
 // ---------------------------------------------------------------------------------------------
-// Every verb that removes, its cause, once, before its call returns
+// Every method that removes, its cause, once, before its call returns
 
 #[test]
 fn h22_every_verb_that_removes_a_live_entry_tells_once_with_its_cause() {
@@ -174,7 +174,7 @@ fn h22_every_verb_that_removes_a_live_entry_tells_once_with_its_cause() {
         let removed = cache.stats();
         let removed = removed.explicit + removed.replaced + removed.evicted + removed.expired;
         assert_eq!(removed, expected.len() as u64, "{name}");
-        // What the cache still holds when it goes is not told of.
+        // A value that the cache still holds when it goes is not told of.
         drop(cache);
         assert_eq!(log.news(), [], "{name}");
     }
@@ -200,7 +200,7 @@ fn h22_a_refresh_tells_of_the_value_that_it_replaces() {
     assert_eq!(log.news(), [(1, 1, Replaced)]);
 }
 
-/// Whoever notices that its time is over: once, as expired, with the value that was there.
+/// The first call that notices an expired entry tells of it: once, as expired, with the value that was there.
 #[test]
 fn h22_c08_whoever_notices_an_expiry_tells_of_it_once() {
     type Deed = fn(&Cache<u64, u64>);
@@ -298,7 +298,7 @@ fn h22_evictions_and_a_smaller_capacity_tell_of_everyone_that_goes() {
     assert_eq!(cache.stats().evicted, news.len() as u64);
 }
 
-/// In the order in which they were removed: nobody is slow here.
+/// In the order in which they were removed: no call is slow here.
 #[test]
 fn h22_removals_are_told_in_their_order() {
     let (cache, log) = logged(Cache::builder());
@@ -360,7 +360,7 @@ fn h22_one_thread_at_a_time_tells_and_each_ones_removals_in_their_order() {
 }
 
 // ---------------------------------------------------------------------------------------------
-// What was never kept
+// Values that were never kept
 
 #[test]
 fn h22_c01_what_was_never_kept_is_not_told_of() {
@@ -387,7 +387,7 @@ fn h22_c01_what_was_never_kept_is_not_told_of() {
             cache.run_pending_tasks();
             assert_eq!(log.news(), []);
         }
-        // Fenced off, or without a value.
+        // Detached, or without a value.
         let (cache, log) = logged(Cache::builder());
         cache.get_with(&1, || {
             cache.invalidate_nowait(&1);
@@ -442,11 +442,11 @@ fn h22_a_listener_that_panics_is_counted_and_told_the_rest() {
     assert_eq!(cache.retired(), 0);
 }
 
-/// One call of the listener blocks: others go on at once, what they remove is told by them when too
-/// much waits, and so what is kept for the listener is bounded. In the end all is told, once.
+/// One call of the listener blocks: others go on at once, and tell of their own removals when too many wait. So the
+/// removals kept for the listener are bounded. In the end all are told, once.
 #[test]
 fn h22_c09_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
-    // Alone: the views of other tests keep garbage too.
+    // Alone: the guards of other tests keep garbage too.
     let name = test_name!();
     in_child(name, Duration::from_secs(60), || {
         let (log, held) = (Log::default(), Held::new());
@@ -477,8 +477,8 @@ fn h22_c09_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
                 });
             }
         });
-        // Those that may wait, and what is kept of removed entries anyway: more than a thousand, and
-        // more while a reader is preempted. Of eighty thousand.
+        // Those that may wait, and the removed entries that are kept anyway: more than a thousand, and more while a
+        // reader is preempted. Of eighty thousand.
         let most = most.into_inner();
         assert!(
             most < 16 * PLENTY as usize,
@@ -503,7 +503,7 @@ fn h22_c09_while_a_listener_blocks_others_go_on_and_memory_is_bounded() {
     });
 }
 
-/// Few removals wait for a listener that blocks, and nobody waits with them.
+/// Few removals wait for a listener that blocks, and no thread waits with them.
 #[test]
 fn h22_a_few_removals_wait_for_a_listener_that_blocks_and_are_told_by_it() {
     watched(|| {
@@ -565,8 +565,8 @@ fn h22_c09_quiesce_does_not_wait_for_a_listener_that_is_being_told() {
     });
 }
 
-/// The listener uses the cache for the key that it is told of: nothing hangs, no call is inside
-/// another, and what it removes is told of afterwards.
+/// The listener uses the cache for the key that it is told of: no thread hangs, no call is inside another, and the
+/// entry it removes is told of afterwards.
 #[test]
 fn h22_c06_a_listener_may_use_the_cache_for_the_same_key() {
     watched(|| {
@@ -613,7 +613,7 @@ fn h22_c06_a_listener_may_use_the_cache_for_the_same_key() {
     });
 }
 
-/// A listener that puts back what is evicted evicts another: that must end, and the bound hold.
+/// A listener that puts evicted entries back evicts others: that must end, and the bound hold.
 #[test]
 fn h22_c09_a_listener_that_puts_back_what_is_evicted_gets_tired_of_it() {
     watched(|| {
@@ -637,7 +637,7 @@ fn h22_c09_a_listener_that_puts_back_what_is_evicted_gets_tired_of_it() {
     });
 }
 
-/// What a listener of one cache removes from another is told to that one's listener at once.
+/// A removal that a listener of one cache makes in another is told to that one's listener at once.
 #[test]
 fn h22_a_listener_may_use_another_cache_that_has_one() {
     let (second, log) = logged(Cache::builder());
@@ -721,7 +721,7 @@ fn h22_c06_on_a_thread_with_a_view_the_listener_is_told_when_the_view_is_gone() 
     assert_eq!(news[..2], [(1, 1, Explicit), (2, 2, Replaced)]);
     assert_eq!(news[2..].iter().filter(|told| told.2 == Size).count(), 4);
     assert_eq!(news.len(), 6);
-    // Dropping the one view is enough if there is no other.
+    // Dropping the one guard is enough if there is no other.
     let view = cache.pin();
     cache.clear();
     assert_eq!(log.news(), []);
@@ -729,7 +729,7 @@ fn h22_c06_on_a_thread_with_a_view_the_listener_is_told_when_the_view_is_gone() 
     assert_eq!(log.news().len(), 5);
 }
 
-/// The view of one thread does not keep others from telling what it has removed.
+/// The guard of one thread does not keep others from telling of its removals.
 #[test]
 fn h22_others_tell_for_a_thread_that_holds_a_view() {
     let (cache, log) = logged(Cache::builder());
@@ -798,7 +798,7 @@ fn h22_c06_a_listener_may_wait_for_others_that_use_the_cache() {
 // ---------------------------------------------------------------------------------------------
 // Exactly once, under load
 
-/// One step of a thread of the soak; the number of what it has put in by `insert`.
+/// One step of a thread of the soak; the number of the value that it has put in by `insert`.
 fn one_step(
     cache: &Cache<u64, Counted>,
     dice: &mut Dice,
@@ -994,7 +994,7 @@ fn telling() -> (Cache<u64, Counted>, Tally) {
     (cache, told)
 }
 
-/// H22. What takes the old value's place is the insert's, whatever stood before it meanwhile.
+/// H22. The inserted value takes the old value's place, also while a compute runs.
 #[test]
 fn h22_an_insert_during_a_compute_replaces_the_old_value() {
     let told: Arc<Mutex<Vec<(u64, RemovalCause)>>> = Arc::default();
@@ -1013,7 +1013,7 @@ fn h22_an_insert_during_a_compute_replaces_the_old_value() {
     assert_eq!((cache.stats().replaced, cache.stats().explicit), (1, 1));
 }
 
-/// H22, clause 1: what is inserted with a lifetime of zero is not kept, no more than a fill's value.
+/// H22, clause 1: a value inserted with a TTL of zero is not kept, no more than a fill's value.
 #[test]
 fn h22_an_insert_with_a_lifetime_of_zero_is_not_told_of() {
     let told = Tally::default();
@@ -1031,8 +1031,8 @@ fn h22_an_insert_with_a_lifetime_of_zero_is_not_told_of() {
     assert_eq!((told.get(), cache.len()), (0, 0));
 }
 
-/// H22, R10: the last handle goes while this thread holds another cache's view. What had been
-/// removed is told of, by then or when the view is gone, and dropped.
+/// H22, R10: the last handle goes while this thread holds another cache's guard. The values removed before are told of,
+/// by then or when the guard is gone, and dropped.
 #[test]
 fn h22_h21_removals_are_told_of_and_dropped_if_the_cache_goes_under_a_pin() {
     let ledger = Ledger::new();
@@ -1076,8 +1076,8 @@ fn h22_h21_a_cache_that_goes_tells_of_all_that_waits_and_leaks_nothing() {
     assert_eq!((told.get(), ledger.alive()), (20_000, 0));
 }
 
-/// H22, clause 6: the listener runs with nothing held, also no lead. What is removed inside a fill
-/// is told of after it; for then the listener may ask for that fill's key.
+/// H22, clause 6: the listener runs with nothing held, also no lead. A removal inside a fill is told of after it; for
+/// then the listener may ask for that fill's key.
 #[test]
 fn h22_c06_a_listener_is_not_told_inside_a_fill() {
     watched(|| {
