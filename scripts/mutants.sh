@@ -232,18 +232,11 @@ mutant removal-passes-the-committed src/core/remove.rs \
 mutant removal-passes-a-refresh src/core/release.rs \
     's/ \|\| state\.successor\(\) != expected \{/ {/' \
     refresh_begins_beside_invalidate_if refresh_meets_insert_and_nowait refresh_publishes_beside_remove
-# A successor that was removed before it came to its place stays there.
-mutant removed-successor-stays src/core/lead.rs \
-    's/if !live \{/if false {/' \
-    remove_nowait_beside_a_refresh_that_publishes
 # An insert unhooks a refresh, and does not take it off.
 mutant unhooked-by-nobody src/core.rs \
     's/if before\.unhooks\(\) \{/if false {/' \
     refresh_meets_insert_and_nowait
-# A removal answers for a value that an insert has replaced.
-mutant removal-stays-with-the-replaced src/core/remove.rs \
-    's/if before\.is_replaced\(\) \{/if false {/g' \
-    insert_over_a_compute_that_puts_beside_a_removal refresh_meets_insert_and_nowait
+# A removal finds nothing, although an insert has taken the place.
 mutant absent-although-replaced src/core/remove.rs \
     's/(or an insert has taken its place, [^\n]*\n *)return Tried::Lost;/$1return Tried::Removed(false, None);/' \
     insert_over_a_compute_that_puts_beside_a_removal

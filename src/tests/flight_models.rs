@@ -798,6 +798,8 @@ models! {
         });
         assert!(seen != Some(6) || removed.get() != Some(5));
         assert_ne!(removed.get(), None);
+        assert!(cache.peek(&key()).is_none());
+        assert_eq!((cache.len(), cache.retired()), (0, 0));
     };
 
     /// The same when the previous value has expired during the fill: the removal does not return it
