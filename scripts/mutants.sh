@@ -220,6 +220,14 @@ mutant writer-stops-at-moved src/table/grow.rs \
 
 # ---- a refresh that hangs on its current value -----------------------------------------------
 
+# A thread that finds a successor by its current slot does not see it whole.
+mutant refresh-begun-relaxed src/slot.rs \
+    's/compare_exchange\(seen\.0, to\.0, Ordering::SeqCst/compare_exchange(seen.0, to.0, Ordering::Relaxed/' \
+    refresh_begins_beside_invalidate_nowait
+mutant deadline-before-its-slot-is-ready src/slot.rs \
+    's/self\.aux\.store\(deadline\.to_bits\(\), Ordering::Release\)/self.aux.store(deadline.to_bits(), Ordering::Relaxed)/' \
+    refresh_shows_one_weight_or_the_other
+
 # The end of a refresh that a removal has detached removes the current value, and takes its place.
 mutant detached-is-committed src/slot.rs \
     's/let commits = end\.is_successor && !state\.is_detached\(\);/let commits = end.is_successor;/' \

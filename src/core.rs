@@ -324,8 +324,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     fn state_of<'p>(&self, node: &'p Node<K, V>, pin: &'p Pin) -> (State, Option<&'p Node<K, V>>) {
         let state = node.slot.state();
         let successor = state.successor().map(|address| {
-            // SAFETY: the leader takes a successor off before it gives up its hold, so the successor was held at the
-            // load, and the load was made under this pin.
+            // SAFETY: the `LINKED` hold of a successor ends only after it was taken off its current slot, or by way of the
+            // table, which then leads to it and no longer to the current slot. So a thread that can still find this
+            // node pinned before that hold ended, and its pin keeps the successor.
             unsafe { deref(address as *const Node<K, V>, pin) }
         });
         (state, successor)
@@ -409,7 +410,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                     }
                 }
                 Judged::Replace(state) => {
-                    // First: to make the key is user code, and may panic.
+                    // The node first: to make its key runs user code, which may panic.
                     let node = spare.filling(wanted, None);
                     let gone = !state.is_live() || self.remove_live(there, None, Event::Expired);
                     if gone && self.table.replace(&spot, node) {
@@ -460,8 +461,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
     /// Judges a fill, for a caller that cannot have the current value.
     fn judge_fill<'p>(&self, node: &'p Node<K, V>, fill: State, aim: Aim) -> Judged<'p, K, V> {
         if fill.is_unhooked() {
-            // A thread is about to take it out of the table, or off the current value. It may hash keys before it does the
-            // first.
+            // A thread is about to take it off its current node, or out of the table. Before the latter that thread may
+            // run a user's `Hash`, so this caller does not wait for it, and takes the place.
             if node.slot.parked().is_some() {
                 Judged::Again
             } else {
@@ -594,7 +595,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             };
             let old = spot.object();
             let (state, successor) = self.state_of(old, pin);
-            come_by("displace");
             let filling = if state.is_filling() {
                 Some(old)
             } else {

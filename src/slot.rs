@@ -12,9 +12,9 @@
 //!
 //! # States
 //! ```text
-//!              publish                    Holds: LINKED (the table, or a current slot, points here), HELD (a leader and its flight use
-//!   FILLING ------------> READY           it), NOTIFY (the listener is still to be told), and a successor. The thread
-//!      |                                  that ends the last hold retires the slot.
+//!              publish                    Holds: LINKED (the table, or a current slot, points here), HELD (a leader
+//!   FILLING ------------> READY           and its flight use it), NOTIFY (the listener is still to be told), and a
+//!      |                                  successor. The thread that ends the last hold retires the slot.
 //!      |  finish
 //!      '------------> GONE                DETACHED, in any phase: not for newcomers. It never goes away.
 //! ```
@@ -396,7 +396,9 @@ impl<V> Slot<V> {
     }
 
     /// Returns the weight of the current value, which this successor keeps as long as it has no deadline of its own.
+    /// `None`: the slot is `READY`, and about to take the place of the current one.
     pub(crate) fn parked(&self) -> Option<u64> {
+        // Acquire: pairs with the Release of `set_deadline`.
         let aux = self.aux.load(Ordering::Acquire);
         (aux & PARKED != 0).then_some(aux & !PARKED)
     }
@@ -507,13 +509,8 @@ impl<V> Slot<V> {
             if state.is_awaited() {
                 flags |= match (stays, end.tell) {
                     (false, _) => EMPTY,
-                    (true, tell) => {
-                        if tell {
-                            NOTIFY
-                        } else {
-                            0
-                        }
-                    }
+                    (true, true) => NOTIFY,
+                    (true, false) => 0,
                 };
             }
             if !stays {
@@ -539,8 +536,8 @@ impl<V> Slot<V> {
 
     /// Sets the deadline of a successor that is published, and about to be put into the table.
     pub(crate) fn set_deadline(&self, deadline: Deadline) {
-        // Relaxed: the Release of the swap of the table's word makes it visible.
-        self.aux.store(deadline.to_bits(), Ordering::Relaxed);
+        // Release: pairs with the Acquire of `parked`. A thread that finds the deadline there sees the slot `READY`.
+        self.aux.store(deadline.to_bits(), Ordering::Release);
     }
 
     /// Ends the flight without a value, if no caller has begun to wait since `seen`. Returns the state before.

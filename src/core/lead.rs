@@ -283,7 +283,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         let kept = match self.current(before, &pin) {
             Some(current) if !before.is_detached() => {
                 replaced = weight_behind(node);
-                self.take_the_place_of(current, &end, charged, &pin)
+                self.take_the_place_of(current, replaced, &end, charged, &pin)
             }
             Some(current) => {
                 core.discharge(charged);
@@ -337,17 +337,17 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
         Ok((unsafe { Found::new(pin, node) }, kept))
     }
 
-    /// Puts our node, which is committed, into the place of the current one. If our value does not stay, takes the
+    /// Puts our node, which is committed, into the place of the current one, which weighs `weight`. If our value does not stay, takes the
     /// current node out of the table. Returns whether the cache keeps our value.
     fn take_the_place_of(
         &self,
         current: &Node<K, V>,
+        weight: u64,
         end: &Publish,
         charged: u64,
         pin: &Pin,
     ) -> bool {
         let (core, node) = (self.core, self.node());
-        let weight = weight_behind(node);
         let stays = end.stays();
         if stays {
             node.slot.set_deadline(end.deadline);
@@ -518,7 +518,7 @@ impl<'c, K: Hash + Eq, V, S: BuildHasher> Leader<'c, K, V, S> {
 }
 
 /// Returns the weight of the value that this successor has not replaced.
-pub(super) fn weight_behind<K, V>(node: &Node<K, V>) -> u64 {
+fn weight_behind<K, V>(node: &Node<K, V>) -> u64 {
     node.slot
         .parked()
         .expect("a successor that did not take the place keeps the weight")
@@ -534,13 +534,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         event: Event,
         unlinked: bool,
     ) -> u64 {
-        come_by("unhook");
         let weight = weight_behind(successor);
         let how = Removal {
             value: Takes::Live,
             link: unlinked,
             notify: self.notifies(event),
         };
+        come_by("unhook");
         let released = current.slot.end_refresh(weight, how);
         if released.was_live {
             self.account(current, weight, event);

@@ -102,6 +102,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         if state.is_filling() {
             return self.remove_first_fill(spot, request, pin);
         }
+        let event = self.unless_expired(node, request.event);
         if let Some(successor) = successor {
             let fill = successor.slot.state();
             if fill.is_filling() && !fill.is_unhooked() {
@@ -110,29 +111,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
             if fill.is_committed() {
                 return self.remove_committed(node, successor, request, pin, read);
             }
+            if state.is_live() && fill.is_removed() {
+                // Another removal was first, and answers with this value. It may not have hidden it yet.
+                if fill.accounts_for_current() {
+                    self.hide(node);
+                } else {
+                    self.hide_and_account(node, event, pin);
+                }
+                return Tried::Removed(false, None);
+            }
         }
         if !state.is_live() {
             return Tried::Lost;
-        }
-        let event = self.unless_expired(node, request.event);
-        if let Some(fill) = successor
-            .map(|it| it.slot.state())
-            .filter(|it| it.is_removed())
-        {
-            // Another removal was first, and answers with this value. It may not have hidden it yet.
-            if fill.accounts_for_current() {
-                self.hide(node);
-            } else {
-                self.hide_and_account(node, event, pin);
-            }
-            return Tried::Removed(false, None);
         }
         // No fill runs; one that has ended has had no effect.
         let unexpired = node.slot.live().filter(|_| self.is_unexpired(node));
         if !self.remove_live(node, successor, event) {
             return Tried::Again;
         }
-        // First: to read it runs user code, which may panic.
+        // Unlink before the read: that runs user code, which may panic.
         self.unlink_removed(spot, request.hash, pin);
         unexpired.into_iter().for_each(read);
         Tried::Removed(unexpired.is_some(), None)
@@ -194,7 +191,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         } else {
             self.unhook(node, successor, event, false);
         }
-        // First: to read the value runs user code, which may panic.
+        // Unlink before the read: that runs user code, which may panic.
         if fill.is_none() {
             self.unlink_removed(spot, request.hash, pin);
         }

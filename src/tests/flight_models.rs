@@ -9,8 +9,9 @@ use crate::blocking::verbs::REFRESH;
 use crate::core::Aim;
 use crate::flight::{Flight, Look, Outcome, Ticket, Verdict, WaitFor};
 use crate::guard::{GuardResult, PlaceholderGuard};
+use crate::slot::{Publish, Slot};
 use crate::sync::{Parker, UnsafeCell};
-use crate::time::ManualClock;
+use crate::time::{Deadline, ManualClock};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -854,6 +855,46 @@ models! {
         others.join();
         assert_ne!(seen, Some(5));
         assert_holds(&cache, seen);
+    };
+
+    /// A refresh begins beside a removal that does not wait: the removal comes first, and the refresh is a first fill or is
+    /// detached; or it finds the successor whole.
+    refresh_begins_beside_invalidate_nowait: Explore::AtMost(3) => || {
+        let cache = cache();
+        cache.insert(key(), Token::new(5));
+        let others = start([actor(&cache, |cache| assert!(cache.invalidate_nowait(&key())))]);
+        let fill = |_: &Token| Ok::<_, ()>(Token::new(6));
+        assert_eq!(cache.fetch(&key(), Aim::Refresh, fill, Token::number, &REFRESH), Ok(6));
+        others.join();
+        let left = cache.peek(&key()).map(|value| value.number());
+        assert!([None, Some(6)].contains(&left), "{left:?}");
+        assert_eq!(cache.len(), usize::from(left.is_some()));
+    };
+
+    /// A thread that asks a successor for the weight of the current value finds that, or a slot that has its own.
+    refresh_shows_one_weight_or_the_other: Explore::All => || {
+        let slot = Rc::new(Slot::<u64>::filling(1));
+        slot.prepare(1, Some(7), 0, false);
+        let seen = slot.clone();
+        let others = start([Box::new(move || match seen.parked() {
+            Some(weight) => assert_eq!(weight, 7),
+            None => assert_eq!(seen.state().weight_of_value(), 3),
+        }) as Actor]);
+        let end = Publish {
+            deadline: Deadline::Never,
+            weight: 3,
+            kept: true,
+            tell: false,
+            is_successor: true,
+        };
+        // SAFETY: this thread is the leader, and ends the flight once, with the value that it has written.
+        let published = unsafe {
+            slot.write(5);
+            slot.publish(end)
+        };
+        assert!(published.is_ok());
+        slot.set_deadline(Deadline::Never);
+        others.join();
     };
 
     /// Clause 1 of a refresh with an expired previous value that publishes beside a caller: the
