@@ -332,6 +332,16 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         (state, successor)
     }
 
+    /// Returns the node that fills, or has filled, for the key of `node`: that node itself, or its successor.
+    fn filling_of<'p>(&self, node: &'p Node<K, V>, pin: &'p Pin) -> Option<&'p Node<K, V>> {
+        let (state, successor) = self.state_of(node, pin);
+        if state.is_filling() {
+            Some(node)
+        } else {
+            successor
+        }
+    }
+
     /// Returns the weight of a node's value.
     fn weight_of(&self, node: &Node<K, V>, pin: &Pin) -> u64 {
         let (state, successor) = self.state_of(node, pin);
@@ -594,14 +604,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 Claim::Found(spot) => spot,
             };
             let old = spot.object();
-            let (state, successor) = self.state_of(old, pin);
-            let filling = if state.is_filling() {
-                Some(old)
-            } else {
-                successor
-            };
             // (The waiters of a refresh that begins right now get the value of that refresh.)
-            let held = filling.is_some_and(|filling| filling.slot.state().is_filling());
+            let held = self
+                .filling_of(old, pin)
+                .is_some_and(|filling| filling.slot.state().is_filling());
             node.slot.set_held(held);
             if !self.table.replace(&spot, node) {
                 // The next claim may put it where no caller waits.

@@ -133,12 +133,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
         self.each_node(
             |spot, pin| {
                 let node = spot.object();
-                let (state, successor) = self.state_of(node, pin);
-                let successor = successor.filter(|it| it.slot.state().is_filling());
-                if state.is_filling() {
-                    show(node, None);
-                } else if let Some(successor) = successor {
-                    show(successor, Some(node));
+                let filling = self.filling_of(node, pin);
+                if let Some(filling) = filling.filter(|it| it.slot.state().is_filling()) {
+                    show(filling, (!std::ptr::eq(filling, node)).then_some(node));
                 }
             },
             || {},
@@ -202,9 +199,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Core<K, V, S> {
                 return false;
             };
             let node = spot.object();
-            let (_, successor) = self.state_of(node, &pin);
-            let current = successor.map(|_| node);
-            self.join(successor.unwrap_or(node), current, WaitFor::End)
+            let Some(filling) = self.filling_of(node, &pin) else {
+                return false;
+            };
+            let current = (!std::ptr::eq(filling, node)).then_some(node);
+            self.join(filling, current, WaitFor::End)
         };
         let taken = part.is_some_and(|part| self.take_over_part(&part));
         self.tidy();
